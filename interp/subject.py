@@ -1,0 +1,123 @@
+"""A Subject is a model under study: a module, how to feed it, and what its positions are called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interp.masks import Bidirectional, Causal, Mask
+
+FAMILIES = ("decoder", "encoder", "encoder-decoder", "vision", "audio", "custom")
+
+
+class InputError(ValueError):
+    """An input a model cannot take. The message is one sentence a user can act on."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What the positions of one sequence are.
+
+    ``offsets`` are (start, end) characters in ``text``, None for positions with no place in it; ``special`` marks tokens the
+    tokenizer added; ``grid`` is (rows, columns) when the positions are patches of a picture.
+    """
+
+    labels: tuple[str, ...]
+    offsets: tuple[tuple[int, int], ...] | None = None
+    special: tuple[bool, ...] | None = None
+    text: str | None = None
+    grid: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What goes into ``module(**kwargs)``, and the axes to read the result by: "input", or "source" and "target"."""
+
+    kwargs: Mapping[str, Any]
+    axes: Mapping[str, Axis] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what was done to the input and must be said, such as a truncation
+
+    @property
+    def batch(self) -> int:
+        """B, the first axis of the first tensor."""
+        return next((v.shape[0] for v in self.kwargs.values() if isinstance(v, Tensor) and v.ndim), 1)
+
+    @property
+    def real(self) -> Tensor | None:
+        """Bool (B, T): positions that are not padding, when the input says so."""
+        if isinstance(mask := self.kwargs.get("attention_mask"), Tensor) and mask.ndim == 2:
+            return mask.bool()
+        if isinstance(mask := self.kwargs.get("src_key_padding_mask"), Tensor) and mask.ndim == 2:
+            return ~mask.bool() if mask.dtype == torch.bool else mask == 0
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model under study. Make one with ``models.load`` or ``models.wrap``."""
+
+    module: nn.Module
+    encode: Callable[[Any], Inputs]
+    name: str
+    family: str = "custom"
+    max_tokens: int | None = None
+    vocab_size: int | None = None
+    bos: int | None = None
+    decode: Callable[[list[int]], str] | None = None
+    origin: str = ""  # where the weights came from: a folder, a hub id with its revision
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.family not in FAMILIES:
+            raise ValueError(f"kind expects one of {', '.join(FAMILIES)}; got {self.family!r}.")
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.module.parameters())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next((p.dtype for p in self.module.parameters()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    @property
+    def implementation(self) -> str:
+        """How the model says it computes attention: Hugging Face's ``attn_implementation``, else "as written"."""
+        return getattr(getattr(self.module, "config", None), "_attn_implementation", None) or "as written"
+
+    def promise(self, stack: str) -> Mask:
+        """The mask this family of models should keep, before padding: a decoder's own stack is causal, the rest is free."""
+        decodes = self.family == "decoder" or (self.family == "encoder-decoder" and stack.startswith("dec"))
+        return Causal() if decodes else Bidirectional()
+
+
+def tensors_only(module: nn.Module) -> Callable[[Any], Inputs]:
+    """The encoding of a bare module: a dict of tensors is its keyword arguments, a tensor its first argument."""
+
+    def encode(raw) -> Inputs:
+        if isinstance(raw, Inputs):
+            return raw
+        if isinstance(raw, Tensor):
+            first = next(iter(inspect.signature(module.forward).parameters), None)
+            if first is None:
+                raise InputError(f"{type(module).__name__}.forward takes no argument, so it cannot be given a tensor.")
+            return Inputs({first: raw})
+        if isinstance(raw, Mapping):
+            return Inputs(dict(raw))
+        raise InputError(
+            f"{type(module).__name__} was wrapped without encode=, so it takes a tensor or a dict of tensors; got "
+            f"{type(raw).__name__}. Give wrap(module, encode=…) a function from your raw input to a dict of tensors."
+        )
+
+    return encode
