@@ -7,7 +7,7 @@ heads, Hk key/value heads (Hk < H is grouped-query attention, Ainslie et al. 202
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp.masks import Bidirectional, Causal, Dense, Mask
+from interp.masks import Bidirectional, Causal, Dense, Mask, recognise
 
 # An additive mask hides a key by a large negative number; the smallest one in use is −10,000 (in bf16 −9,984).
 SENTINEL = -9_984.0
 BAND_BYTES = 32 * 2**20  # working memory of one band of rows
+
+QUANTITIES = ("weights", "scores", "value_weighted")
 
 Rows = slice | tuple[int, int] | None
 
@@ -28,19 +30,20 @@ Rows = slice | tuple[int, int] | None
 class AttentionCall:
     """One attention computation. ``weights`` and ``scores`` are exact and lazy.
 
-    Either q and k are kept (``seen`` is "sdpa", or "mha" inside nn.MultiheadAttention), or, for attention written by hand around a
+    Either q and k are kept (``seen`` is "sdpa", "flex", or "mha" inside nn.MultiheadAttention), or, for attention written by hand around a
     softmax, the scores and weights themselves (``seen`` is "softmax", or "mha" when nn.MultiheadAttention was asked for weights).
     """
 
     name: str  # module path where it happened
     kind: str  # "self" | "cross"
-    seen: str  # "sdpa" | "mha" | "softmax" | "reported"
+    seen: str  # "sdpa" | "mha" | "flex" | "softmax" | "reported"
     q: Tensor | None  # (B, H, Q, D)
     k: Tensor | None  # (B, Hk, K, D)
     v: Tensor | None  # (B, Hk, K, Dv)
     scale: float | None = None  # multiplies q·k; None when the scores were seen, not computed
     attn_mask: Tensor | None = None  # as given: bool (True = may attend) or float (added), broadcasts to (B, H, Q, K)
     is_causal: bool = False
+    modify: Callable[..., Tensor] | None = None  # (scores, b, h, q, k) → scores: flex_attention's score_mod and mask_mod
     seen_weights: Tensor | None = None  # (B, H, Q, K)
     seen_scores: Tensor | None = None  # (B, H, Q, K)
     stack: str = ""  # "encoder" | "decoder" | "cross": which part of the model, set once the run is over
@@ -100,17 +103,26 @@ class AttentionCall:
     def mask(self) -> Mask:
         """What the module allowed, as given to the attention: ``Causal()``, ``Bidirectional()``, or ``Dense``.
 
-        Attention written by hand tells no mask: there a key is taken as forbidden when its score is at or below −9,984.
+        Attention written by hand tells no mask: there a key is taken as forbidden when its score is at or below −9,984. So it
+        is where a function made the scores (flex_attention).
         """
         if self.is_causal:
             return Causal()
-        source = self.attn_mask if self.seen_scores is None else self.seen_scores
+        told = self.seen_scores is None and self.modify is None
+        source = self.attn_mask if told else self._scores(0, self.queries, slice(None))
         if source is None:
             return Bidirectional()
         if source.dtype == torch.bool:
             return Dense(source)
         allowed = source > SENTINEL
-        return Bidirectional() if self.seen_scores is not None and bool(allowed.all()) else Dense(allowed)
+        return Bidirectional() if not told and bool(allowed.all()) else Dense(allowed)
+
+    @cached_property
+    def pattern(self) -> Mask:
+        """``mask`` of the first sample and head by its name in the algebra where it has one: a window, a prefix, causal …"""
+        if not isinstance(self.mask, Dense):
+            return self.mask
+        return recognise(self.mask.dense(self.queries, self.keys))
 
     @property
     def bias(self) -> Tensor | None:
@@ -147,12 +159,13 @@ class AttentionCall:
         if self.v is None:
             raise ValueError(f"{self.name}: values were not seen in this call, so its output cannot be recomputed.")
         self._check_fresh()
-        if self.seen_weights is None:
+        if self.seen_weights is None and self.modify is None:
             return F.scaled_dot_product_attention(
                 self.q, self.k, self.v, self.attn_mask, is_causal=self.is_causal, scale=self.scale, enable_gqa=self._group > 1
             )
         v = self.v.repeat_interleave(self._group, 1)  # (B, H, K, Dv)
-        return self.seen_weights.to(v.dtype) @ v
+        weights = self.seen_weights if self.modify is None else self.band(0, self.queries)
+        return weights.to(v.dtype) @ v
 
     def empty_rows(self, head: int = 0) -> Tensor:
         """Queries that see no key at all → bool (B, Q)."""
@@ -171,29 +184,35 @@ class AttentionCall:
         """(start, stop, weights (B, heads, stop − start, K)) over all queries, each band within a fixed memory."""
         yield from self._bands(self.band, heads)
 
-    def image(self, head: int, size: int = 512, pool: str = "max", *, quantity: str = "weights", batch: int = 0) -> Tensor:
+    def image(
+        self, head: int, size: int = 512, pool: str = "max", *, quantity: str = "weights", batch: int = 0,
+        region: tuple[int, int, int, int] | None = None,
+    ) -> Tensor:  # fmt: skip
         """One head pooled to at most ``size`` × ``size`` cells, built in bands → float32 (rows, columns).
 
-        Cell (r, c) covers queries r·f … r·f + f − 1 and as many keys, f = ``self.factor(size)`` for each axis. ``pool`` "max" keeps
-        thin diagonals visible, "mean" keeps mass comparable. ``quantity`` is "weights", "scores" or "value_weighted"; a cell
-        with no finite score is −inf. With one cell a token nothing is pooled and the picture is exact.
+        Cell (r, c) covers queries r·f … r·f + f − 1 and as many keys, f = ``factor(size, region)`` for each axis. ``pool`` "max" keeps thin
+        diagonals visible, "mean" keeps mass comparable. ``quantity`` is "weights", "scores" or "value_weighted"; a cell with no
+        finite score is −inf. ``region`` (query start, stop, key start, stop) looks at a part. When it holds no more than
+        ``size`` positions a side nothing is pooled and the picture is exact.
         """
         if pool not in ("max", "mean"):
             raise ValueError(f"image expects pool 'max' or 'mean', got {pool!r}.")
-        if quantity not in ("weights", "scores", "value_weighted"):
-            raise ValueError(f"image expects quantity 'weights', 'scores' or 'value_weighted', got {quantity!r}.")
-        f_query, f_key = self.factor(size)
+        if quantity not in QUANTITIES:
+            raise ValueError(f"image expects quantity {', '.join(QUANTITIES)}; got {quantity!r}.")
+        q0, q1, k0, k1 = region or (0, self.queries, 0, self.keys)
+        f_query, f_key = self.factor(size, region)
         read = getattr(self, quantity)
         band = max(1, self._rows_per_band(1) // f_query) * f_query
-        parts = []
-        for start in range(0, self.queries, band):
-            rows = read(head, (start, min(start + band, self.queries)))[batch]
-            parts.append(pool_cells(rows, f_query, f_key, pool))
+        parts = [
+            pool_cells(read(head, (start, min(start + band, q1)))[batch][:, k0:k1], f_query, f_key, pool)
+            for start in range(q0, q1, band)
+        ]
         return torch.cat(parts)
 
-    def factor(self, size: int) -> tuple[int, int]:
-        """Tokens a cell of ``image(size=size)`` covers along queries and keys."""
-        return math.ceil(self.queries / size), math.ceil(self.keys / size)
+    def factor(self, size: int, region: tuple[int, int, int, int] | None = None) -> tuple[int, int]:
+        """Tokens a cell of ``image(size=size, region=region)`` covers along queries and keys."""
+        q0, q1, k0, k1 = region or (0, self.queries, 0, self.keys)
+        return math.ceil((q1 - q0) / size), math.ceil((k1 - k0) / size)
 
     # -- inside ---------------------------------------------------------------------------------------------------
     @property
@@ -229,6 +248,9 @@ class AttentionCall:
             m = m.reshape((1,) * (4 - m.ndim) + tuple(m.shape))  # (B|1, H|1, Q|1, K|1)
             m = m[:, heads if m.shape[1] > 1 else slice(None), slice(start, stop) if m.shape[2] > 1 else slice(None)]
             s = s.masked_fill_(~m, -math.inf) if m.dtype == torch.bool else s.add_(m.float())
+        if self.modify is not None:
+            b, query, key = (torch.arange(n, device=s.device) for n in (self.batch, self.queries, self.keys))
+            s = self.modify(s, b, index, query[start:stop], key)
         return s
 
     def _rows_per_band(self, heads: int) -> int:

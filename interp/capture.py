@@ -203,6 +203,12 @@ def _run(subject, inputs, edits, calls, *, watch=frozenset(), keep_calls=True, g
             if "unexpected keyword argument" in str(error) or "missing" in str(error) and "argument" in str(error):
                 raise InputError(f"{type(subject.module).__name__} does not take these inputs: {error}.") from error
             raise
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise InputError(
+                    f"{subject.name} ran out of memory on this input. Use a shorter input, a smaller model or a lower precision."
+                ) from error
+            raise
     return output, recorder
 
 

@@ -7,11 +7,13 @@ band once and shows it to all metrics. Averages run over real queries only (padd
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from interp.call import AttentionCall
@@ -158,9 +160,42 @@ class DuplicateToken(Induction):
         return _at(weights, rows.query - self.period)
 
 
+class Thumbnails(Metric):
+    """Every head as a small picture, the maximum of each cell, made in the same pass as the numbers; the batch's first sample."""
+
+    name = "thumbnail"
+
+    def __init__(self, size: int = 48):
+        self.size = size
+        self.parts: list[Tensor] = []
+
+    def update(self, weights, rows):
+        self.parts.append(_pool_last(weights[0], self.size))  # (H, R, t)
+
+    def result(self):
+        """→ (H, t, t) float32, t ≤ size."""
+        return _pool_last(torch.cat(self.parts, 1).transpose(1, 2), self.size).transpose(1, 2)
+
+
 STANDARD: tuple[Callable[[], Metric], ...] = (
     Entropy, NormalisedEntropy, ToSelf, ToPrevious, ToFirst, Distance, ForbiddenMass,
 )  # fmt: skip
+
+
+def measure(
+    cap: Capture, metrics: Sequence[Callable[[], Metric]], expect: Mask | None = None, progress: Callable[[float], None] = lambda _: None
+) -> Iterator[tuple[AttentionCall, dict[str, Tensor]]]:
+    """Each call with the results of all metrics, by name. One recomputation of the weights serves them all."""
+    for index, call in enumerate(cap.calls):
+        promise = expect or cap.subject.promise(call.stack)
+        measures = [make() for make in metrics]
+        real_query, real_key = _real(cap, call)
+        for start, stop, weights in call.bands():
+            rows = _rows(call, promise, real_query, real_key, start, stop)
+            for metric in measures:
+                metric.update(weights, rows)
+            progress((index + stop / call.queries) / len(cap.calls))
+        yield call, {metric.name: metric.result() for metric in measures}
 
 
 def sweep(
@@ -176,20 +211,16 @@ def sweep(
     free elsewhere, padding keys forbidden. ``progress`` is called with the fraction done; raise from it to stop.
     Definitions and sources stand in each metric's docstring.
     """
-    table = []
-    for index, call in enumerate(cap.calls):
-        promise = expect or cap.subject.promise(call.stack)
-        measures = [make() for make in metrics]
-        real_query, real_key = _real(cap, call)
-        for start, stop, weights in call.bands():
-            rows = _rows(call, promise, real_query, real_key, start, stop)
-            for measure in measures:
-                measure.update(weights, rows)
-            progress((index + stop / call.queries) / len(cap.calls))
-        columns = {measure.name: measure.result().tolist() for measure in measures}
-        for head in range(call.heads):
-            table.append({"stack": call.stack, "layer": call.layer, "head": head, **{n: c[head] for n, c in columns.items()}})
-    return pd.DataFrame(table, columns=["stack", "layer", "head", *(m().name if isinstance(m, type) else m.name for m in metrics)])
+    return table(measure(cap, metrics, expect, progress))
+
+
+def table(measured: Iterable[tuple[AttentionCall, dict[str, Tensor]]]) -> pd.DataFrame:
+    """One row a head of what ``measure`` yields: stack, layer, head, then one column a metric."""
+    frames = []
+    for call, results in measured:
+        place = {"stack": call.stack, "layer": call.layer, "head": range(call.heads)}
+        frames.append(pd.DataFrame({**place, **{name: result.tolist() for name, result in results.items()}}))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["stack", "layer", "head"])
 
 
 def repeated_random(subject: Subject, length: int = 64, batch: int = 4, seed: int = 0) -> tuple[Inputs, int]:
@@ -212,16 +243,7 @@ def induction(subject: Subject, length: int = 64, batch: int = 4, seed: int = 0)
     Raises InputError for subjects that are no decoders.
     """
     inputs, start = repeated_random(subject, length, batch, seed)
-    makers = [_named(Induction, start, length), _named(DuplicateToken, start, length)]
-    return sweep(capture(subject, inputs), makers)
-
-
-def _named(metric: type[Induction], start: int, period: int) -> Callable[[], Metric]:
-    def make() -> Metric:
-        return metric(start, period)
-
-    make.name = metric.name
-    return make
+    return sweep(capture(subject, inputs), [partial(Induction, start, length), partial(DuplicateToken, start, length)])
 
 
 def _rows(call: AttentionCall, promise: Mask, real_query: Tensor, real_key: Tensor, start: int, stop: int) -> Rows:
@@ -251,3 +273,12 @@ def _at(weights: Tensor, key: Tensor) -> Tensor:
     keys = weights.shape[-1]
     index = key.clamp(0, keys - 1).expand(*weights.shape[:2], -1, 1)
     return weights.gather(-1, index)[..., 0] * ((key >= 0) & (key < keys))[:, 0]
+
+
+def _pool_last(x: Tensor, size: int) -> Tensor:
+    """(…, n) → (…, ⌈n/f⌉), the maximum of each f = ⌈n/size⌉ neighbours; for weights, which are never negative."""
+    factor = -(-x.shape[-1] // size)
+    return F.pad(x, (0, -x.shape[-1] % factor)).unflatten(-1, (-1, factor)).amax(-1)
+
+
+DEFINITIONS = {metric.name: metric.__doc__.split("\n\n")[0] for metric in (*STANDARD, Induction, DuplicateToken)}

@@ -15,6 +15,10 @@ from interp.masks import Bidirectional, Causal, Mask
 FAMILIES = ("decoder", "encoder", "encoder-decoder", "vision", "audio", "custom")
 
 
+class LoadError(ValueError):
+    """A model that cannot be loaded. The message is one sentence a user can act on."""
+
+
 class InputError(ValueError):
     """An input a model cannot take. The message is one sentence a user can act on."""
 

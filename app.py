@@ -1,0 +1,8 @@
+"""Headwise: see every head of any transformer, and trust every mask. Start with: streamlit run app.py"""
+
+import streamlit as st
+
+from pages.heads import heads
+
+st.set_page_config(page_title="Headwise", page_icon="assets/icon.svg", layout="wide")
+st.navigation([st.Page(heads, title="Heads", icon=":material/grid_view:", default=True)]).run()

@@ -1,0 +1,79 @@
+"""What a person has chosen, kept in the session and in the address bar: a copied link opens the same view."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+LINKED_CHARACTERS = 4_000  # a longer text would not survive as an address
+
+# name → what it is until somebody chooses; each is the key of a widget or is set by a picture
+DEFAULTS = {
+    "model": "tiny-decoder",
+    "text": "",
+    "device": "cpu",
+    "dtype": "float32",
+    "cut": False,
+    "stack": "",
+    "layer": 0,
+    "head": 0,
+    "view": "heatmap",
+    "quantity": "weights",
+    "scale": "linear",
+    "words": False,
+    "special": True,
+    "order": "layer",
+    "metrics": "table",
+    "zoom": None,
+    "pin": None,
+}
+
+
+def restore(**defaults) -> None:
+    """Fill the session from the address once, then keep widget values alive across pages."""
+    for name, default in {**DEFAULTS, **defaults}.items():
+        if name not in st.session_state:
+            st.session_state[name] = _read(st.query_params.get(name), default, DEFAULTS[name])
+        else:
+            st.session_state[name] = st.session_state[name]
+
+
+def publish(**defaults) -> bool:
+    """Write what differs from the defaults into the address. False when the text is too long to be carried."""
+    wanted = {}
+    for name, default in {**DEFAULTS, **defaults}.items():
+        value = st.session_state.get(name, default)
+        if value != default and not (name == "text" and len(value) > LINKED_CHARACTERS):
+            wanted[name] = _write(value)
+    if dict(st.query_params) != wanted:
+        st.query_params.from_dict(wanted)
+    return len(st.session_state.text) <= LINKED_CHARACTERS
+
+
+def _write(value) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, tuple | list):
+        return "-".join(map(str, value))
+    if isinstance(value, dict):
+        return f"{value['axis']}-{value['index']}"
+    return str(value)
+
+
+def _read(text: str | None, default, example):
+    """An address is written by anybody: what does not parse is the default."""
+    if text is None:
+        return default
+    try:
+        if isinstance(example, bool):
+            return bool(int(text))
+        if isinstance(example, int):
+            return max(0, int(text))
+        if isinstance(example, str):
+            return text
+        parts = text.split("-")
+        if parts[0] in ("query", "key") and len(parts) == 2:
+            return {"axis": parts[0], "index": int(parts[1])}
+        numbers = tuple(map(int, parts))
+        return numbers if len(numbers) == 4 else default
+    except ValueError:
+        return default
