@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from interp.call import AttentionCall, pool_cells
 from interp.capture import Capture
-from interp.masks import Mask, Padding, Window
+from interp.masks import Bidirectional, Mask, Padding, Window
 from interp.metrics import STANDARD, Thumbnails, measure, table
 from interp.subject import Axis
 
@@ -94,9 +95,8 @@ def head_view(
     if not words and special:
         shape = (call.queries, call.keys)
         q0, q1, k0, k1 = region = _inside(region, shape)
-        matrix = call.image(head, size, quantity=quantity, region=region)
         factor = call.factor(size, region)
-        forbidden = _standing(call, head, promise, region, factor)
+        matrix, forbidden = _picture(call, head, quantity, promise, region, factor)
         queries, keys, left_out = query_axis.labels, key_axis.labels, ()
     else:
         if call.queries * call.keys > DENSE_LIMIT:
@@ -121,7 +121,9 @@ def head_view(
 
 def promised(cap: Capture, call: AttentionCall) -> Mask:
     """What a head may see: the promise of the model's family, the module's own mask, and no padding."""
-    promise = cap.subject.promise(call.stack) & call.mask
+    promise = cap.subject.promise(call.stack)
+    if call.mask != promise:
+        promise = call.mask if promise == Bidirectional() else promise & call.mask
     real = cap.real("key", call)
     if real is not None and not bool(real[0].all()):
         positions = real[0].nonzero().flatten()
@@ -204,30 +206,37 @@ def _names(axis: Axis, groups: list[list[int]]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _standing(call: AttentionCall, head: int, promise: Mask, region: Region, factor: tuple[int, int]) -> Tensor:
-    """Codes of a region's cells, in bands of rows."""
+def _picture(
+    call: AttentionCall, head: int, quantity: str, promise: Mask, region: Region, factor: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """A region's values, pooled by maximum, and the codes of its cells, in bands of rows."""
     q0, q1, k0, k1 = region
-    step = max(1, 2**22 // call.keys // factor[0]) * factor[0]
-    parts = []
+    step = max(1, 2**20 // call.keys // factor[0]) * factor[0]
+    values, codes = [], []
     for start in range(q0, q1, step):
-        stop = min(start + step, q1)
-        allowed = promise.rows(start, stop, call.keys, h=head)[:, k0:k1].cpu()
-        weights = None
-        if factor != (1, 1):  # a pooled cell needs to know whether its forbidden part got weight
-            weights = call.weights(head, (start, stop))[0][:, k0:k1].cpu()
-        parts.append(_codes(allowed, weights, factor))
-    return torch.cat(parts)
+        rows = (start, min(start + step, q1))
+        value = getattr(call, quantity)(head, rows)[0][:, k0:k1]
+        weights = value if quantity == "weights" else call.weights(head, rows)[0][:, k0:k1]
+        allowed = promise.rows(*rows, call.keys, h=head, device=value.device)[:, k0:k1]
+        values.append(pool_cells(value, *factor))
+        codes.append(_codes(allowed, weights, factor))
+    return torch.cat(values), torch.cat(codes)
 
 
-def _codes(allowed: Tensor, weights: Tensor | None, factor: tuple[int, int]) -> Tensor:
+def _codes(allowed: Tensor, weights: Tensor, factor: tuple[int, int]) -> Tensor:
     """(R, K) bool → uint8 cells. LEAKED is a mixed cell whose forbidden part got weight."""
-    any_allowed = pool_cells(allowed.float(), *factor) > 0
-    any_forbidden = pool_cells((~allowed).float(), *factor) > 0
-    codes = torch.where(any_allowed, torch.where(any_forbidden, MIXED, ALLOWED), FORBIDDEN).to(torch.uint8)
-    if weights is not None and factor != (1, 1):
-        leaked = pool_cells(torch.where(allowed, 0.0, weights), *factor) > LEAK
-        codes[leaked & (codes == MIXED)] = LEAKED
-    return codes
+    if factor == (1, 1):
+        return (~allowed).to(torch.uint8)  # ALLOWED, FORBIDDEN
+    some, hidden = _any(allowed, factor), _any(~allowed, factor)
+    leaked = _any(~allowed & (weights > LEAK), factor)
+    mixed = torch.where(leaked, LEAKED, MIXED)
+    return torch.where(some, torch.where(hidden, mixed, ALLOWED), FORBIDDEN).to(torch.uint8)
+
+
+def _any(cells: Tensor, factor: tuple[int, int]) -> Tensor:
+    """(R, K) bool → (⌈R/f⌉, ⌈K/f⌉) bool."""
+    pad = (0, -cells.shape[1] % factor[1], 0, -cells.shape[0] % factor[0])
+    return F.pad(cells, pad).unflatten(0, (-1, factor[0])).unflatten(2, (-1, factor[1])).any(3).any(1)
 
 
 def _inside(region: Region | None, shape: tuple[int, int]) -> Region:

@@ -9,10 +9,10 @@ import streamlit as st
 from interp import Capture
 from interp.cost import Cost
 from interp.subject import InputError, LoadError, Subject
-from models import available, devices
+from models import available
 from models.text import TooLong
 from pages._server import server
-from pages._state import restore
+from pages._state import CHOICES, restore
 
 EXAMPLES = {
     "A phrase said twice": (
@@ -58,8 +58,8 @@ def sidebar() -> Run:
             on_change=_take_example,
         )  # fmt: skip
         with st.expander("Device and precision"):
-            st.selectbox("Device", devices(), key="device", persist_state="session")
-            st.selectbox("Precision", ["float32", "bfloat16", "float16"], key="dtype", persist_state="session")
+            st.selectbox("Device", CHOICES["device"], key="device", persist_state="session")
+            st.selectbox("Precision", CHOICES["dtype"], key="dtype", persist_state="session")
         subject = _subject()
         inputs = _encode(subject)
         state = st.session_state

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from models import devices
+
 LINKED_CHARACTERS = 4_000  # a longer text would not survive as an address
 
 # name → what it is until somebody chooses; each is the key of a widget or is set by a picture
@@ -27,12 +29,22 @@ DEFAULTS = {
     "pin": None,
 }
 
+CHOICES = {
+    "view": ("heatmap", "bipartite"),
+    "quantity": ("weights", "scores", "value_weighted"),
+    "scale": ("linear", "log"),
+    "metrics": ("table", "scatter"),
+    "dtype": ("float32", "bfloat16", "float16"),
+    "device": devices(),
+}
+
 
 def restore(**defaults) -> None:
     """Fill the session from the address once, then keep widget values alive across pages."""
     for name, default in {**DEFAULTS, **defaults}.items():
         if name not in st.session_state:
-            st.session_state[name] = _read(st.query_params.get(name), default, DEFAULTS[name])
+            value = _read(st.query_params.get(name), default, DEFAULTS[name])
+            st.session_state[name] = value if value in CHOICES.get(name, (value,)) else default
         else:
             st.session_state[name] = st.session_state[name]
 

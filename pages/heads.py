@@ -16,7 +16,7 @@ from interp.view import HeadView, Survey, grid_pictures, head_view, layer_marks
 from pages import _canvas
 from pages._server import server
 from pages._sidebar import FIRST, Run, sidebar
-from pages._state import publish
+from pages._state import CHOICES, publish
 
 VALUES = {"weights": "Weights", "scores": "Scores", "value_weighted": "‖a·v‖"}
 NAMES = {"weights": "weight", "scores": "score", "value_weighted": "‖a·v‖"}
@@ -97,7 +97,7 @@ def _explorer(run: Run, surveyed: Survey) -> None:
         _take_events(cap, table)
         _grid(cap, surveyed, table)
         with st.container(horizontal=True):
-            _choice("Metrics as", ["table", "scatter"], "metrics", str.capitalize)
+            _choice("Metrics as", "metrics")
             st.download_button(
                 "CSV", table.to_csv(index=False).encode(), "head-metrics.csv", "text/csv", key="download-metrics", icon=":material/download:",
                 on_click="ignore",
@@ -215,9 +215,9 @@ def _by_importance(table: pd.DataFrame) -> list[str]:
 def _head(cap: Capture, call: AttentionCall) -> HeadView:
     state = st.session_state
     with st.container(horizontal=True, gap="small"):
-        _choice("View", ["heatmap", "bipartite"], "view", str.capitalize)
-        _choice("Values", list(VALUES), "quantity", VALUES.get)
-        _choice("Colour scale", ["linear", "log"], "scale", str.capitalize)
+        _choice("View", "view")
+        _choice("Values", "quantity", VALUES.get)
+        _choice("Colour scale", "scale")
     axis = cap.axis(call, "key")
     with st.container(horizontal=True):
         st.toggle(
@@ -254,9 +254,9 @@ def _head(cap: Capture, call: AttentionCall) -> HeadView:
     return view
 
 
-def _choice(label: str, options: list[str], key: str, name) -> None:
+def _choice(label: str, key: str, name=str.capitalize) -> None:
     st.segmented_control(
-        label, options, key=key, format_func=name, required=True, persist_state="session", label_visibility="collapsed", width="content"
+        label, CHOICES[key], key=key, format_func=name, required=True, persist_state="session", label_visibility="collapsed", width="content"
     )
 
 
