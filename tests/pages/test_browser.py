@@ -1,0 +1,155 @@
+"""What a person does on the Heads page, in a real Chromium."""
+
+import io
+import re
+import time
+from urllib.parse import parse_qs, urlparse
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Page, expect
+
+from interp import capture, sweep
+from models import load
+
+TEXT = "The people of the United States and the people of the world."
+SLOW = 60_000  # ms; a first run on a busy machine
+expect.set_options(timeout=SLOW)
+
+
+@pytest.fixture
+def page(browser, app_url):
+    context = browser.new_context(viewport={"width": 1500, "height": 1000}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(SLOW)
+    page.problems = []
+    page.on("console", lambda message: page.problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("request", lambda r: page.problems.append(r.url) if urlparse(r.url).hostname not in ("127.0.0.1", None, "") else None)
+    page.goto(app_url)
+    expect(head(page)).to_be_visible(timeout=SLOW)
+    yield page
+    assert not page.problems, page.problems
+    context.close()
+
+
+def grid(page: Page):
+    return page.get_by_test_id("headwise-grid")
+
+
+def head(page: Page):
+    return page.get_by_test_id("headwise-head")
+
+
+def shows(page: Page, layer: int, number: int):
+    expect(head(page)).to_have_attribute("data-head", re.compile(rf"^layer {layer} · head {number}\b"))
+
+
+def type_text(page: Page, text: str) -> None:
+    box = page.get_by_label("Text", exact=True)
+    box.fill(text)
+    box.press("Control+Enter")
+    tokens = len(load("tiny-decoder").encode(text).axes["input"])
+    expect(page.get_by_test_id("headline")).to_contain_text(f"{tokens} tokens")
+    expect(page.get_by_test_id("headline")).not_to_contain_text("measuring")
+
+
+def address(page: Page) -> dict[str, str]:
+    return {k: v[0] for k, v in parse_qs(urlparse(page.url).query).items()}
+
+
+def choose(page: Page, layer: int, number: int) -> None:
+    """Click a head in the grid, where the canvas says that it stands."""
+    base = grid(page).locator(".hw-base")
+    left, top, step_x, step_y = (float(x) for x in base.get_attribute("data-plot").split(","))
+    box = grid(page).locator(".hw-over").bounding_box()
+    page.mouse.click(box["x"] + left + (number + 0.5) * step_x, box["y"] + top + (layer + 0.5) * step_y)
+    shows(page, layer, number)
+
+
+def test_type_choose_look_download_and_share(page, browser):
+    type_text(page, TEXT)
+    choose(page, 2, 3)
+    page.keyboard.press("ArrowRight")
+    shows(page, 2, 4)
+    page.keyboard.press("ArrowUp")
+    shows(page, 1, 4)
+
+    page.get_by_role("button", name="Log").or_(page.get_by_role("radio", name="Log")).first.click()
+    page.get_by_role("button", name="Bipartite").or_(page.get_by_role("radio", name="Bipartite")).first.click()
+    page.get_by_text("Merge words").click()
+    expect(page.get_by_text("keys summed, queries averaged")).to_be_visible()
+
+    with page.expect_download() as found:
+        page.get_by_test_id("stDownloadButton").filter(has_text="CSV").first.get_by_role("button").click()
+    table = pd.read_csv(found.value.path())
+    expected = sweep(capture(load("tiny-decoder"), TEXT))
+    assert list(table["head"]) == list(expected["head"])
+    for name in ("entropy", "previous", "forbidden"):
+        assert (table[name] - expected[name]).abs().max() < 1e-6
+
+    deadline = time.monotonic() + 10
+    while address(page).get("words") != "1" and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    assert {k: address(page)[k] for k in ("text", "layer", "head", "view", "scale", "words")} == {
+        "text": TEXT, "layer": "1", "head": "4", "view": "bipartite", "scale": "log", "words": "1",
+    }  # fmt: skip
+    other = browser.new_context(viewport={"width": 1500, "height": 1000}).new_page()
+    other.goto(page.url)
+    shows(other, 1, 4)
+    expect(other.get_by_label("Text", exact=True)).to_have_value(TEXT)
+    expect(other.get_by_text("keys summed, queries averaged")).to_be_visible()
+    assert other.get_by_test_id("headwise-readout").last.inner_text()
+    other.context.close()
+
+
+@pytest.mark.parametrize(("label", "starts"), [("PNG", b"\x89PNG"), ("SVG", b"<"), ("NPZ", b"PK"), ("BertViz", b"<")])
+def test_downloads(page, label, starts):
+    type_text(page, TEXT)
+    with page.expect_download() as found:
+        page.get_by_test_id("stDownloadButton").filter(has_text=label).first.get_by_role("button").click()
+    assert io.FileIO(found.value.path()).read(len(starts)) == starts
+
+
+def test_hover_reads_the_exact_weight(page):
+    type_text(page, TEXT)
+    choose(page, 1, 2)
+    base = head(page).locator(".hw-base")
+    left, top, width, height = (float(x) for x in base.get_attribute("data-plot").split(","))
+    box = head(page).locator(".hw-over").bounding_box()
+    query, key = 6, 4
+    page.mouse.move(box["x"] + left + (key + 0.5) * width, box["y"] + top + (query + 0.5) * height)
+    weight = float(capture(load("tiny-decoder"), TEXT).find(1).weights(2)[0, query, key])
+    readout = head(page).get_by_test_id("headwise-readout")
+    expect(readout).to_contain_text(f"query {query}")
+    shown = float(re.search(r"([\d.e+-]+)\s*$", readout.inner_text()).group(1))
+    assert shown == pytest.approx(weight, rel=2e-3)
+
+
+def test_long_text_is_pooled_and_zooms_to_full_resolution(page):
+    words = " ".join(f"The Congress met {i} times." for i in range(500))
+    box = page.get_by_label("Text", exact=True)
+    box.fill(words)
+    box.press("Control+Enter")
+    page.get_by_text("Cut the text after").click()
+    expect(page.get_by_test_id("headline")).to_contain_text("2,048 tokens")
+    expect(page.get_by_text("each cell is the largest of 4 × 4 tokens")).to_be_visible()
+    over = head(page).locator(".hw-over").bounding_box()
+    left, top, width, height = (float(x) for x in head(page).locator(".hw-base").get_attribute("data-plot").split(","))
+    page.mouse.move(over["x"] + left + 10 * width, over["y"] + top + 200 * height)
+    page.mouse.down()
+    page.mouse.move(over["x"] + left + 60 * width, over["y"] + top + 260 * height, steps=5)
+    page.mouse.up()
+    expect(page.get_by_text("each cell is the largest of")).not_to_be_visible()
+    zoom = [int(x) for x in address(page)["zoom"].split("-")]
+    assert zoom[1] - zoom[0] <= 300 and zoom[3] - zoom[2] <= 300 and zoom[0] >= 700
+
+
+def test_dark_theme_and_narrow_window(browser, app_url):
+    context = browser.new_context(viewport={"width": 700, "height": 900}, color_scheme="dark")
+    page = context.new_page()
+    page.goto(app_url)
+    expect(head(page)).to_be_visible(timeout=SLOW)
+    dark = page.locator(".stApp").evaluate("e => getComputedStyle(e).backgroundColor")
+    assert dark == "rgb(18, 23, 29)"
+    context.close()
