@@ -9,6 +9,8 @@
 
 from interp import edits, masks
 from interp.capture import Capture, capture
+from interp.checking import check, check_mask
 from interp.metrics import sweep
 
-__all__ = ["Capture", "capture", "edits", "masks", "sweep"]
+__all__ = ["Capture", "capture", "check", "check_mask", "edits", "masks", "sweep"]
+

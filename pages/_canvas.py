@@ -1,7 +1,7 @@
 """The browser canvas: every head as a picture, one head as a matrix or as edges.
 
-`grid` and `head` draw with one Streamlit component (`assets/canvas`, plain JavaScript, no build step). Python only
-packs: the colours, scales, labels and hovering are the browser's, so moving the mouse costs no rerun.
+`grid` and `head` draw with one Streamlit component (`assets/canvas`, plain JavaScript, no build step).
+Python only packs: colours, scales, labels and hovering are the browser's, so the mouse costs no rerun.
 """
 
 import base64
@@ -26,15 +26,16 @@ VIEWS = ("heatmap", "bipartite")
 SCALES = ("linear", "log")
 KINDS = ("weight", "signed", "score")
 
-# Inline code travels with every message, and a packaged asset directory needs an installed distribution, which a
-# clone is not. So the modules go gzipped (a quarter of their size), and the browser links them once per page.
+# Inline code travels with every message, and a packaged asset directory needs an installed distribution,
+# which a clone is not. So the modules go gzipped, a quarter of their size, and the browser links them once.
 LOADER = r"""
 const packed = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0));
 const plain = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
 const urls = {};
 for (const [name, text] of await new Response(plain).json()) {
-  const linked = text.replace(/"\.\/(\w+\.js)"/g, (_, other) => `"${urls[other]}"`) + `\n//# sourceURL=headwise/${name}`;
-  urls[name] = URL.createObjectURL(new Blob([linked], { type: "text/javascript" }));
+  const linked = text.replace(/"\.\/(\w+\.js)"/g, (_, other) => `"${urls[other]}"`);
+  const named = linked + `\n//# sourceURL=headwise/${name}`;
+  urls[name] = URL.createObjectURL(new Blob([named], { type: "text/javascript" }));
 }
 const { default: mount } = await import(urls["main.js"]);
 export default mount;
@@ -56,8 +57,9 @@ _component = st.components.v2.component(
 def pack(header: Mapping[str, Any], **arrays: np.ndarray) -> bytes:
     """Pack a JSON-able header and arrays (float32 or uint8, any shape) into the one blob a message may be.
 
-    uint32 length of the header (little-endian), the header as ASCII JSON, the arrays' raw little-endian bytes, each
-    starting on a multiple of 4. The header gains `arrays`: [{name, dtype "f4"|"u1", shape, offset into the body}].
+    uint32 length of the header (little-endian), the header as ASCII JSON, the arrays' raw little-endian
+    bytes, each starting on a multiple of 4. The header gains `arrays`, a list of
+    {name, dtype "f4" | "u1", shape, offset into what follows the header}.
     """
     table: list[dict[str, Any]] = []
     body = bytearray()
@@ -74,9 +76,9 @@ def pack(header: Mapping[str, Any], **arrays: np.ndarray) -> bytes:
 
 
 def event(key: str) -> dict[str, Any]:
-    """What the user just did in the picture `key`, or {}; the same that `grid` or `head` will return in this run.
+    """What the user just did in the picture `key`, or {}: what `grid` or `head` will return in this run.
 
-    Ask before drawing, because the answer usually changes what is drawn (`selected`, or a zoom): it saves a rerun.
+    Ask before drawing, because the answer usually changes what is drawn (`selected`, a zoom).
     """
     return _told(_raw_event(key))
 
@@ -97,13 +99,15 @@ def grid(
 
     thumbs: (L, H, t, t) float, t ≤ 64, in [0, 1]; NaN is drawn as nothing (forbidden or not computed).
     selected: (layer, head), outlined. The browser outlines a choice at once; yours counts when it changes.
-    rows, columns: L and H labels; a plain number is read out as "layer 3", "head 5". marks: {layer: text or (text, tooltip)} beside a row, such as "GQA 3 kv".
-    order: (layer, head) pairs, all or some; then the grid is wrapped in that order, each thumbnail captioned "3.5".
-    height: pixels; a taller grid scrolls. captions: {(layer, head): text} for the hover, such as "entropy 2.1 bits".
+    rows, columns: L and H labels; a plain number is read out as "layer 3", "head 5".
+    marks: {layer: text or (text, tooltip)} beside a row, such as "GQA 3 kv".
+    order: (layer, head) pairs, all or some: the grid is wrapped in that order, with captions like "3.5".
+    height: pixels; a taller grid scrolls.
+    captions: {(layer, head): text} for the hover, such as "entropy 2.1 bits".
 
-    layer and head everywhere are places in thumbs, 0 … L−1 and 0 … H−1; what they are called is up to the labels.
+    layer and head are places in thumbs, 0 … L−1 and 0 … H−1; what they are called is up to the labels.
 
-    Returns {"layer": int, "head": int} in the run that a click or an arrow key (Home, End) started, else None.
+    Returns {"layer": int, "head": int} in the run that a click or a key started, else None.
     Raises ValueError where shapes or labels do not fit together.
     """
     if thumbs.ndim != 4 or thumbs.shape[2] != thumbs.shape[3] or thumbs.shape[3] > LARGEST_THUMB:
@@ -114,7 +118,7 @@ def grid(
     header = {
         "view": "grid",
         "title": "",
-        "label": f"{layers * heads} attention heads: {layers} layers by {heads} heads. Arrow keys choose a head.",
+        "label": f"Attention heads: {layers} layers by {heads} heads. Arrow keys choose a head.",
         "selected": [int(i) for i in selected],
         "turn": _raw_event(key).get("turn"),
         "rows": list(rows),
@@ -150,17 +154,19 @@ def head(
     """Draw one head, and return what the user just did in it, once.
 
     matrix: (Q, K) float32, at most 512 × 512; NaN is a cell without a value.
-    forbidden: (Q, K) uint8 or None. 0 allowed, 1 forbidden, 2 mixed: a pooled cell that holds both, 3 mixed, with
-        weight on a forbidden position. Nothing else decides what is drawn as forbidden; where kind is "weight", a
-        forbidden cell above 1e-6 and a 3 are painted in the alarm colour.
-    query_labels, key_labels: Q and K token strings as they are (whitespace is made visible here); "" is allowed.
+    forbidden: (Q, K) uint8 or None. 0 allowed, 1 forbidden, 2 mixed: a pooled cell that holds both,
+        3 mixed, with weight on a forbidden position. Nothing else decides what is drawn as forbidden; where
+        kind is "weight", a forbidden cell above 1e-6 and a 3 are painted in the alarm colour.
+    query_labels, key_labels: Q and K tokens as they are (whitespace is made visible here); "" is allowed.
     view: "heatmap" | "bipartite". scale: "linear" | "log" (five decades; scores stay linear).
     kind: "weight" (0 … max) | "signed" (diverging around 0) | "score" (min … max of the allowed cells).
-    origin, factor, shape: the matrix shows rows origin[0] + i·factor[0] of the full shape[0] queries, and keys alike.
-    selected: the pinned token, as returned below, or None. height: of the cells or of the scrolling list, in pixels.
+    origin, factor, shape: row i shows queries origin[0] + i·factor[0] and the next factor[0] − 1 of the
+        full shape[0]; columns and keys alike.
+    selected: the pinned token, as returned below, or None; it counts when it changes.
+    height: of the cells, or of the scrolling list, in pixels.
 
-    Returns one of these in the run that the user's act started, else None. All numbers are positions in the full
-    sequence:
+    Returns one of these in the run that the user's act started, else None. All numbers are positions in the
+    full sequence:
         {"zoom": [q0, q1, k0, k1]}   a rectangle, ends not included; {"zoom": None}: zoom out
         {"token": {"axis": "query" | "key", "index": int}}   pinned; {"token": None}: unpinned
     Raises ValueError where shapes, labels or names do not fit.

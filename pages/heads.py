@@ -264,7 +264,7 @@ def _downloads(cap: Capture, call: AttentionCall, view: HeadView) -> None:
     state = st.session_state
     title = f"{cap.subject.name} · layer {call.layer} · head {state.head}"
     name = f"layer{call.layer}-head{state.head}"
-    options = {"title": title, "scale": state.scale}
+    options = {"title": title, "scale": state.scale, "quantity": state.quantity}
     theme = "dark" if st.context.theme.type == "dark" else "light"
     wanted = [
         ("PNG", f"{name}.png", "image/png", lambda: export.to_png(view, theme=theme, stamp=export.stamp(cap), **options), True),
