@@ -1,0 +1,494 @@
+"""The canvas in a real browser: what it shows, what it says, what it sends back."""
+
+import functools
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pages import _canvas
+
+sync_api = pytest.importorskip("playwright.sync_api")
+
+ROOT = Path(__file__).parents[2]
+ALARM = {"light": [0xE0, 0x34, 0x0B], "dark": [0xFF, 0x55, 0x30]}
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+# --- a server, a browser, a page that watches itself ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = {
+        "server.headless": "true",
+        "server.port": str(port),
+        "server.address": "127.0.0.1",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+    }
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    app = str(ROOT / "tests" / "pages" / "canvas_app.py")
+    process = subprocess.Popen([sys.executable, "-m", "streamlit", "run", app, *flags], cwd=ROOT)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(150):
+        try:
+            urllib.request.urlopen(f"{url}/_stcore/health", timeout=1)
+            break
+        except (urllib.error.URLError, TimeoutError):
+            time.sleep(0.2)
+    else:
+        process.terminate()
+        pytest.fail("streamlit did not start within 30 s")
+    yield url
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def contexts(browser):
+    """One context per pixel ratio: what it has cached of Streamlit makes the next page quick."""
+    return functools.cache(lambda ratio: browser.new_context(device_scale_factor=ratio))
+
+
+class Picture:
+    """One open page of canvas_app.py."""
+
+    def __init__(self, page, url):
+        self.page, self.url = page, url
+        self.readout = page.get_by_test_id("headwise-readout")
+        self.legend = page.get_by_test_id("headwise-legend")
+        self.stage = page.locator(".hw-stage")
+        self.root = page.locator(".hw")
+
+    def open(self, case):
+        self.page.goto(f"{self.url}/?case={case}")
+        self.wait_drawn(1)
+        return self
+
+    def wait_drawn(self, count):
+        """Wait for the count-th full drawing; the canvas's data: drawn, drawMs, plot."""
+        sync_api.expect(self.page.locator(f".hw-base[data-drawn='{count}']")).to_be_attached(timeout=10_000)
+        return self.data()
+
+    def data(self):
+        return self.page.locator(".hw-base").evaluate("canvas => ({...canvas.dataset})")
+
+    def plot(self):
+        """Heatmap: left, top, cell width and height. Grid: left, top, steps. Edges: left, right, top, row."""
+        return [float(x) for x in self.data()["plot"].split(",")]
+
+    def at(self, column, row):
+        """The middle of a heatmap's cell, or of a grid's thumbnail, on the page."""
+        left, top, width, height = self.plot()
+        box = self.page.locator(".hw-over").bounding_box()
+        return box["x"] + left + (column + 0.5) * width, box["y"] + top + (row + 0.5) * height
+
+    def label(self, row):
+        """A query's label left of a heatmap."""
+        return self.at(0, row)[0] - self.plot()[2] / 2 - 20, self.at(0, row)[1]
+
+    def token(self, axis, row):
+        """A token of a bipartite view."""
+        left, right, top, height = self.plot()
+        box = self.page.locator(".hw-over").bounding_box()
+        x = left - 20 if axis == "query" else right + 20
+        return box["x"] + x, box["y"] + top + (row + 0.5) * height
+
+    def hover(self, point):
+        self.page.mouse.move(*point)
+
+    def drag(self, start, end):
+        self.page.mouse.move(*start)
+        self.page.mouse.down()
+        self.page.mouse.move(*[(a + b) / 2 for a, b in zip(start, end, strict=True)])
+        self.page.mouse.move(*end)
+        self.page.mouse.up()
+
+    def says(self, text):
+        sync_api.expect(self.readout).to_have_text(text, timeout=3000)
+
+    def sent(self, *events):
+        """Exactly these events reached Python, in this order."""
+        sync_api.expect(self.page.get_by_text("events ")).to_have_text(
+            "events " + json.dumps(list(events)), timeout=4000
+        )
+
+    def rerun(self):
+        """Rerun the script with new numbers, without moving mouse or focus."""
+        self.page.get_by_role("button", name="rerun").evaluate("button => button.click()")
+
+    def coloured(self, rgb):
+        """How many pixels of the data canvas have exactly this colour, and their box in CSS pixels."""
+        return self.page.locator(".hw-base").evaluate(
+            """(canvas, [r, g, b]) => {
+                const { width, height } = canvas;
+                const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+                const box = [Infinity, Infinity, -1, -1];
+                let count = 0;
+                for (let y = 0, i = 0; y < height; y++) for (let x = 0; x < width; x++, i += 4) {
+                    if (data[i] !== r || data[i + 1] !== g || data[i + 2] !== b) continue;
+                    count++;
+                    box[0] = Math.min(box[0], x), box[1] = Math.min(box[1], y);
+                    box[2] = Math.max(box[2], x + 1), box[3] = Math.max(box[3], y + 1);
+                }
+                return { count, box: box.map((v) => v / devicePixelRatio) };
+            }""",
+            rgb,
+        )
+
+    def pixel(self, point):
+        """The colour of the data canvas at a place on the page."""
+        box = self.page.locator(".hw-over").bounding_box()
+        return self.page.locator(".hw-base").evaluate(
+            "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData("
+            "x * devicePixelRatio, y * devicePixelRatio, 1, 1).data]",
+            [point[0] - box["x"], point[1] - box["y"]],
+        )
+
+
+@pytest.fixture
+def picture(server, contexts):
+    """picture(case, theme, width, ratio) → Picture. Holds that no console error and no request elsewhere."""
+    pages, troubles, hosts = [], [], set()
+
+    def start(case, theme="light", width=1000, ratio=2):
+        context = contexts(ratio)
+        page = context.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=theme)
+        page.on("console", lambda message: message.type == "error" and troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", lambda request: hosts.add(re.sub(r"^(\w+:(//[^/]*)?).*", r"\1", request.url)))
+        return Picture(page, server).open(case)
+
+    yield start
+    for page in pages:
+        page.close()
+    assert troubles == []
+    assert hosts <= {server, server.replace("http", "ws"), "data:", "blob:"}, "a request left the host"
+
+
+# --- packing --------------------------------------------------------------------------------------------
+
+
+def unpack(message):
+    """The same format, read a second time: header and arrays."""
+    size = int.from_bytes(message[:4], "little")
+    header, body = json.loads(message[4 : 4 + size]), message[4 + size :]
+    arrays = {}
+    for entry in header.pop("arrays"):
+        assert (4 + size + entry["offset"]) % 4 == 0, "the browser can read float32 only from a multiple of 4"
+        count = int(np.prod(entry["shape"]))
+        array = np.frombuffer(body, f"<{entry['dtype']}", count, entry["offset"])
+        arrays[entry["name"]] = array.reshape(entry["shape"])
+    return header, arrays
+
+
+def test_pack_keeps_every_bit():
+    matrix = np.array([[0.1, np.nan, -np.inf], [1e-38, 1, 3]], np.float32)
+    mask = np.array([[1, 0, 2]], np.uint8)
+    header, arrays = unpack(_canvas.pack({"title": "é ⏎ \ud83d"}, mask=mask, matrix=matrix))
+    assert header == {
+        "title": "é ⏎ \ud83d"
+    }  # half of a surrogate pair is a token that byte-level models can make
+    assert arrays["matrix"].tobytes() == matrix.tobytes()
+    assert arrays["mask"].tolist() == mask.tolist()
+    with pytest.raises(TypeError, match="float64"):
+        _canvas.pack({}, matrix=matrix.astype(np.float64))
+
+
+def test_the_largest_message_stays_small():
+    matrix = np.zeros((512, 512), np.float32)
+    message = _canvas.pack({"labels": ["a token"] * 1024}, matrix=matrix, forbidden=matrix.astype(np.uint8))
+    assert len(message) <= 2_000_000
+    assert len(_canvas.script()) < 40_000  # it travels with each message
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"matrix": np.zeros((513, 3), np.float32)}, "512"),
+        ({"query_labels": ["a"]}, "expected 3 labels"),
+        ({"forbidden": np.zeros((2, 2), np.uint8)}, "forbidden"),
+        ({"view": "pie"}, "heatmap, bipartite"),
+    ],
+)
+def test_head_says_what_does_not_fit(change, hint):
+    good = {"matrix": np.zeros((3, 3), np.float32), "query_labels": list("abc"), "key_labels": list("abc")}
+    arguments = {**good, **change}
+    with pytest.raises(ValueError, match=hint):
+        _canvas.head(arguments.pop("matrix"), key="k", **arguments)
+
+
+# --- the grid -------------------------------------------------------------------------------------------
+
+
+def test_grid_click_and_hover(picture):
+    grid = picture("grid")
+    assert grid.root.get_attribute("data-testid") == "headwise-grid"
+    assert grid.root.get_attribute("data-head") == "1.2"
+    grid.hover(grid.at(3, 2))
+    grid.says("layer 2 · head 3 · entropy 2.1 bits · window 128")
+    grid.page.mouse.click(*grid.at(3, 2))
+    grid.sent({"layer": 2, "head": 3})
+    assert grid.root.get_attribute("data-head") == "2.3"
+    assert (
+        grid.page.get_by_text("window 128", exact=True)
+        .get_attribute("title")
+        .startswith("each query sees 128 keys")
+    )
+
+
+def test_grid_keyboard(picture):
+    grid = picture("grid")
+    grid.stage.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):  # quickly: one answer
+        grid.page.keyboard.press(key)
+    grid.sent({"layer": 2, "head": 4})
+    grid.page.keyboard.press("Home")
+    grid.sent({"layer": 2, "head": 4}, {"layer": 2, "head": 0})
+    grid.page.keyboard.press("End")
+    grid.sent({"layer": 2, "head": 4}, {"layer": 2, "head": 0}, {"layer": 2, "head": 5})
+    grid.says("layer 2 · head 5 · window 128")
+    focused = "document.activeElement.shadowRoot.activeElement.className"
+    assert grid.page.evaluate(focused) == "hw-stage"  # three reruns later
+
+
+def test_sorted_grid(picture):
+    grid = picture("sorted")
+    order = sorted(np.ndindex(4, 6), key=lambda h: (h[1] * 7 + h[0] * 3) % 11)
+    grid.page.mouse.click(*grid.at(4, 0))
+    grid.sent({"layer": order[4][0], "head": order[4][1]})
+
+
+# --- the heatmap ----------------------------------------------------------------------------------------
+
+
+def test_hover_reads_query_key_and_value(picture):
+    head = picture("tiny")
+    assert head.root.get_attribute("data-testid") == "headwise-head"
+    assert head.root.get_attribute("data-head") == "1.2"
+    head.hover(head.at(2, 3))
+    head.says("query 3 ‘d’ → key 2 ‘x⏎’ · weight 0.3200")
+    head.hover(head.at(1, 4))
+    head.says("query 4 ‘e’ → key 1 ‘·w’ · weight 0.4100")
+    head.hover(head.at(4, 0))
+    head.says("query 0 ‘a’ → key 4 ‘z’ · forbidden")
+    head.hover(head.label(2))
+    head.says("query 2 ‘c’ → ‘x⏎’ 0.2200 · ‘·w’ 0.2100 · ‘v’ 0.2000")
+    sync_api.expect(head.legend).not_to_contain_text("weight on forbidden positions")
+
+
+def test_a_rerun_keeps_hover_and_focus(picture):
+    head = picture("tiny")
+    head.stage.focus()
+    head.hover(head.at(2, 3))
+    head.says("query 3 ‘d’ → key 2 ‘x⏎’ · weight 0.3200")
+    head.page.locator(".hw-base").evaluate("canvas => { canvas.marker = 1 }")
+    head.rerun()
+    head.says("query 3 ‘d’ → key 2 ‘x⏎’ · weight 0.3210")
+    assert head.page.locator(".hw-base").evaluate("canvas => canvas.marker") == 1
+    assert head.page.evaluate("document.activeElement.shadowRoot.activeElement.className") == "hw-stage"
+    assert head.data()["drawn"] == "2"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_alarm_marks_the_leak_and_nothing_else(picture, theme):
+    head = picture("leak", theme)
+    left, top, width, height = head.plot()
+    found = head.coloured(ALARM[theme])
+    assert found["box"] == pytest.approx(
+        [left + 3 * width, top + height, left + 4 * width, top + 2 * height], abs=0.6
+    )
+    assert found["count"] > 0.8 * width * height * 4  # all of the cell but its number
+    sync_api.expect(head.legend).to_contain_text("weight on forbidden positions (1)")
+    head.page.get_by_text("weight on forbidden positions").click()
+    head.says("query 1 ‘b’ → key 3 ‘y’ · weight 0.02000 · on a forbidden position")
+    for clean in ("tiny", "signed"):
+        assert head.open(clean).coloured(ALARM[theme])["count"] == 0
+
+
+def test_alarm_survives_a_picture_smaller_than_the_matrix(picture):
+    head = picture("leak-512", width=420, ratio=1)
+    assert head.plot()[2] < 1  # a cell is narrower than a pixel
+    assert head.pixel(head.at(400, 200)) == [*ALARM["light"], 255]
+
+
+def test_only_the_given_mask_is_drawn(picture):
+    """Without `forbidden` the upper triangle is data like any other; with it, the given shape decides."""
+    head = picture("open")
+    sync_api.expect(head.legend).not_to_contain_text("forbidden")
+    assert len({tuple(head.pixel(head.at(key + 0.3, 4 - key))) for key in range(5)}) == 1
+    head.open("middle")  # a causal window of 32: below the band lies forbidden ground too
+    head.hover(head.at(10, 60))
+    head.says("query 60 ‘·word60’ → key 10 ‘·word10’ · forbidden")
+    head.hover(head.at(40, 60))
+    assert "forbidden" not in head.readout.inner_text()
+
+
+def test_themes_redraw_and_lightness_follows_the_value(picture):
+    head = picture("tiny", "light")
+    light = [sum(head.pixel(head.at(0.3, row))[:3]) for row in range(5)]  # beside the number
+    assert light == sorted(light, reverse=True), "on a light page, more weight is darker"
+    drawn = int(head.data()["drawn"])
+    head.page.emulate_media(color_scheme="dark")
+    head.wait_drawn(drawn + 1)
+    dark = [sum(head.pixel(head.at(0.3, row))[:3]) for row in range(5)]
+    assert dark == sorted(dark), "on a dark page, more weight is lighter"
+
+
+def test_drag_zooms_in_full_coordinates(picture):
+    head = picture("pooled")
+    head.hover(head.at(1, 2))
+    sync_api.expect(head.readout).to_contain_text("queries 108–111 → keys 22–23 · max weight 0.")
+    head.drag(head.at(3, 2), head.at(8, 5))
+    head.sent({"zoom": [108, 124, 26, 38]})
+    head.drag(head.at(8, 5), head.at(3, 2))  # from the other corner
+    head.sent(*[{"zoom": [108, 124, 26, 38]}] * 2)
+    head.drag(head.at(18, 8), head.at(40, 30))  # past the edge
+    head.sent(*[{"zoom": [108, 124, 26, 38]}] * 2, {"zoom": [132, 140, 56, 60]})
+
+
+def test_double_click_zooms_around_and_out_again(picture):
+    head = picture("pooled")
+    head.page.mouse.dblclick(*head.at(19, 9))
+    zoom = {"zoom": [131, 141, 48, 68]}  # 10 queries around 136, 20 keys around 58: no longer pooled
+    head.sent(zoom)
+    head.page.keyboard.press("Escape")
+    head.sent(zoom, {"zoom": None})
+    head.page.get_by_test_id("headwise-zoom-out").click()
+    head.sent(zoom, {"zoom": None}, {"zoom": None})
+
+
+def test_keyboard_moves_pins_and_zooms(picture):
+    head = picture("words")
+    assert not head.page.get_by_test_id("headwise-zoom-out").is_visible()
+    head.stage.focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowRight"):  # the first shows the cursor
+        head.page.keyboard.press(key)
+    sync_api.expect(head.readout).to_contain_text("query 2 ‘·and’ → key 1 ‘·Mary’ · weight 0.9")
+    head.page.keyboard.press("Enter")
+    pin = {"token": {"axis": "query", "index": 2}}
+    head.sent(pin)
+    head.page.keyboard.press("Shift+ArrowDown")
+    head.page.keyboard.press("Shift+ArrowRight")
+    head.says("zoom to queries 2–3 × keys 1–2")
+    head.page.keyboard.press("Enter")
+    head.sent(pin, {"zoom": [2, 4, 1, 3]})
+    head.page.keyboard.press("Escape")
+    head.sent(pin, {"zoom": [2, 4, 1, 3]}, {"token": None})
+    head.page.keyboard.press("ArrowDown")
+    sync_api.expect(head.readout).to_contain_text("query 0 ‘When’ → key 0")
+    head.page.get_by_role("button", name="rerun").focus()  # the cursor goes with the focus
+    sync_api.expect(head.readout).to_contain_text("Point at a cell")
+
+
+def test_label_click_pins_and_unpins(picture):
+    head = picture("pinned")  # the page says: query 7 is pinned
+    sync_api.expect(head.readout).to_contain_text("query 7 ‘·store’ → ‘·the’ 0.9")
+    head.page.mouse.click(*head.label(7))
+    head.sent({"token": None})
+    head.page.mouse.click(*head.label(3))
+    head.sent({"token": None}, {"token": {"axis": "query", "index": 3}})
+
+
+# --- the bipartite view ---------------------------------------------------------------------------------
+
+
+def test_bipartite_hover_lists_the_weights(picture):
+    score = np.random.default_rng(0).normal(size=(14, 14)) * 2.0  # as canvas_app.attention(14)
+    score[:, 0] += 2.5
+    score += 4.0 * np.eye(14, k=-1)
+    weight = np.exp(score[3, :4]) / np.exp(score[3, :4]).sum()
+    head = picture("edges")
+    head.hover(head.token("query", 3))
+    sync_api.expect(head.readout).to_contain_text("query 3 ‘·John’ → ")
+    listed = dict(re.findall(r"‘(.*?)’ ([\d.]+)", head.readout.inner_text().split("→")[1]))
+    assert float(listed["When"]) == pytest.approx(weight[0], rel=1e-3)
+    assert float(listed["·and"]) == pytest.approx(weight[2], rel=1e-3)
+    assert listed[","] == "0.05000"  # the leak, on a forbidden position
+    sync_api.expect(head.legend).to_contain_text("weight on forbidden positions (1)")
+    head.hover(head.token("key", 8))
+    sync_api.expect(head.readout).to_contain_text("key 8 ‘,’ ← ")
+    head.page.mouse.click(*head.token("key", 8))
+    head.sent({"token": {"axis": "key", "index": 8}})
+    head.page.keyboard.press("Escape")
+    head.sent({"token": {"axis": "key", "index": 8}}, {"token": None})
+
+
+def test_bipartite_scrolls_with_the_wheel(picture):
+    head = picture("edges-512")
+    head.hover(head.token("query", 2))
+    head.page.mouse.wheel(0, 2000)  # 100 rows
+    sync_api.expect(head.readout).to_contain_text("query 102 ‘·word102’", timeout=3000)
+    head.stage.focus()
+    head.page.keyboard.press("End")
+    sync_api.expect(head.readout).to_contain_text("query 511 ‘·word511’", timeout=3000)
+
+
+# --- everywhere -----------------------------------------------------------------------------------------
+
+
+def test_user_text_is_never_html(picture):
+    head = picture("html")
+    evil = "<img src=x onerror=window.hacked=1>"
+    head.hover(head.at(0, 1))
+    sync_api.expect(head.readout).to_contain_text("‘<img·src=x")
+    assert head.root.locator(".hw-title").inner_text() == evil
+    assert head.root.locator("img").count() == 0
+    assert head.page.evaluate("window.hacked") is None
+    head.hover(head.at(1, 1))
+    sync_api.expect(head.readout).to_contain_text("‘◌abc’")  # a character that turns the text around is shown
+
+
+def test_resizes_with_its_container(picture):
+    head = picture("words", width=1000)
+    before = head.plot()[2]
+    head.page.get_by_test_id("stMainBlockContainer").evaluate("block => { block.style.maxWidth = '400px' }")
+    sync_api.expect(head.page.locator(".hw-base")).not_to_have_attribute("data-drawn", "1")
+    assert head.plot()[2] < before
+    assert head.root.evaluate("root => root.scrollWidth <= root.clientWidth")
+
+
+def test_leaves_nothing_behind(picture):
+    head = picture("tiny")
+    head.root.evaluate("root => { window.old = root }")
+    head.page.get_by_text("hide").click()
+    sync_api.expect(head.root).to_have_count(0)
+    head.page.wait_for_function("window.old.parentNode === null")  # unmounted by us, not just dropped
+    head.page.set_viewport_size({"width": 500, "height": 900})
+    head.page.get_by_text("hide").click()
+    head.wait_drawn(1)  # a new figure
+
+
+def test_a_full_redraw_is_fast(picture):
+    head = picture("big")
+    times = []
+    for count in range(1, 7):
+        times.append(float(head.wait_drawn(count)["drawMs"]))
+        head.rerun()
+    assert min(times) < 30, f"512 × 512, unpacked, coloured and drawn, took {times} ms"
