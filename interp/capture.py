@@ -75,7 +75,9 @@ class Capture:
 
     def real(self, side: str, call: AttentionCall) -> Tensor | None:
         """Bool (B, positions) of the call's real queries or keys, or None when nothing is padding."""
-        real = self.inputs.real
+        decodes = call.stack.startswith("dec") or (call.stack, side) == ("cross", "query")
+        of_target = decodes and "cross" in self.stacks
+        real = self.inputs.real_target if of_target else self.inputs.real
         length = call.queries if side == "query" else call.keys
         return real if real is not None and real.shape[1] == length else None
 
@@ -102,7 +104,7 @@ class Capture:
         mine = self._output if self._head is None else None
         if mine is not None and mine.shape != plain.shape:
             raise RuntimeError(f"Captured output has shape {tuple(mine.shape)}, the plain run's {tuple(plain.shape)}.")
-        real = self.inputs.real
+        real = self.inputs.real_target if "cross" in self.stacks else self.inputs.real
         if plain.ndim < 3 or real is None or real.shape != plain.shape[:2]:
             real = None
         worst = 0.0

@@ -57,9 +57,18 @@ class Inputs:
     @property
     def real(self) -> Tensor | None:
         """Bool (B, T): positions that are not padding, when the input says so."""
-        if isinstance(mask := self.kwargs.get("attention_mask"), Tensor) and mask.ndim == 2:
+        return self._real("attention_mask", "src_key_padding_mask")
+
+    @property
+    def real_target(self) -> Tensor | None:
+        """The same for the target of an encoder-decoder."""
+        return self._real("decoder_attention_mask", "tgt_key_padding_mask")
+
+    def _real(self, attention: str, padding: str) -> Tensor | None:
+        """From Hugging Face's argument, true where real, or from torch's, true (or −inf) where padding."""
+        if isinstance(mask := self.kwargs.get(attention), Tensor) and mask.ndim == 2:
             return mask.bool()
-        if isinstance(mask := self.kwargs.get("src_key_padding_mask"), Tensor) and mask.ndim == 2:
+        if isinstance(mask := self.kwargs.get(padding), Tensor) and mask.ndim == 2:
             return ~mask.bool() if mask.dtype == torch.bool else mask == 0
         return None
 

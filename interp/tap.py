@@ -15,20 +15,26 @@ import inspect
 import math
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from types import FunctionType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch._ops import HigherOrderOperator
+from torch.nn.modules.module import (
+    _global_forward_hooks_with_kwargs,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from interp.call import AttentionCall
 
-ATTENTION_LIKE = re.compile(r"att(entio)?n(?!.*(output|norm))|reformer.*hash|mixer2?$|mamba|rwkv", re.IGNORECASE)
+ATTENTION_LIKE = re.compile(r"att(entio)?n(?!.*(output|norm))|reformer.*hash|mixer2?$|^mamba2?$|t(ime)?_?mix", re.IGNORECASE)
 CROSS_NAME = re.compile(r"cross|encoder_att|encdec|multihead_attn|src_att|enc_att", re.IGNORECASE)
 CROSS_ARGUMENTS = {"key", "kv", "key_value_states", "encoder_hidden_states", "context", "memory", "cross_states"}
 STACK_WORDS = re.compile(r"enc|dec|text|vision|visual|audio|image|speech", re.IGNORECASE)
@@ -131,17 +137,16 @@ class Recorder:
         """Numbered calls, and the attention-like modules without one (the outermost of each nest)."""
         calls = [c for c in self.calls if not any(_within(c.name, refused) for refused in self.refused)]
         unseen = []
-        for name, module in self.ran.items():
-            related = any(_within(c.name, name) or _within(name, c.name) for c in calls)
-            if related or any(_within(name, u.name) and name != u.name for u in unseen):
+        for name, module in sorted(self.ran.items(), key=lambda item: item[0] == ""):  # the root last: it tells least
+            related = [c.name for c in calls] + [u.name for u in unseen]
+            if any(_within(other, name) or _within(name, other) for other in related):
                 continue
             inner = next((why for path, why in self.refused.items() if _within(path, name)), None)
-            reason = inner or "it ran, but no softmax over keys met values (linear, recurrent, fused or compiled attention)"
+            reason = inner or "it ran, but no softmax over keys met values (linear, recurrent or fused attention)"
             unseen.append(Unseen(name, type(module).__name__, reason))
         for name, module in self.root.named_modules():
-            scripted = isinstance(module, torch.jit.ScriptModule) or type(module).__name__ == "OptimizedModule"
-            if scripted and not any(_within(c.name, name) for c in calls):
-                unseen.append(Unseen(name, type(module).__name__, "compiled code runs outside Python; capture the original module"))
+            if isinstance(module, torch.jit.ScriptModule) and not any(_within(c.name, name) for c in calls):
+                unseen.append(Unseen(name, type(module).__name__, "TorchScript runs outside Python; capture the original module"))
             elif isinstance(module, nn.MultiheadAttention) and name not in self.ran:
                 unseen.append(Unseen(name, type(module).__name__, "it did not run for this input"))
         return _number(calls, default_stack), unseen
@@ -158,28 +163,29 @@ def _before(module, args):
         recorder.enter(module)
 
 
-def _after(module, args, kwargs, output):
+def _after(module, args, kwargs, output=None):  # when forward raised, torch leaves kwargs out
     if (recorder := _recorder.get()) is not None:
-        recorder.leave(module, args, kwargs, output)
+        recorder.leave(module, args, kwargs or {}, output)
 
 
 @contextmanager
-def listen(recorder: Recorder):
+def listen(recorder: Recorder, *, operations: bool = True):
     """Record this thread's run of ``recorder.root``. Hooks are torch's global ones, there only while some thread listens;
-    other threads pass through them untouched, and the last one out removes them, also after an exception."""
+    other threads pass through them untouched, and the last one out removes them, also after an exception. As long as they are
+    there, what torch.compile made runs as it was written: compiled code would hide its operations. Without ``operations`` only
+    modules are watched, and torch's fused paths stay as they are."""
     global _listeners
     if _recorder.get() is not None:
         raise RuntimeError("This thread is already capturing a run. Finish that capture before starting another.")
     with _lock:
         if _listeners == 0:
-            _hooks[:] = [
-                register_module_forward_pre_hook(_before),
-                register_module_forward_hook(_after, with_kwargs=True, always_call=True),
-            ]
+            _hooks[:] = [_Uncompiled()]
+            _hooks.append(register_module_forward_pre_hook(_before))
+            _hooks.append(register_module_forward_hook(_after, with_kwargs=True, always_call=True))
         _listeners += 1
     token = _recorder.set(recorder)
     try:
-        with Tap(recorder):
+        with Tap(recorder) if operations else nullcontext():
             yield recorder
     finally:
         _recorder.reset(token)
@@ -187,7 +193,19 @@ def listen(recorder: Recorder):
             _listeners -= 1
             if _listeners == 0:
                 while _hooks:
-                    _hooks.pop().remove()
+                    hook = _hooks.pop()
+                    hook.remove()
+                    _global_forward_hooks_with_kwargs.pop(getattr(hook, "id", None), None)  # remove() forgets it
+
+
+class _Uncompiled:
+    """torch.compile's stance "force_eager" until removed. The stance is one for all threads."""
+
+    def __init__(self):
+        self.stance = torch.compiler.set_stance("force_eager")
+
+    def remove(self) -> None:
+        self.stance.__exit__(None, None, None)
 
 
 class Tap(TorchFunctionMode):
@@ -196,13 +214,16 @@ class Tap(TorchFunctionMode):
     def __init__(self, recorder: Recorder):
         super().__init__()
         self.recorder = recorder
-        self.softmaxes: WeakIdKeyDictionary = WeakIdKeyDictionary()  # tensor → the _Softmax it carries on
+        # tensor → the _Softmax it carries on, and whether its last two axes are the softmax's exchanged (None: otherwise moved)
+        self.softmaxes: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.mha_heads: int | None = None  # set while inside nn.MultiheadAttention
         self.mha_kind = "self"
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         handler = _HANDLERS.get(func)
+        if handler is None and isinstance(func, HigherOrderOperator) and func.name() == "flex_attention":
+            handler = Tap.flex
         if handler is not None:
             return handler(self, func, *args, **kwargs)
         out = func(*args, **kwargs)
@@ -211,12 +232,13 @@ class Tap(TorchFunctionMode):
         return out
 
     def _carry_on(self, args, out: Tensor) -> None:
-        """A tensor of the same size made from a softmax still is those weights: reshaped, cast, scaled, dropped out."""
+        """A tensor of the same size made from a softmax still is those weights: reshaped, cast, scaled, transposed."""
         for arg in args:
-            carried = self.softmaxes.get(arg) if isinstance(arg, Tensor) else None
-            if carried is not None and out.numel() == carried.shape.numel():
-                self.softmaxes[out] = carried
-                if out.shape == carried.shape and out.is_floating_point():
+            found = self.softmaxes.get(arg) if isinstance(arg, Tensor) else None
+            if found is not None and out.numel() == arg.numel():
+                (carried, flipped), turned = found, _turned(arg, out)
+                self.softmaxes[out] = carried, None if flipped is None or turned is None else flipped != turned
+                if arg is carried.weights and out.shape == arg.shape and turned is False and out.is_floating_point():
                     carried.weights = out
                 return
 
@@ -226,32 +248,45 @@ class Tap(TorchFunctionMode):
     ):
         q, k, v = (self._four(t) for t in (query, key, value))  # (B, H, Q, D), (B, Hk, K, D), (B, Hk, K, Dv)
         m = attn_mask
-        if m is not None and m.ndim == query.ndim != 4:
-            m = self._four(m.expand(*query.shape[:-2], *m.shape[-2:]))
-        here = self.recorder.edits_here()
-        for edit in here:
-            m, is_causal = edit.mask(m, is_causal, q, k)
-        if here and m is not None and m.dtype == torch.float and q.dtype != m.dtype:
-            m = m.to(q.dtype)
+        if m is not None and m.ndim > 2 and query.ndim != 4:
+            m = self._four(m.expand(*query.shape[:-1], key.shape[-2]))
+        name, here = self.recorder.where, self.recorder.edits_here()
         if here:
-            attn_mask = m
-        out = func(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
-        name, seen = self.recorder.where, "mha" if self.mha_heads else "sdpa"
-        kind = self.mha_kind if self.mha_heads else _kind(name)
+            for edit in here:
+                m, is_causal = edit.mask(m, is_causal, q, k)
+            m = m.to(q.dtype) if m is not None and m.is_floating_point() else m
+            out = func(q, k, v, m, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa).clone()  # (B, H, Q, Dv)
+            for edit in here:
+                out = edit.output(out)
+            out = out.reshape(*query.shape[:-1], value.shape[-1])
+        else:
+            out = func(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+        kind, seen = (self.mha_kind, "mha") if self.mha_heads else (_kind(name), "sdpa")
         factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
         self.recorder.add(AttentionCall(name, kind, seen, q.detach(), k.detach(), v.detach(), factor, m, is_causal))
-        if here:
-            heads = self._four(out).clone()  # (B, H, Q, Dv)
-            for edit in here:
-                heads = edit.output(heads)
-            out = heads.reshape(out.shape)
         return out
+
+    def flex(self, func, query, key, value, score_mod, block_mask, scale, *rest):
+        """torch.nn.attention.flex_attention, run uncompiled: (query, key, value, …) → (out, logsumexp, max)."""
+        _, score_buffers, mask_buffers = rest  # after the kernel's options, what the two functions closed over
+        out, *statistics = func(query, key, value, score_mod, block_mask, scale, *rest)
+        modify = _flex_scores(score_mod, score_buffers, block_mask[-1], mask_buffers)
+        k, v = (t.detach().expand(query.shape[0], *t.shape[1:]) for t in (key, value))
+        name, here = self.recorder.where, self.recorder.edits_here()
+        call = AttentionCall(name, _kind(name), "flex", query.detach(), k, v, scale, modify=modify)
+        self.recorder.add(call)
+        if here:
+            weights, scores = call.band(0, call.queries), call._scores(0, call.queries, slice(None))
+            for edit in here:
+                weights = edit.weights(weights, scores)
+            out = (weights @ v.float().repeat_interleave(call.heads // call.kv_heads, 1)).to(out.dtype)
+        return out, *statistics
 
     def mha(self, func, query, key, value, embed_dim, num_heads, *args, **kwargs):
         outer, self.mha_heads, self.mha_kind = (self.mha_heads, self.mha_kind), num_heads, "self" if query is key else "cross"
         try:
             with self:  # torch switched the mode off for us: listen inside as well
-                return func(query, key, value, embed_dim, num_heads, *args, **kwargs)
+                return _MHA_BODY(query, key, value, embed_dim, num_heads, *args, **kwargs)
         finally:
             self.mha_heads, self.mha_kind = outer
 
@@ -260,7 +295,7 @@ class Tap(TorchFunctionMode):
         if dim is None or input.ndim < 2 or not input.is_floating_point():
             return out
         seen = _Softmax(input, out, out.shape, dim % out.ndim)
-        self.softmaxes[out] = seen
+        self.softmaxes[out] = seen, False
         if self.recorder.frames:
             self.recorder.frames[-1].softmaxes.append(seen)
         return out
@@ -268,71 +303,80 @@ class Tap(TorchFunctionMode):
     def dropout(self, func, input, *args, **kwargs):
         """Attention weights are those before dropout."""
         out = func(input, *args, **kwargs)
-        if (carried := self.softmaxes.get(input)) is not None:
-            self.softmaxes[out] = carried
+        if (found := self.softmaxes.get(input)) is not None:
+            self.softmaxes[out] = found
         return out
 
-    def product(self, func, left, right, *args, **kwargs):
-        carried = self.softmaxes.get(left)
-        if carried is not None and not carried.used and self._is_dense(carried, carried.dim == len(carried.shape) - 1 or left.shape == carried.shape):
-            left, right_v = self._meet(carried, left, right)
-            return func(left, right_v, *args, **kwargs)
-        carried = self.softmaxes.get(right)  # values @ weightsᵀ
-        if carried is not None and not carried.used and self._is_dense(carried, carried.dim == len(carried.shape) - 1):
-            self._observe(carried, None)
-        return func(left, right, *args, **kwargs)
-
+    def product(self, func, *operands, **kwargs):
+        """weights @ values, or valuesᵀ @ weightsᵀ: the axis summed out must be the softmax's own."""
+        left, right, *rest = (*operands, *(kwargs.pop(n) for n in ("input", "other", "mat2") if n in kwargs))
+        if self._sums_softmax(left, -1) and not _is_parameter(right):
+            carried, flipped = self.softmaxes[left]
+            left = self._observe(carried, left, flipped, v=right)
+        elif self._sums_softmax(right, -2) and not _is_parameter(left):
+            carried, flipped = self.softmaxes[right]
+            right = self._observe(carried, right.mT, not flipped, v=left.mT).mT
+        return func(left, right, *rest, **kwargs)
 
     def einsum(self, func, equation, *operands, **kwargs):
-        operands = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
+        operands = list(operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands)
         if isinstance(equation, str) and len(operands) == 2:
-            for weights, value, flip in ((operands[0], operands[1], False), (operands[1], operands[0], True)):
-                carried = self.softmaxes.get(weights) if isinstance(weights, Tensor) else None
-                if carried is not None and not carried.used and weights.shape == carried.shape:
-                    order = _attention_axes(equation, flip)
-                    if order is not None:
-                        self._observe(carried, None, order)
+            for side, weights in enumerate(operands):
+                carried, flipped = self.softmaxes.get(weights, (None, None))
+                values = operands[1 - side]
+                if flipped is not False or carried.used or weights.shape != carried.shape or _is_parameter(values):
+                    continue
+                order = _attention_axes(equation, side == 1, weights.ndim, values.ndim)
+                if order is not None and order[-1] == carried.dim:
+                    seen = self._observe(carried, weights.permute(order), order=order)
+                    operands[side] = seen.permute(_inverse(order))
         return func(equation, *operands, **kwargs)
 
     # -- attention by hand ----------------------------------------------------------------------------------------
-    def _is_dense(self, carried: _Softmax, oriented: bool) -> bool:
-        return oriented and 2 <= len(carried.shape) <= 4
+    def _sums_softmax(self, t: Tensor, summed: int) -> bool:
+        """Are these dense attention weights about to be summed over the axis that their softmax normalised?"""
+        carried, flipped = self.softmaxes.get(t, (None, None))
+        if carried is None or carried.used or not 2 <= t.ndim <= 4:
+            return False
+        if len(carried.shape) == 2 and t.ndim == 3:  # (B, K) made (B, 1, K): one query a sample
+            pooled = t.shape[0] == carried.shape[0] == self.recorder.batch
+            return pooled and carried.dim == 1 and t.shape[summed] == carried.shape[1]
+        axis = carried.dim - len(carried.shape)
+        return flipped is not None and summed == (-3 - axis if flipped else axis)
 
-    def _meet(self, carried: _Softmax, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        v = right if right.ndim >= 2 and right.shape[-2] == carried.shape[-1] else None
-        edited = self._observe(carried, v)
-        if edited is not None:
-            left = edited.reshape(left.shape).to(left.dtype)
-        return left, right
-
-    def _observe(self, carried: _Softmax, v: Tensor | None, order: tuple[int, ...] | None = None) -> Tensor | None:
-        """Record the weights as (B, H, Q, K); return them changed when an edit asks for it."""
+    def _observe(
+        self,
+        carried: _Softmax,
+        t: Tensor,
+        flipped: bool | None = False,
+        v: Tensor | None = None,
+        order: tuple[int, ...] | None = None,
+    ) -> Tensor:
+        """Record weights that arrive as t (…, query, key): the softmax's result flipped and reshaped, or permuted by
+        ``order``. Returns t, or what edits make of it.
+        """
         carried.used = True
-        weights, scores = carried.weights, carried.scores
+        kept = carried.weights, carried.scores  # before dropout, so not t itself
         if order is not None:
-            weights, scores = weights.permute(order), scores.permute(order)
-            if weights.ndim == 4 and weights.shape[0] != self.recorder.batch == weights.shape[1]:
-                weights, scores = weights.transpose(0, 1), scores.transpose(0, 1)
-        elif len(carried.shape) == 2 and weights.shape[-1] == 1:
-            return None
-        four_w, four_s = self._four(weights), self._four(scores)
-        four_v = self._four(v) if v is not None else None
+            weights, scores = (x.permute(order) for x in kept)
+        else:
+            weights, scores = ((x.mT if flipped and x.ndim == t.ndim else x).reshape(t.shape) for x in kept)
+        heads_first = order is not None and t.ndim == 4 and t.shape[0] != self.recorder.batch == t.shape[1]
+        four_w, four_s = (self._four(x.transpose(0, 1) if heads_first else x) for x in (weights, scores))
+        four_v = self._four(v).detach() if v is not None and v.ndim >= 2 else None
         if four_v is not None and (four_v.shape[0] != four_w.shape[0] or four_w.shape[1] % four_v.shape[1]):
             four_v = None
-        name = self.recorder.where
-        kind = self.mha_kind if self.mha_heads else _kind(name)
-        here = self.recorder.edits_here()
+        name, here = self.recorder.where, self.recorder.edits_here()
+        kind, seen = (self.mha_kind, "mha") if self.mha_heads else (_kind(name), "softmax")
         self.recorder.add(
-            AttentionCall(
-                name, kind, "mha" if self.mha_heads else "softmax", None, None, None if four_v is None else four_v.detach(),
-                seen_weights=four_w.detach(), seen_scores=four_s.detach(),
-            )
-        )  # fmt: skip
+            AttentionCall(name, kind, seen, None, None, four_v, seen_weights=four_w.detach(), seen_scores=four_s.detach())
+        )
         if not here:
-            return None
+            return t
         for edit in here:
             four_w = edit.weights(four_w, four_s)
-        return four_w
+        edited = four_w.transpose(0, 1) if heads_first else four_w
+        return edited.reshape(t.shape).to(t.dtype)
 
     def _four(self, t: Tensor) -> Tensor:
         """Any attention layout → (B, H, rows, columns)."""
@@ -346,6 +390,14 @@ class Tap(TorchFunctionMode):
         return t.reshape(-1, *t.shape[-3:])
 
 
+# F.multi_head_attention_forward first asks whether a mode listens, and if so hands itself over to it. This is the same
+# function without the question, so that the mode can listen to what happens inside.
+_MHA_BODY = FunctionType(
+    F.multi_head_attention_forward.__code__,
+    {**F.multi_head_attention_forward.__globals__, "has_torch_function": lambda tensors: False},
+    argdefs=F.multi_head_attention_forward.__defaults__,
+)
+
 _HANDLERS = {
     F.scaled_dot_product_attention: Tap.sdpa,
     F.multi_head_attention_forward: Tap.mha,
@@ -356,27 +408,66 @@ _HANDLERS = {
 }
 
 
-def _attention_axes(equation: str, flip: bool) -> tuple[int, ...] | None:
+def _flex_scores(score_mod, score_buffers: tuple, mask_mod, mask_buffers: tuple):
+    """flex_attention's two functions of one (b, h, q, k) → one function of a block of scores (B, H, R, K)."""
+    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+    from torch.nn.attention.flex_attention import _vmap_for_bhqkv
+
+    score_all = _vmap_for_bhqkv(score_mod, prefix=(0,), suffix=(None,) * len(score_buffers))
+    mask_all = _vmap_for_bhqkv(mask_mod, prefix=(), suffix=(None,) * len(mask_buffers))
+
+    def modify(scores: Tensor, *index: Tensor) -> Tensor:
+        with TransformGetItemToIndex():
+            return torch.where(mask_all(*index, *mask_buffers), score_all(scores, *index, *score_buffers), -math.inf)
+
+    return modify
+
+
+def _attention_axes(equation: str, flip: bool, weight_axes: int, value_axes: int) -> tuple[int, ...] | None:
     """Axes of the weights operand as (batch…, query, key), read off an einsum of weights and values, or None.
 
     The key letter is summed out, the query letter is in weights and result but not in the values, the others are batch.
 
-    >>> _attention_axes("bnij,jbnd->ibnd", False)
-    (0, 1, 2, 3)
-    >>> _attention_axes("ijbn,jbnd->ibnd", False)
+    >>> _attention_axes("ijbn,jbnd->ibnd", False, 4, 4)
     (2, 3, 0, 1)
+    >>> _attention_axes("... i j, ... j d -> ... i d", False, 4, 4)
+    (0, 1, 2, 3)
     """
     equation = equation.replace(" ", "")
-    if "->" not in equation or "." in equation:
+    if equation.count("->") != 1:
         return None
     inputs, result = equation.split("->")
     weights, values = inputs.split(",")[::-1] if flip else inputs.split(",")
+    terms = (weights, weight_axes), (values, value_axes)
+    hidden = [axes - len(term) + 3 if "..." in term else 0 for term, axes in terms]
+    letters = "0123456789"[: max(0, *hidden)]  # the axes an ellipsis stands for, aligned at the right
+    weights, values = (
+        term.replace("...", letters[len(letters) - n :]) for (term, _), n in zip(terms, hidden, strict=True)
+    )
+    result = result.replace("...", letters)
     key = [c for c in weights if c in values and c not in result]
     query = [c for c in weights if c in result and c not in values]
     batch = [c for c in weights if c in result and c in values]
     if len(key) != 1 or len(query) != 1 or len(batch) > 2 or len(weights) != len(batch) + 2:
         return None
     return tuple(weights.index(c) for c in (*batch, *query, *key))
+
+
+def _inverse(order: tuple[int, ...]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+def _turned(arg: Tensor, out: Tensor) -> bool | None:
+    """Did the operation that made ``out`` exchange the last two axes of ``arg``? None: it did something else to them."""
+    ours, theirs = (list(zip(t.shape, t.stride(), strict=True))[-2:] for t in (out, arg))
+    if out.untyped_storage().data_ptr() != arg.untyped_storage().data_ptr():  # a copy, element by element or reshaped
+        return False if out.shape[-2:] == arg.shape[-2:] else None
+    return False if ours == theirs else True if ours == theirs[::-1] else None
+
+
+def _is_parameter(t: Tensor) -> bool:
+    """Values are what positions say; a weighted sum of a model's own parameters (a soft embedding) is no attention."""
+    return isinstance(t, nn.Parameter) or isinstance(t._base, nn.Parameter)
 
 
 def _kind(name: str) -> str:
