@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import sys
 import threading
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -179,7 +180,8 @@ def listen(recorder: Recorder, *, operations: bool = True):
         raise RuntimeError("This thread is already capturing a run. Finish that capture before starting another.")
     with _lock:
         if _listeners == 0:
-            _hooks[:] = [_Uncompiled()]
+            if "torch._dynamo" in sys.modules:  # else nothing was compiled, and importing the compiler takes a second
+                _hooks.append(_Uncompiled())
             _hooks.append(register_module_forward_pre_hook(_before))
             _hooks.append(register_module_forward_hook(_after, with_kwargs=True, always_call=True))
         _listeners += 1

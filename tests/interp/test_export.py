@@ -23,7 +23,6 @@ from interp.view import FORBIDDEN, LEAKED, head_view
 from models import wrap
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = "/usr/bin/chromium"
 HOSTILE = (
     "</script><script>window.ran=1</script>",
     "<img src=x onerror=window.ran=1>",
@@ -81,20 +80,6 @@ def leaked(view, row, column):
     matrix = view.matrix.clone()
     matrix[row, column] = 0.25
     return replace(view, matrix=matrix)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api")
-    if not Path(CHROMIUM).exists():
-        pytest.skip("needs Chromium")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield browser
-        browser.close()
 
 
 # -- numbers -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ or a softmax computed in the test. Batch, heads and lengths all differ, so that 
 """
 
 import math
+import os
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+import weights
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention as imported_before_capture
 
@@ -564,7 +566,9 @@ def test_flex_attention():
 
 
 def test_timm_vit():
-    """In a process of its own: timm wants torchvision, which is not needed here and stubbed out."""
+    """In a process of its own: timm wants torchvision, which has no build for a CPU torch, is not needed here and stubbed out.
+
+    For the same reason timm is no requirement: pip would bring that torchvision, which breaks transformers."""
     script = """
         import sys, types, importlib.machinery
         class Names(type):
@@ -609,4 +613,5 @@ def test_timm_vit():
                 assert (call.band(0, 10) - theirs).abs().max() < 1e-5
             assert cap.fidelity < 1e-4 and len(cap.residuals) == 13
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, check=True)
+    path = os.pathsep.join([str(weights.wheel("timm==1.0.31")), str(ROOT)])
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=True)

@@ -2,27 +2,16 @@
 
 import functools
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
+from playwright import sync_api
+from serving import ROOT, serve
 
 from pages import _canvas
 
-sync_api = pytest.importorskip("playwright.sync_api")
-
-ROOT = Path(__file__).parents[2]
 ALARM = {"light": [0xE0, 0x34, 0x0B], "dark": [0xFF, 0x55, 0x30]}
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 # --- a server, a browser, a page that watches itself ----------------------------------------------------
@@ -30,41 +19,8 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-ne
 
 @pytest.fixture(scope="module")
 def server():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = {
-        "server.headless": "true",
-        "server.port": str(port),
-        "server.address": "127.0.0.1",
-        "server.fileWatcherType": "none",
-        "browser.gatherUsageStats": "false",
-    }
-    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-    app = str(ROOT / "tests" / "pages" / "canvas_app.py")
-    process = subprocess.Popen([sys.executable, "-m", "streamlit", "run", app, *flags], cwd=ROOT)
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(150):
-        try:
-            urllib.request.urlopen(f"{url}/_stcore/health", timeout=1)
-            break
-        except (urllib.error.URLError, TimeoutError):
-            time.sleep(0.2)
-    else:
-        process.terminate()
-        pytest.fail("streamlit did not start within 30 s")
-    yield url
-    process.terminate()
-    process.wait(10)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
+    with serve(ROOT / "tests" / "pages" / "canvas_app.py") as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
