@@ -42,11 +42,7 @@ def load(folder: Path, **options):
     import torch
     from transformers import AutoModelForCausalLM
 
-    return (
-        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
-        .eval()
-        .requires_grad_(False)
-    )
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval().requires_grad_(False)
 
 
 def plain(folder: Path):
@@ -83,9 +79,7 @@ def lens(folder: Path):
         hf_model=load(folder, attn_implementation="eager"),
         tokenizer=AutoTokenizer.from_pretrained(folder),
     )
-    return lambda ids: {
-        "output": bridge.run_with_cache(ids, names_filter=lambda name: name.endswith("hook_pattern"))
-    }
+    return lambda ids: {"output": bridge.run_with_cache(ids, names_filter=lambda name: name.endswith("hook_pattern"))}
 
 
 def resident(field: str) -> int:
@@ -131,9 +125,7 @@ def in_fresh_process(peer: str, options: argparse.Namespace) -> dict | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=3)
@@ -148,9 +140,7 @@ def main() -> None:
         options.text = max(fetch_speeches().glob("*.txt"), key=lambda file: file.stat().st_size)
     if options.one:
         print(
-            json.dumps(
-                measure(options.one, options.folder, options.text.read_text(encoding="utf-8"), options.tokens)
-            )
+            json.dumps(measure(options.one, options.folder, options.text.read_text(encoding="utf-8"), options.tokens))
         )
         return
     config = json.loads((options.folder / "config.json").read_text())

@@ -13,4 +13,3 @@ from interp.checking import check, check_mask
 from interp.metrics import sweep
 
 __all__ = ["Capture", "capture", "check", "check_mask", "edits", "masks", "sweep"]
-

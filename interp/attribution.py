@@ -1,7 +1,8 @@
-"""Which input tokens a prediction rests on: integrated gradients over the input embeddings (Sundararajan et al. 2017), by captum.
+"""Which input tokens a prediction rests on: integrated gradients over the input embeddings (Sundararajan et al.
+2017), by captum.
 
-Captum's layer methods hook modules, which other threads' runs would pass through too. Here the embedding is replaced for this thread alone,
-at ``F.embedding``, so captum sees a plain function of one tensor.
+Captum's layer methods hook modules, which other threads' runs would pass through too. Here the embedding is
+replaced for this thread alone, at ``F.embedding``, so captum sees a plain function of one tensor.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from interp.subject import InputError, Inputs, Subject
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """``scores`` (T,): what each token adds to the target's logit. ``gap``: how far their sum is from the change of the logit that they
-    explain, relative to it; the method's own check, 0 is exact."""
+    """``scores`` (T,): what each token adds to the target's logit. ``gap``: how far their sum is from the change of
+    the logit that they explain, relative to it; the method's own check, 0 is exact."""
 
     scores: Tensor
     target: int  # token id whose logit is explained
@@ -44,8 +45,9 @@ class _Embedded(TorchFunctionMode):
 def attribute(subject: Subject, raw, position: int = -1, target: int | None = None, steps: int = 64) -> Attribution:
     """Integrated gradients of one logit with respect to the input tokens, against an all-zero embedding.
 
-    ``position`` is the output looked at, ``target`` a token id there, by default the one the model predicts. The sum of the scores is
-    logit(text) − logit(zero baseline), up to ``gap``. Raises InputError for subjects without token ids and logits.
+    ``position`` is the output looked at, ``target`` a token id there, by default the one the model predicts. The
+    sum of the scores is logit(text) − logit(zero baseline), up to ``gap``. Raises InputError for subjects without
+    token ids and logits.
     """
     from captum.attr import IntegratedGradients
 
@@ -70,7 +72,11 @@ def attribute(subject: Subject, raw, position: int = -1, target: int | None = No
             target = int(logit(embedded).argmax())
     with torch.enable_grad():
         scores, gap = IntegratedGradients(logit).attribute(
-            embedded, baselines=torch.zeros_like(embedded), n_steps=steps, internal_batch_size=8, return_convergence_delta=True
+            embedded,
+            baselines=torch.zeros_like(embedded),
+            n_steps=steps,
+            internal_batch_size=8,
+            return_convergence_delta=True,
         )
     scores = scores[0].sum(-1).detach()  # (T,)
     return Attribution(scores, target, position % ids.shape[1], float(gap.abs().max() / (scores.sum().abs() + 1e-12)))

@@ -1,7 +1,8 @@
 """One attention computation as it happened, with its weights recomputed when somebody looks.
 
-A call that went through ``scaled_dot_product_attention`` keeps q and k, O(n·d), never the n×n weights. Axis letters: B batch, H query
-heads, Hk key/value heads (Hk < H is grouped-query attention, Ainslie et al. 2023), Q queries, K keys, D head width.
+A call that went through ``scaled_dot_product_attention`` keeps q and k, O(n·d), never the n×n weights. Axis
+letters: B batch, H query heads, Hk key/value heads (Hk < H is grouped-query attention, Ainslie et al. 2023), Q
+queries, K keys, D head width.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ Rows = slice | tuple[int, int] | None
 class AttentionCall:
     """One attention computation. ``weights`` and ``scores`` are exact and lazy.
 
-    Either q and k are kept (``seen`` is "sdpa", "flex", or "mha" inside nn.MultiheadAttention), or, for attention written by hand around a
-    softmax, the scores and weights themselves (``seen`` is "softmax", or "mha" when nn.MultiheadAttention was asked for weights).
+    Either q and k are kept (``seen`` is "sdpa", "flex", or "mha" inside nn.MultiheadAttention), or, for attention
+    written by hand around a softmax, the scores and weights themselves (``seen`` is "softmax", or "mha" when
+    nn.MultiheadAttention was asked for weights).
     """
 
     name: str  # module path where it happened
@@ -43,7 +45,9 @@ class AttentionCall:
     scale: float | None = None  # multiplies q·k; None when the scores were seen, not computed
     attn_mask: Tensor | None = None  # as given: bool (True = may attend) or float (added), broadcasts to (B, H, Q, K)
     is_causal: bool = False
-    modify: Callable[..., Tensor] | None = None  # (scores, b, h, q, k) → scores: flex_attention's score_mod and mask_mod
+    modify: Callable[..., Tensor] | None = (
+        None  # (scores, b, h, q, k) → scores: flex_attention's score_mod and mask_mod
+    )
     seen_weights: Tensor | None = None  # (B, H, Q, K)
     seen_scores: Tensor | None = None  # (B, H, Q, K)
     stack: str = ""  # "encoder" | "decoder" | "cross": which part of the model, set once the run is over
@@ -96,15 +100,16 @@ class AttentionCall:
     def __repr__(self) -> str:
         b, h, q, k = self.shape
         groups = f" ({self.kv_heads} kv)" if self.kv_heads != h else ""
-        return f"AttentionCall({self.name!r}, layer {self.layer}, {self.kind}, {self.seen}, B={b} H={h}{groups} Q={q} K={k})"
+        shape = f"B={b} H={h}{groups} Q={q} K={k}"
+        return f"AttentionCall({self.name!r}, layer {self.layer}, {self.kind}, {self.seen}, {shape})"
 
     # -- mask and bias --------------------------------------------------------------------------------------------
     @cached_property
     def mask(self) -> Mask:
         """What the module allowed, as given to the attention: ``Causal()``, ``Bidirectional()``, or ``Dense``.
 
-        Attention written by hand tells no mask: there a key is taken as forbidden when its score is at or below −9,984. So it
-        is where a function made the scores (flex_attention).
+        Attention written by hand tells no mask: there a key is taken as forbidden when its score is at or below
+        −9,984. So it is where a function made the scores (flex_attention).
         """
         if self.is_causal:
             return Causal()
@@ -119,7 +124,8 @@ class AttentionCall:
 
     @cached_property
     def pattern(self) -> Mask:
-        """``mask`` of the first sample and head by its name in the algebra where it has one: a window, a prefix, causal …"""
+        """``mask`` of the first sample and head by its name in the algebra where it has one: a window, a prefix,
+        causal …"""
         if not isinstance(self.mask, Dense):
             return self.mask
         return recognise(self.mask.dense(self.queries, self.keys))
@@ -140,16 +146,20 @@ class AttentionCall:
         return self.band(*self._range(rows), heads=self._one(head))[:, 0]
 
     def scores(self, head: int, rows: Rows = None) -> Tensor:
-        """Scores before the softmax, bias included, −inf where a bool or causal mask forbids → (B, Q or R, K) float32."""
+        """Scores before the softmax, bias included, −inf where a bool or causal mask forbids → (B, Q or R, K)
+        float32."""
         return self._scores(*self._range(rows), self._one(head))[:, 0]
 
     def value_weighted(self, head: int, rows: Rows = None) -> Tensor:
         """‖a·v‖, the weight times the length of the value vector it carries → (B, Q or R, K) float32.
 
-        Norm-based analysis (Kobayashi et al. 2020, §3), before the output projection. Raises ValueError when v was not seen.
+        Norm-based analysis (Kobayashi et al. 2020, §3), before the output projection. Raises ValueError when v was
+        not seen.
         """
         if self.v is None:
-            raise ValueError(f"{self.name}: values were not seen in this call, so ‖a·v‖ is unknown. Look at weights instead.")
+            raise ValueError(
+                f"{self.name}: values were not seen in this call, so ‖a·v‖ is unknown. Look at weights instead."
+            )
         lengths = self.v[:, self._one(head).start // self._group].float().norm(dim=-1)  # (B, K)
         return self.weights(head, rows) * lengths[:, None, :]
 
@@ -161,7 +171,13 @@ class AttentionCall:
         self._check_fresh()
         if self.seen_weights is None and self.modify is None:
             return F.scaled_dot_product_attention(
-                self.q, self.k, self.v, self.attn_mask, is_causal=self.is_causal, scale=self.scale, enable_gqa=self._group > 1
+                self.q,
+                self.k,
+                self.v,
+                self.attn_mask,
+                is_causal=self.is_causal,
+                scale=self.scale,
+                enable_gqa=self._group > 1,
             )
         v = self.v.repeat_interleave(self._group, 1)  # (B, H, K, Dv)
         weights = self.seen_weights if self.modify is None else self.band(0, self.queries)
@@ -185,15 +201,22 @@ class AttentionCall:
         yield from self._bands(self.band, heads)
 
     def image(
-        self, head: int, size: int = 512, pool: str = "max", *, quantity: str = "weights", batch: int = 0,
+        self,
+        head: int,
+        size: int = 512,
+        pool: str = "max",
+        *,
+        quantity: str = "weights",
+        batch: int = 0,
         region: tuple[int, int, int, int] | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """One head pooled to at most ``size`` × ``size`` cells, built in bands → float32 (rows, columns).
 
-        Cell (r, c) covers queries r·f … r·f + f − 1 and as many keys, f = ``factor(size, region)`` for each axis. ``pool`` "max" keeps thin
-        diagonals visible, "mean" keeps mass comparable. ``quantity`` is "weights", "scores" or "value_weighted"; a cell with no
-        finite score is −inf. ``region`` (query start, stop, key start, stop) looks at a part. When it holds no more than
-        ``size`` positions a side nothing is pooled and the picture is exact.
+        Cell (r, c) covers queries r·f … r·f + f − 1 and as many keys, f = ``factor(size, region)`` for each axis.
+        ``pool`` "max" keeps thin diagonals visible, "mean" keeps mass comparable. ``quantity`` is "weights",
+        "scores" or "value_weighted"; a cell with no finite score is −inf. ``region`` (query start, stop, key start,
+        stop) looks at a part. When it holds no more than ``size`` positions a side nothing is pooled and the
+        picture is exact.
         """
         if pool not in ("max", "mean"):
             raise ValueError(f"image expects pool 'max' or 'mean', got {pool!r}.")
@@ -266,12 +289,14 @@ class AttentionCall:
         if tuple(_version(t) for t in self._kept) != self._versions:
             raise RuntimeError(
                 f"{self.name}: the model overwrote this call's q, k or v in place after the run (a static cache does), "
-                "so its weights can no longer be recomputed. Read them before the next step, or capture without a cache."
+                "so its weights can no longer be recomputed. Read them before the next step, or capture "
+                "without a cache."
             )
 
 
 def pool_cells(rows: Tensor, f_query: int, f_key: int, pool: str = "max") -> Tensor:
-    """(R, K) → (⌈R/f_query⌉, ⌈K/f_key⌉), the max or the mean of each cell; the ragged last cells pool what they have."""
+    """(R, K) → (⌈R/f_query⌉, ⌈K/f_key⌉), the max or the mean of each cell; the ragged last cells pool what they
+    have."""
     if f_query == f_key == 1:
         return rows
     height, width = -(-rows.shape[0] // f_query), -(-rows.shape[1] // f_key)

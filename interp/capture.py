@@ -21,10 +21,11 @@ LOGIT_BLOCK = 256  # positions whose logits are compared at a time
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """One run of a subject. Frozen and safe to share between threads; what is dear is computed when first looked at.
+    """One run of a subject. Frozen and safe to share between threads; what is dear is computed when first looked
+    at.
 
-    ``calls`` in the order they ran · ``axes`` names of the positions · ``unseen`` attention-like modules that gave no call · ``notes``
-    what was done to the input · ``residuals``, ``logits`` and ``fidelity`` are lazy.
+    ``calls`` in the order they ran · ``axes`` names of the positions · ``unseen`` attention-like modules that gave
+    no call · ``notes`` what was done to the input · ``residuals``, ``logits`` and ``fidelity`` are lazy.
     """
 
     subject: Subject
@@ -45,7 +46,7 @@ class Capture:
 
     @property
     def stacks(self) -> tuple[str, ...]:
-        """"encoder", "decoder", "cross" …: those that have calls, in the order they first ran."""
+        """ "encoder", "decoder", "cross" …: those that have calls, in the order they first ran."""
         return tuple(dict.fromkeys(c.stack for c in self.calls))
 
     def stack(self, name: str | None = None) -> tuple[AttentionCall, ...]:
@@ -59,7 +60,9 @@ class Capture:
         for call in calls:
             if call.layer == layer:
                 return call
-        raise IndexError(f"No attention call in layer {layer}; {stack or 'this model'} has layers {[c.layer for c in calls]}.")
+        raise IndexError(
+            f"No attention call in layer {layer}; {stack or 'this model'} has layers {[c.layer for c in calls]}."
+        )
 
     def axis(self, call: AttentionCall, side: str) -> Axis:
         """The axis of a call's "query" or "key" positions; plain numbers where nothing better fits its length."""
@@ -88,8 +91,8 @@ class Capture:
 
     @property
     def logits(self) -> Tensor:
-        """(B, T, V) for language models, else the module's first output. Recomputed from the last hidden state where the
-        output embedding is the model's last step, since these are the largest tensor of a run."""
+        """(B, T, V) for language models, else the module's first output. Recomputed from the last hidden state
+        where the output embedding is the model's last step, since these are the largest tensor of a run."""
         if self._head is None:
             return self._output
         head, hidden = self._head
@@ -98,7 +101,8 @@ class Capture:
 
     @cached_property
     def fidelity(self) -> float:
-        """max |Δlogit| between the captured run and the same run without capture, over real positions. Costs one plain run."""
+        """max |Δlogit| between the captured run and the same run without capture, over real positions. Costs one
+        plain run."""
         with torch.no_grad():
             plain = primary(self.subject.module(**self.inputs.kwargs))
         mine = self._output if self._head is None else None
@@ -144,9 +148,9 @@ class Capture:
 def capture(subject: Subject, raw: Any, edits: tuple[Edit, ...] = (), *, grad: bool = False) -> Capture:
     """Run ``subject`` on ``raw`` once and keep every attention computation.
 
-    ``raw`` is what the subject encodes: a text, a (source, target) pair, a picture, a waveform, or a dict of tensors, which is passed
-    to the module as keyword arguments. ``edits`` change the run at the attention seam (see ``interp.edits``). Scoped to
-    this thread: nothing stays on the module, also after an exception.
+    ``raw`` is what the subject encodes: a text, a (source, target) pair, a picture, a waveform, or a dict of
+    tensors, which is passed to the module as keyword arguments. ``edits`` change the run at the attention seam (see
+    ``interp.edits``). Scoped to this thread: nothing stays on the module, also after an exception.
 
     Raises InputError (a ValueError) for inputs the subject cannot take.
     """
@@ -182,7 +186,9 @@ def primary(output: Any) -> Tensor:
     for item in _leaves(output):
         if isinstance(item, Tensor):
             return item
-    raise TypeError(f"The module returned {type(output).__name__} without a tensor in it; a capture needs one to compare runs by.")
+    raise TypeError(
+        f"The module returned {type(output).__name__} without a tensor in it; a capture needs one to compare runs by."
+    )
 
 
 def _leaves(value) -> Iterator:
@@ -202,13 +208,14 @@ def _run(subject, inputs, edits, calls, *, watch=frozenset(), keep_calls=True, g
         try:
             output = subject.module(**inputs.kwargs)
         except TypeError as error:
-            if "unexpected keyword argument" in str(error) or "missing" in str(error) and "argument" in str(error):
+            if "unexpected keyword argument" in str(error) or ("missing" in str(error) and "argument" in str(error)):
                 raise InputError(f"{type(subject.module).__name__} does not take these inputs: {error}.") from error
             raise
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                 raise InputError(
-                    f"{subject.name} ran out of memory on this input. Use a shorter input, a smaller model or a lower precision."
+                    f"{subject.name} ran out of memory on this input. Use a shorter input, a smaller model "
+                    "or a lower precision."
                 ) from error
             raise
     return output, recorder
@@ -226,10 +233,12 @@ def _head_name(module: nn.Module) -> str | None:
 
 
 def _default_stack(subject: Subject) -> str:
-    return {"encoder-decoder": "decoder", "custom": "self", "vision": "encoder", "audio": "encoder"}.get(subject.family, subject.family)
+    return {"encoder-decoder": "decoder", "custom": "self", "vision": "encoder", "audio": "encoder"}.get(
+        subject.family, subject.family
+    )
 
 
 def _block(name: str) -> str | None:
-    """"model.layers.3.self_attn" → "model.layers.3"."""
+    """ "model.layers.3.self_attn" → "model.layers.3"."""
     match = re.match(r"(.*?\.?\d+)(\.|$)", name)
     return match.group(1) if match else None

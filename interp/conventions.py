@@ -1,10 +1,23 @@
-"""One mask in the conventions of those who take it, each with its own polarity: SDPA keeps what is True, nn.MultiheadAttention blocks it."""
+"""One mask in the conventions of those who take it, each with its own polarity: SDPA keeps what is True,
+nn.MultiheadAttention blocks it."""
 
 from __future__ import annotations
 
 from interp.masks import (
-    And, Bidirectional, Blocks, Causal, Dense, Global, Mask, Not, Or, Packed, Padding, Prefix, Strided, Window,
-)  # fmt: skip
+    And,
+    Bidirectional,
+    Blocks,
+    Causal,
+    Global,
+    Mask,
+    Not,
+    Or,
+    Packed,
+    Padding,
+    Prefix,
+    Strided,
+    Window,
+)
 
 CONVENTIONS = ("SDPA", "MultiheadAttention", "FlexAttention", "Hugging Face")
 
@@ -74,12 +87,19 @@ def code(mask: Mask, convention: str, length: int = 128) -> str:
     ]
     match convention:
         case "SDPA":
-            lines += ["given = allowed  # bool: True = may attend", "# out = F.scaled_dot_product_attention(query, key, value, attn_mask=given)"]
+            lines += [
+                "given = allowed  # bool: True = may attend",
+                "# out = F.scaled_dot_product_attention(query, key, value, attn_mask=given)",
+            ]
         case "MultiheadAttention":
-            lines += ["given = ~allowed  # bool: True = may NOT attend", "# out, weights = nn.MultiheadAttention(...)(x, x, x, attn_mask=given)"]
+            lines += [
+                "given = ~allowed  # bool: True = may NOT attend",
+                "# out, weights = nn.MultiheadAttention(...)(x, x, x, attn_mask=given)",
+            ]
         case "Hugging Face":
             lines += [
-                "given = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[None, None]  # added to the scores: (B, 1, Q, K)",
+                "lowest = torch.finfo(torch.float32).min",
+                "given = torch.where(allowed, 0.0, lowest)[None, None]  # added to the scores: (B, 1, Q, K)",
                 "# out = model(input_ids, attention_mask=given)",
             ]
         case _:

@@ -18,7 +18,8 @@ SURVEY_OPERATIONS = 60  # a weight's exp, sum, logarithm and pooling, in multipl
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate: tokens in, attention calls and heads, bytes of q, k and v kept, seconds for the run and for looking at all heads once."""
+    """An estimate: tokens in, attention calls and heads, bytes of q, k and v kept, seconds for the run and for
+    looking at all heads once."""
 
     tokens: int
     calls: int

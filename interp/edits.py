@@ -1,7 +1,7 @@
 """Changes made at the attention seam in a re-run: what if this head were not there, or this edge forbidden?
 
-Pass them to ``capture(subject, raw, edits=(ZeroHead(3, 1),))``. They hold for that run and that thread alone; weights and modules of
-the model are never touched.
+Pass them to ``capture(subject, raw, edits=(ZeroHead(3, 1),))``. They hold for that run and that thread alone;
+weights and modules of the model are never touched.
 """
 
 from __future__ import annotations
@@ -117,10 +117,13 @@ class ReplaceMask(Edit):
             hidden = self._allowed(*scores.shape, scores.device) & (scores <= SENTINEL)
             if bool(hidden.any()):
                 raise ValueError(
-                    f"ReplaceMask(layer {self.layer}) cannot open keys in attention written by hand: their scores are already "
+                    f"ReplaceMask(layer {self.layer}) cannot open keys in attention written by hand: their "
+                    "scores are already "
                     "overwritten by the model's mask. Use a mask that only forbids more."
                 )
-        return torch.softmax(scores.float().masked_fill(~self._allowed(*scores.shape, scores.device), -math.inf), -1).nan_to_num(0)
+        return torch.softmax(
+            scores.float().masked_fill(~self._allowed(*scores.shape, scores.device), -math.inf), -1
+        ).nan_to_num(0)
 
     def _allowed(self, batch, heads, queries, keys, device) -> Tensor:
         b, h, q, k = (torch.arange(n, device=device) for n in (batch, heads, queries, keys))
@@ -128,16 +131,21 @@ class ReplaceMask(Edit):
 
 
 def resolve(edits: Iterable[Edit], calls) -> dict[Site, list[Edit]]:
-    """Where each edit happens, by the calls of a run without it. Raises ValueError for a layer or head that is not there."""
+    """Where each edit happens, by the calls of a run without it. Raises ValueError for a layer or head that is not
+    there."""
     sites: dict[Site, list[Edit]] = {}
     for edit in edits:
         stack = edit.stack or (calls[0].stack if calls else None)
         call = next((c for c in calls if c.layer == edit.layer and c.stack == stack), None)
         if call is None:
-            raise ValueError(f"{edit} names a layer this run has not: {stack} has {[c.layer for c in calls if c.stack == stack]}.")
+            raise ValueError(
+                f"{edit} names a layer this run has not: {stack} has {[c.layer for c in calls if c.stack == stack]}."
+            )
         head = getattr(edit, "head", None)
         if head is not None and not 0 <= head < call.heads:
-            raise ValueError(f"{edit} names a head that is not there: layer {edit.layer} has heads 0 … {call.heads - 1}.")
+            raise ValueError(
+                f"{edit} names a head that is not there: layer {edit.layer} has heads 0 … {call.heads - 1}."
+            )
         sites.setdefault((call.name, call.occurrence), []).append(edit)
     return sites
 

@@ -163,9 +163,7 @@ def to_html(cap: Capture, stack: str | None = None, layer: int = 0) -> str:
     """
     call = cap.find(layer, stack)
     if (tokens := max(call.queries, call.keys)) > BERTVIZ_TOKENS:
-        raise ValueError(
-            f"BertViz draws up to {BERTVIZ_TOKENS} tokens; this text has {tokens:,}. Shorten it."
-        )
+        raise ValueError(f"BertViz draws up to {BERTVIZ_TOKENS} tokens; this text has {tokens:,}. Shorten it.")
     weights = torch.cat([band[0] for _, _, band in call.bands()], 1)  # (H, Q, K)
     weights = weights.cpu().double().numpy().round(5)
     heads = list(range(call.heads))
@@ -256,12 +254,7 @@ def _bertviz(view: str, nonce: str) -> str:
 
 def _script_json(value: Any) -> str:
     """JSON that can stand in a script: ASCII, and no ``<`` that could end it."""
-    return (
-        json.dumps(value, allow_nan=False)
-        .replace("<", "\\u003c")
-        .replace(">", "\\u003e")
-        .replace("&", "\\u0026")
-    )
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _short_labels(labels: tuple[str, ...], room: int = 13) -> list[str]:
@@ -301,21 +294,17 @@ def _stamp_parts(about: Mapping[str, Any]) -> list[str]:
     """A stamp in words."""
     parts = []
     if "model" in about:
-        parts.append(
-            about["origin"] if "@" in about["origin"] else about["model"]
-        )  # a hub id with its revision
+        parts.append(about["origin"] if "@" in about["origin"] else about["model"])  # a hub id with its revision
         parts.append(f"{_amount(about['parameters'])} parameters")
         parts += [about["dtype"], f"attention: {about['attention']}"]
         parts += [
-            f"{count:,} {'tokens' if name == 'input' else name + ' tokens'}"
-            for name, count in about["tokens"].items()
+            f"{count:,} {'tokens' if name == 'input' else name + ' tokens'}" for name, count in about["tokens"].items()
         ]
         parts += [f"edited: {edit}" for edit in about["edits"]] + about["notes"]
         if about["unseen"]:
             parts.append(f"{len(about['unseen'])} attention modules were not seen")
         parts.append(
-            f"torch {about['torch']}"
-            + (f", transformers {about['transformers']}" if about["transformers"] else "")
+            f"torch {about['torch']}" + (f", transformers {about['transformers']}" if about["transformers"] else "")
         )
     return [*parts, f"Headwise {about['headwise']}" + (f", {about['date'][:10]}" if "date" in about else "")]
 

@@ -90,9 +90,7 @@ class Palette:
 
     def ink(self, alpha: float) -> RGB:
         """The text colour at ``alpha`` over the background, as a solid colour."""
-        return tuple(
-            round(alpha * t + (1 - alpha) * b) for t, b in zip(self.text, self.background, strict=True)
-        )
+        return tuple(round(alpha * t + (1 - alpha) * b) for t, b in zip(self.text, self.background, strict=True))
 
     @property
     def empty(self) -> RGB:
@@ -143,9 +141,7 @@ class Scale:
             span = self.high - self.low
             size = 10.0 ** math.floor(math.log10(span / 4))
             step = next(size * m for m in (1, 2, 2.5, 5, 10) if span / (size * m) <= 5)
-            values = step * np.arange(
-                math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1
-            )
+            values = step * np.arange(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
         found = [(float(self.place(v)), f"{v + 0.0:.4g}") for v in values]
         if self.log and found[0][0] < 0.06:
             found[0] = (0.0, "≤ " + found[0][1])
@@ -161,22 +157,13 @@ def arrays(view: HeadView) -> tuple[np.ndarray, np.ndarray]:
 
 
 # -- text ----------------------------------------------------------------------------------------------------
-HIDDEN = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufffe\uffff]"
-)
+HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufffe\uffff]")
 MARKS = re.compile(r"([·⏎⇥◌]+)")
 
 
 def visible(token: str) -> str:
     """A token with its whitespace made visible; those that would reorder, hide or break text become ◌."""
-    marked = (
-        token[:200]
-        .replace(" ", "·")
-        .replace("\r\n", "⏎")
-        .replace("\n", "⏎")
-        .replace("\r", "⏎")
-        .replace("\t", "⇥")
-    )
+    marked = token[:200].replace(" ", "·").replace("\r\n", "⏎").replace("\n", "⏎").replace("\r", "⏎").replace("\t", "⇥")
     return HIDDEN.sub("◌", marked)
 
 
@@ -214,9 +201,7 @@ def font(face: str | None, size: float):
 @lru_cache
 def faces() -> tuple[str | None, ...]:
     found = [face for face in FACES if font(face, 16)]
-    bundled = find_spec(
-        "matplotlib"
-    )  # brings DejaVu Sans to machines without fonts, such as a bare container
+    bundled = find_spec("matplotlib")  # brings DejaVu Sans to machines without fonts, such as a bare container
     if "DejaVuSans.ttf" not in found and bundled is not None and bundled.origin:
         path = Path(bundled.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
         found += [str(path)] if path.exists() else []
@@ -287,9 +272,7 @@ def number(value: float) -> str:
 
 
 def crossed(*sides: float) -> str:
-    return " ".join(
-        f'{name}="{number(side)}"' for name, side in zip(("x", "y", "width", "height"), sides, strict=True)
-    )
+    return " ".join(f'{name}="{number(side)}"' for name, side in zip(("x", "y", "width", "height"), sides, strict=True))
 
 
 class Svg:
@@ -305,9 +288,7 @@ class Svg:
         self.parts.append(f'<rect {crossed(x, y, w, h)} fill="{css(colour)}"/>')
 
     def frame(self, x, y, w, h, colour: RGB) -> None:
-        self.parts.append(
-            f'<rect {crossed(x - 0.5, y - 0.5, w + 1, h + 1)} fill="none" stroke="{css(colour)}"/>'
-        )
+        self.parts.append(f'<rect {crossed(x - 0.5, y - 0.5, w + 1, h + 1)} fill="none" stroke="{css(colour)}"/>')
 
     def hatch(self, x, y, w, h) -> None:
         self.rect(x, y, w, h, self.palette.background)
@@ -345,9 +326,7 @@ class Svg:
             content = MARKS.sub(rf'<tspan fill="{css(faint)}">\1</tspan>', content)
         place = f'x="{number(x)}" y="{number(y + 0.35 * size)}"'
         if angle:
-            place = (
-                f'y="{number(0.35 * size)}" transform="translate({number(x)} {number(y)}) rotate({-angle})"'
-            )
+            place = f'y="{number(0.35 * size)}" transform="translate({number(x)} {number(y)}) rotate({-angle})"'
         self.parts.append(
             f'<text {place} font-size="{size}" fill="{css(colour)}" text-anchor="{anchor}">{content}</text>'
         )
@@ -396,13 +375,9 @@ class Png:
         x0, y0, x1, y1 = (round(side * self.RATIO) for side in (x, y, x + w, y + h))
         row, column = np.mgrid[y0:y1, x0:x1]
         period = 6 * self.RATIO
-        distance = (
-            np.abs((row + column + 1) % period - period / 2) - period / 2
-        )  # along a row, to the nearest line
+        distance = np.abs((row + column + 1) % period - period / 2) - period / 2  # along a row, to the nearest line
         strength = (1 + (distance + self.RATIO * 0.7)).clip(0, 1)[..., None]
-        back, ink = (
-            np.array(c, float) for c in (self.palette.background, self.palette.ink(self.palette.hatch))
-        )
+        back, ink = (np.array(c, float) for c in (self.palette.background, self.palette.ink(self.palette.hatch)))
         self.image.paste(Image.fromarray((back + strength * (ink - back)).round().astype(np.uint8)), (x0, y0))
 
     def lines(self, segments: Sequence[tuple[float, float, float, float]], colour: RGB) -> None:
@@ -473,9 +448,7 @@ class Layout:
             w = h = min(w, h)
         else:
             w, h = min(w, 3 * h), min(h, 3 * w)
-        w, h = (
-            max(0.5, math.floor(2 * side) / 2) for side in (w, h)
-        )  # whole pixels of the PNG: equal, crisp cells
+        w, h = (max(0.5, math.floor(2 * side) / 2) for side in (w, h))  # whole pixels of the PNG: equal, crisp cells
         row_room = max(width(text, 12) for _, text in ticks(view, 0, h))
         column_room = min(110, max(width(text, 12) for _, text in ticks(view, 1, w)))
         row_room = min(150, row_room)
@@ -506,9 +479,7 @@ def ticks(view: HeadView, axis: int, size: float) -> list[tuple[int, str]]:
     texts = []
     for index in range(0, len(labels), step):
         position, label = view.origin[axis] + index * view.factor[axis], visible(labels[index])
-        texts.append(
-            (index, f"{position} {label}" if step > 1 and label != str(position) else label or str(position))
-        )
+        texts.append((index, f"{position} {label}" if step > 1 and label != str(position) else label or str(position)))
     return texts
 
 
@@ -534,13 +505,9 @@ def draw(
     numbers = colours.ticks()
     number_room = max(width(text, 11) for _, text in numbers)
     overhang = place.column_room * math.cos(math.radians(SLANT))
-    wide = math.ceil(
-        max(bar_left + 12 + 8 + number_room + 26, right + overhang, PAD + width(title, 16), 420) + PAD
-    )
+    wide = math.ceil(max(bar_left + 12 + 8 + number_room + 26, right + overhang, PAD + width(title, 16), 420) + PAD)
     footer = list(footer)
-    if pen_type is Png and undrawable(
-        "".join(map(visible, view.queries + view.keys)) + title + "".join(footer)
-    ):
+    if pen_type is Png and undrawable("".join(map(visible, view.queries + view.keys)) + title + "".join(footer)):
         footer.append("letters that no font here has are drawn as boxes; the SVG keeps them")
     small = wrapped([HIDDEN.sub("◌", part) for part in footer], 10.5, wide - 2 * PAD)
     legend_at = max(bottom, place.top + bar_height) + 22
@@ -627,9 +594,7 @@ def _draw_numbers(pen, place: Layout, matrix, hidden, leaks, palette: Palette, c
     if place.w < 28 or place.h < 16:
         return
     luma = palette.table @ np.array([0.299, 0.587, 0.114]) / 255
-    for row, column in zip(
-        *np.nonzero(np.isfinite(matrix) & ~hidden & (np.abs(matrix) >= 0.005)), strict=True
-    ):
+    for row, column in zip(*np.nonzero(np.isfinite(matrix) & ~hidden & (np.abs(matrix) >= 0.005)), strict=True):
         value = matrix[row, column]
         text = re.sub(r"^(-?)0\.", r"\1.", f"{value:.2f}") if abs(value) < 10 else brief(value)
         pale = leaks[row, column] or luma[colours.index(value)] < 0.5
@@ -646,9 +611,7 @@ def _draw_numbers(pen, place: Layout, matrix, hidden, leaks, palette: Palette, c
 def _draw_labels(pen, place: Layout, view: HeadView, palette: Palette) -> None:
     ink, faint = palette.ink(0.8), palette.ink(0.4)
     for row, text in ticks(view, 0, place.h):
-        pen.text(
-            place.left - 8, place.y(row + 0.5), fit(text, 12, place.row_room), 12, ink, "end", faint=faint
-        )
+        pen.text(place.left - 8, place.y(row + 0.5), fit(text, 12, place.row_room), 12, ink, "end", faint=faint)
     for column, text in ticks(view, 1, place.w):
         x, y = place.x(column + 0.5) + 1, place.top - 9
         pen.text(x, y, fit(text, 12, place.column_room), 12, ink, "start", SLANT, faint)

@@ -258,7 +258,8 @@ class Global(Mask):
 
 @dataclass(frozen=True)
 class Strided(Mask):
-    """Every s-th token, counted from the query (Child et al. 2019, §4.2). Usually ``Causal() & (Strided(s) | Window(s, 0))``.
+    """Every s-th token, counted from the query (Child et al. 2019, §4.2). Usually ``Causal() & (Strided(s) |
+    Window(s, 0))``.
 
     >>> print(Strided(3))
     ■⬚⬚■⬚⬚■⬚
@@ -320,8 +321,9 @@ class Blocks(Mask):
 class RandomBlocks(Mask):
     """Random blocks of keys for each block of queries, as in BigBird (Zaheer et al. 2020, §2).
 
-    Each pair of blocks (``block`` tokens wide) is kept with probability ``density`` by a hash of (seed, head, query block,
-    key block), so any band is known without the rest. BigBird keeps a fixed number a row; here it is so on average.
+    Each pair of blocks (``block`` tokens wide) is kept with probability ``density`` by a hash of (seed, head, query
+    block, key block), so any band is known without the rest. BigBird keeps a fixed number a row; here it is so on
+    average.
 
     >>> print(RandomBlocks(0, block=2))
     ⬚⬚⬚⬚⬚⬚■■
@@ -374,7 +376,8 @@ class Padding(Mask):
             object.__setattr__(self, "starts", _ints(self.starts, "Padding starts"))
             if len(self.starts) != len(self.lengths):
                 raise ValueError(
-                    f"Padding expects one start a length, got {len(self.starts)} starts for {len(self.lengths)} lengths."
+                    f"Padding expects one start a length, got {len(self.starts)} starts for "
+                    f"{len(self.lengths)} lengths."
                 )
 
     def allowed(self, b, h, q, k):
@@ -542,7 +545,9 @@ def _per_sample(value: int | tuple[int, ...], b: Tensor) -> Tensor:
 
 def _pick(values: Tensor, index: Tensor, what: str) -> Tensor:
     if index.numel() and int(index.max()) >= len(values):
-        raise IndexError(f"{what}: {len(values)} given, position {int(index.max())} asked. Give an id for every position.")
+        raise IndexError(
+            f"{what}: {len(values)} given, position {int(index.max())} asked. Give an id for every position."
+        )
     return values[index]
 
 

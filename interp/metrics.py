@@ -1,7 +1,8 @@
 """Head metrics: numbers that say what a head does, streamed in bands of rows so that no head's n×n is ever kept.
 
-A metric sees each band of weights once, ``update(weights, rows)``, and answers with one number a head, ``result()``. A sweep computes every
-band once and shows it to all metrics. Averages run over real queries only (padding left out) and over the batch.
+A metric sees each band of weights once, ``update(weights, rows)``, and answers with one number a head,
+``result()``. A sweep computes every band once and shows it to all metrics. Averages run over real queries only
+(padding left out) and over the batch.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Entropy(Metric):
 
 
 class NormalisedEntropy(Entropy):
-    """Entropy over the most it could be, log₂ of the keys the row may see: 0 … 1 whatever the length. Rows with one key have none."""
+    """Entropy over the most it could be, log₂ of the keys the row may see: 0 … 1 whatever the length. Rows with one
+    key have none."""
 
     name = "entropy_normalised"
 
@@ -91,7 +93,8 @@ class ToSelf(Metric):
 
 
 class ToPrevious(Metric):
-    """Weight given to the position before (Clark et al. 2019, §3.1): near 1 is a previous-token head (Elhage et al. 2021)."""
+    """Weight given to the position before (Clark et al. 2019, §3.1): near 1 is a previous-token head (Elhage et al.
+    2021)."""
 
     name = "previous"
 
@@ -133,7 +136,8 @@ class ForbiddenMass(Metric):
 
 
 class Induction(Metric):
-    """Weight on the token after the earlier copy of this one, on a block of random tokens said twice (Olsson et al. 2022, "induction score").
+    """Weight on the token after the earlier copy of this one, on a block of random tokens said twice (Olsson et al.
+    2022, "induction score").
 
     With the second copy at ``start + period``, the query at position t looks at key t − (period − 1).
     """
@@ -161,7 +165,8 @@ class DuplicateToken(Induction):
 
 
 class Thumbnails(Metric):
-    """Every head as a small picture, the maximum of each cell, made in the same pass as the numbers; the batch's first sample."""
+    """Every head as a small picture, the maximum of each cell, made in the same pass as the numbers; the batch's
+    first sample."""
 
     name = "thumbnail"
 
@@ -178,12 +183,21 @@ class Thumbnails(Metric):
 
 
 STANDARD: tuple[Callable[[], Metric], ...] = (
-    Entropy, NormalisedEntropy, ToSelf, ToPrevious, ToFirst, Distance, ForbiddenMass,
-)  # fmt: skip
+    Entropy,
+    NormalisedEntropy,
+    ToSelf,
+    ToPrevious,
+    ToFirst,
+    Distance,
+    ForbiddenMass,
+)
 
 
 def measure(
-    cap: Capture, metrics: Sequence[Callable[[], Metric]], expect: Mask | None = None, progress: Callable[[float], None] = lambda _: None
+    cap: Capture,
+    metrics: Sequence[Callable[[], Metric]],
+    expect: Mask | None = None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[tuple[AttentionCall, dict[str, Tensor]]]:
     """Each call with the results of all metrics, by name. One recomputation of the weights serves them all."""
     for index, call in enumerate(cap.calls):
@@ -207,9 +221,9 @@ def sweep(
 ) -> pd.DataFrame:
     """All metrics of all heads → a table with columns stack, layer, head, then one column a metric.
 
-    ``expect`` is what the heads promise, for forbidden mass and normalised entropy: by default causal in a decoder's own stack and
-    free elsewhere, padding keys forbidden. ``progress`` is called with the fraction done; raise from it to stop.
-    Definitions and sources stand in each metric's docstring.
+    ``expect`` is what the heads promise, for forbidden mass and normalised entropy: by default causal in a
+    decoder's own stack and free elsewhere, padding keys forbidden. ``progress`` is called with the fraction done;
+    raise from it to stop. Definitions and sources stand in each metric's docstring.
     """
     return table(measure(cap, metrics, expect, progress))
 
@@ -229,7 +243,9 @@ def repeated_random(subject: Subject, length: int = 64, batch: int = 4, seed: in
     The text on which induction is plain to see: nothing but copying predicts the second half.
     """
     if subject.vocab_size is None or subject.family != "decoder":
-        raise InputError(f"Induction is measured on decoders with a vocabulary; {subject.name} is a {subject.family} model.")
+        raise InputError(
+            f"Induction is measured on decoders with a vocabulary; {subject.name} is a {subject.family} model."
+        )
     generator = torch.Generator().manual_seed(seed)
     block = torch.randint(1, subject.vocab_size, (batch, length), generator=generator)
     bos = torch.full((batch, 0 if subject.bos is None else 1), subject.bos or 0)
@@ -238,7 +254,8 @@ def repeated_random(subject: Subject, length: int = 64, batch: int = 4, seed: in
 
 
 def induction(subject: Subject, length: int = 64, batch: int = 4, seed: int = 0) -> pd.DataFrame:
-    """Induction and duplicate-token score of every head on repeated random tokens → table (stack, layer, head, induction, duplicate).
+    """Induction and duplicate-token score of every head on repeated random tokens → table (stack, layer, head,
+    induction, duplicate).
 
     Raises InputError for subjects that are no decoders.
     """

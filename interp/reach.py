@@ -13,7 +13,8 @@ from interp.subject import InputError
 
 
 def reach(mask: Mask, length: int, layers: int) -> Tensor:
-    """Which inputs an output may depend on after ``layers`` layers of attention with residual connections → bool (length, length).
+    """Which inputs an output may depend on after ``layers`` layers of attention with residual connections → bool
+    (length, length).
 
     Boolean matrix power of (mask or identity): a window of w keys reaches layers · (w − 1) positions back.
 
@@ -29,11 +30,13 @@ def reach(mask: Mask, length: int, layers: int) -> Tensor:
 
 
 def travel(cap: Capture, position: int, token: int | None = None) -> Tensor:
-    """Change one input token and see what changes → (L + 1, T) float32, largest |Δ| of the residual stream at each depth and position.
+    """Change one input token and see what changes → (L + 1, T) float32, largest |Δ| of the residual stream at each
+    depth and position.
 
-    Row 0 is the embedding, row l what leaves block l. In a causal model everything left of ``position`` is exactly 0; anything else
-    is a leak, and the first row that shows it is the layer where it enters. ``token`` is the id put in its place, by default one half a
-    vocabulary away. Two more runs of the model. Raises InputError when the subject takes no token ids or its blocks cannot be told.
+    Row 0 is the embedding, row l what leaves block l. In a causal model everything left of ``position`` is exactly
+    0; anything else is a leak, and the first row that shows it is the layer where it enters. ``token`` is the id
+    put in its place, by default one half a vocabulary away. Two more runs of the model. Raises InputError when the
+    subject takes no token ids or its blocks cannot be told.
     """
     ids = cap.inputs.kwargs.get("decoder_input_ids", cap.inputs.kwargs.get("input_ids"))
     if ids is None or not cap.subject.vocab_size:
@@ -42,7 +45,9 @@ def travel(cap: Capture, position: int, token: int | None = None) -> Tensor:
         raise InputError(f"There is no token {position}: the text has tokens 0 … {ids.shape[1] - 1}.")
     before = cap.residuals
     if not before:
-        raise InputError(f"The blocks of {cap.subject.name} cannot be told, so the change cannot be followed through them.")
+        raise InputError(
+            f"The blocks of {cap.subject.name} cannot be told, so the change cannot be followed through them."
+        )
     old = int(ids[0, position])
     changed = ids.clone()
     changed[0, position] = (old + cap.subject.vocab_size // 2) % cap.subject.vocab_size if token is None else token

@@ -27,8 +27,8 @@ class InputError(ValueError):
 class Axis:
     """What the positions of one sequence are.
 
-    ``offsets`` are (start, end) characters in ``text``, None for positions with no place in it; ``special`` marks tokens the
-    tokenizer added; ``grid`` is (rows, columns) when the positions are patches of a picture.
+    ``offsets`` are (start, end) characters in ``text``, None for positions with no place in it; ``special`` marks
+    tokens the tokenizer added; ``grid`` is (rows, columns) when the positions are patches of a picture.
     """
 
     labels: tuple[str, ...]
@@ -110,7 +110,8 @@ class Subject:
         return getattr(getattr(self.module, "config", None), "_attn_implementation", None) or "as written"
 
     def promise(self, stack: str) -> Mask:
-        """The mask this family of models should keep, before padding: a decoder's own stack is causal, the rest is free."""
+        """The mask this family of models should keep, before padding: a decoder's own stack is causal, the rest is
+        free."""
         decodes = self.family == "decoder" or (self.family == "encoder-decoder" and stack.startswith("dec"))
         return Causal() if decodes else Bidirectional()
 

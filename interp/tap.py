@@ -1,12 +1,13 @@
 """Listening at the operations every transformer must pass: SDPA, nn.MultiheadAttention, softmax.
 
-``Tap`` is a torch function mode: torch itself calls it for every operation of this thread inside ``with``, under whatever name the
-model imported the operation, and for no other thread. Module hooks only say *where* an operation happened. While the mode
-is on, torch also refuses the fused eval path of nn.TransformerEncoder, which calls no Python attention.
+``Tap`` is a torch function mode: torch itself calls it for every operation of this thread inside ``with``, under
+whatever name the model imported the operation, and for no other thread. Module hooks only say *where* an operation
+happened. While the mode is on, torch also refuses the fused eval path of nn.TransformerEncoder, which calls no
+Python attention.
 
-Attention written by hand is recognised by what is done, not by names: a softmax whose result, whole, is then multiplied onto
-values. A softmax inside an attention module that is cut up first (block-sparse, banded, bucketed) is not dense attention: such a
-module ends in ``unseen`` with the reason, never in ``calls`` with wrong axes.
+Attention written by hand is recognised by what is done, not by names: a softmax whose result, whole, is then
+multiplied onto values. A softmax inside an attention module that is cut up first (block-sparse, banded, bucketed)
+is not dense attention: such a module ends in ``unseen`` with the reason, never in ``calls`` with wrong axes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from interp.call import AttentionCall
 
-ATTENTION_LIKE = re.compile(r"att(entio)?n(?!.*(output|norm))|reformer.*hash|mixer2?$|^mamba2?$|t(ime)?_?mix", re.IGNORECASE)
+ATTENTION_LIKE = re.compile(
+    r"att(entio)?n(?!.*(output|norm))|reformer.*hash|mixer2?$|^mamba2?$|t(ime)?_?mix", re.IGNORECASE
+)
 CROSS_NAME = re.compile(r"cross|encoder_att|encdec|multihead_attn|src_att|enc_att", re.IGNORECASE)
 CROSS_ARGUMENTS = {"key", "kv", "key_value_states", "encoder_hidden_states", "context", "memory", "cross_states"}
 STACK_WORDS = re.compile(r"enc|dec|text|vision|visual|audio|image|speech", re.IGNORECASE)
@@ -77,7 +80,9 @@ class _Frame:
 class Recorder:
     """What one thread's run has shown so far. Plain data; read it when the run is over."""
 
-    def __init__(self, root: nn.Module, batch: int = 1, watch: frozenset[str] = frozenset(), keep_calls: bool = True, edits=None):
+    def __init__(
+        self, root: nn.Module, batch: int = 1, watch: frozenset[str] = frozenset(), keep_calls: bool = True, edits=None
+    ):
         self.names = {id(m): name for name, m in root.named_modules()}
         self.root = root
         self.batch = batch
@@ -110,7 +115,9 @@ class Recorder:
         lost = [s for s in frame.softmaxes if not s.used]
         if frame.name is not None and ATTENTION_LIKE.search(type(module).__name__):
             if any(len(s.shape) >= 4 for s in lost):
-                self.refused[frame.name] = "its softmax is not over a dense query × key matrix (block-sparse, banded or bucketed)"
+                self.refused[frame.name] = (
+                    "its softmax is not over a dense query × key matrix (block-sparse, banded or bucketed)"
+                )
         elif self.frames:  # nn.Softmax, or a helper module: the product with the values may come in the parent
             self.frames[-1].softmaxes += lost
         if frame.calls and _attends_elsewhere(module, args, kwargs):
@@ -147,7 +154,9 @@ class Recorder:
             unseen.append(Unseen(name, type(module).__name__, reason))
         for name, module in self.root.named_modules():
             if isinstance(module, torch.jit.ScriptModule) and not any(_within(c.name, name) for c in calls):
-                unseen.append(Unseen(name, type(module).__name__, "TorchScript runs outside Python; capture the original module"))
+                unseen.append(
+                    Unseen(name, type(module).__name__, "TorchScript runs outside Python; capture the original module")
+                )
             elif isinstance(module, nn.MultiheadAttention) and name not in self.ran:
                 unseen.append(Unseen(name, type(module).__name__, "it did not run for this input"))
         return _number(calls, default_stack), unseen
@@ -171,10 +180,10 @@ def _after(module, args, kwargs, output=None):  # when forward raised, torch lea
 
 @contextmanager
 def listen(recorder: Recorder, *, operations: bool = True):
-    """Record this thread's run of ``recorder.root``. Hooks are torch's global ones, there only while some thread listens;
-    other threads pass through them untouched, and the last one out removes them, also after an exception. As long as they are
-    there, what torch.compile made runs as it was written: compiled code would hide its operations. Without ``operations`` only
-    modules are watched, and torch's fused paths stay as they are."""
+    """Record this thread's run of ``recorder.root``. Hooks are torch's global ones, there only while some thread
+    listens; other threads pass through them untouched, and the last one out removes them, also after an exception.
+    As long as they are there, what torch.compile made runs as it was written: compiled code would hide its
+    operations. Without ``operations`` only modules are watched, and torch's fused paths stay as they are."""
     global _listeners
     if _recorder.get() is not None:
         raise RuntimeError("This thread is already capturing a run. Finish that capture before starting another.")
@@ -216,7 +225,8 @@ class Tap(TorchFunctionMode):
     def __init__(self, recorder: Recorder):
         super().__init__()
         self.recorder = recorder
-        # tensor → the _Softmax it carries on, and whether its last two axes are the softmax's exchanged (None: otherwise moved)
+        # tensor → the _Softmax it carries on, and whether its last two axes are the softmax's exchanged (None:
+        # otherwise moved)
         self.softmaxes: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.mha_heads: int | None = None  # set while inside nn.MultiheadAttention
         self.mha_kind = "self"
@@ -285,7 +295,11 @@ class Tap(TorchFunctionMode):
         return out, *statistics
 
     def mha(self, func, query, key, value, embed_dim, num_heads, *args, **kwargs):
-        outer, self.mha_heads, self.mha_kind = (self.mha_heads, self.mha_kind), num_heads, "self" if query is key else "cross"
+        outer, self.mha_heads, self.mha_kind = (
+            (self.mha_heads, self.mha_kind),
+            num_heads,
+            "self" if query is key else "cross",
+        )
         try:
             with self:  # torch switched the mode off for us: listen inside as well
                 return _MHA_BODY(query, key, value, embed_dim, num_heads, *args, **kwargs)
@@ -371,7 +385,9 @@ class Tap(TorchFunctionMode):
         name, here = self.recorder.where, self.recorder.edits_here()
         kind, seen = (self.mha_kind, "mha") if self.mha_heads else (_kind(name), "softmax")
         self.recorder.add(
-            AttentionCall(name, kind, seen, None, None, four_v, seen_weights=four_w.detach(), seen_scores=four_s.detach())
+            AttentionCall(
+                name, kind, seen, None, None, four_v, seen_weights=four_w.detach(), seen_scores=four_s.detach()
+            )
         )
         if not here:
             return t
@@ -387,7 +403,9 @@ class Tap(TorchFunctionMode):
         if t.ndim == 2:
             return t[None, None]
         if t.ndim == 3:
-            heads = self.mha_heads or (t.shape[0] // self.recorder.batch if t.shape[0] % self.recorder.batch == 0 else 1)
+            heads = self.mha_heads or (
+                t.shape[0] // self.recorder.batch if t.shape[0] % self.recorder.batch == 0 else 1
+            )
             return t.reshape(t.shape[0] // heads, heads, *t.shape[1:])
         return t.reshape(-1, *t.shape[-3:])
 
@@ -405,7 +423,9 @@ _HANDLERS = {
     F.multi_head_attention_forward: Tap.mha,
     **dict.fromkeys((F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax), Tap.softmax),
     **dict.fromkeys((F.dropout, torch.dropout), Tap.dropout),
-    **dict.fromkeys((torch.matmul, torch.bmm, torch.mm, Tensor.matmul, Tensor.bmm, Tensor.mm, Tensor.__matmul__), Tap.product),
+    **dict.fromkeys(
+        (torch.matmul, torch.bmm, torch.mm, Tensor.matmul, Tensor.bmm, Tensor.mm, Tensor.__matmul__), Tap.product
+    ),
     torch.einsum: Tap.einsum,
 }
 
@@ -460,7 +480,8 @@ def _inverse(order: tuple[int, ...]) -> list[int]:
 
 
 def _turned(arg: Tensor, out: Tensor) -> bool | None:
-    """Did the operation that made ``out`` exchange the last two axes of ``arg``? None: it did something else to them."""
+    """Did the operation that made ``out`` exchange the last two axes of ``arg``? None: it did something else to
+    them."""
     ours, theirs = (list(zip(t.shape, t.stride(), strict=True))[-2:] for t in (out, arg))
     if out.untyped_storage().data_ptr() != arg.untyped_storage().data_ptr():  # a copy, element by element or reshaped
         return False if out.shape[-2:] == arg.shape[-2:] else None

@@ -49,11 +49,13 @@ def survey(cap: Capture, progress: Callable[[float], None] = lambda fraction: No
 
 @dataclass(frozen=True)
 class HeadView:
-    """One head as it can be drawn: at most ``size`` × ``size`` cells, each with its value and its standing under the mask.
+    """One head as it can be drawn: at most ``size`` × ``size`` cells, each with its value and its standing under
+    the mask.
 
-    ``matrix`` (rows, columns) float32, NaN where there is no value · ``forbidden`` uint8 of the same shape (ALLOWED, FORBIDDEN, MIXED, LEAKED) ·
-    ``queries``, ``keys`` labels of what the rows and columns start with · cell (r, c) covers ``factor`` positions from
-    ``origin`` + (r, c) · factor, in a picture whose whole is ``shape``. ``left_out`` says what was hidden or merged.
+    ``matrix`` (rows, columns) float32, NaN where there is no value · ``forbidden`` uint8 of the same shape
+    (ALLOWED, FORBIDDEN, MIXED, LEAKED) · ``queries``, ``keys`` labels of what the rows and columns start with ·
+    cell (r, c) covers ``factor`` positions from ``origin`` + (r, c) · factor, in a picture whose whole is
+    ``shape``. ``left_out`` says what was hidden or merged.
     """
 
     matrix: Tensor
@@ -84,12 +86,15 @@ def head_view(
 ) -> HeadView:
     """Look at one head of the first sample. Nothing is repainted: forbidden cells keep the weight they got.
 
-    ``quantity`` "weights", "scores" or "value_weighted" · ``words`` merges sub-word tokens by their character offsets: weights
-    are summed over a word's keys and averaged over its queries · ``special=False`` leaves the tokenizer's own tokens out and says how much
-    weight they held · ``region`` in the coordinates of the resulting picture · over ``size`` cells a side are pooled by maximum.
+    ``quantity`` "weights", "scores" or "value_weighted" · ``words`` merges sub-word tokens by their character
+    offsets: weights are summed over a word's keys and averaged over its queries · ``special=False`` leaves the
+    tokenizer's own tokens out and says how much weight they held · ``region`` in the coordinates of the resulting
+    picture · over ``size`` cells a side are pooled by maximum.
     """
     if words and quantity == "scores":
-        raise ValueError("Scores before the softmax cannot be added up into words. Look at weights, or at single tokens.")
+        raise ValueError(
+            "Scores before the softmax cannot be added up into words. Look at weights, or at single tokens."
+        )
     query_axis, key_axis = cap.axis(call, "query"), cap.axis(call, "key")
     promise = promised(cap, call)
     if not words and special:
@@ -100,7 +105,10 @@ def head_view(
         queries, keys, left_out = query_axis.labels, key_axis.labels, ()
     else:
         if call.queries * call.keys > DENSE_LIMIT:
-            raise ValueError(f"Words are merged up to {math.isqrt(DENSE_LIMIT):,} tokens; this text has {max(call.queries, call.keys):,}.")
+            raise ValueError(
+                f"Words are merged up to {math.isqrt(DENSE_LIMIT):,} tokens; this text has "
+                f"{max(call.queries, call.keys):,}."
+            )
         whole = getattr(call, quantity)(head)[0]  # (Q, K)
         allowed = promise.rows(0, call.queries, call.keys, device=whole.device)
         rows, row_note = _groups(query_axis, words, special)
@@ -115,8 +123,15 @@ def head_view(
         queries, keys = _names(query_axis, rows), _names(key_axis, columns)
     matrix = torch.where(matrix.isfinite(), matrix, math.nan)
     return HeadView(
-        matrix, forbidden, tuple(queries[q0:q1: factor[0]]), tuple(keys[k0:k1: factor[1]]), shape, (q0, k0), factor, left_out,
-    )  # fmt: skip
+        matrix,
+        forbidden,
+        tuple(queries[q0 : q1 : factor[0]]),
+        tuple(keys[k0 : k1 : factor[1]]),
+        shape,
+        (q0, k0),
+        factor,
+        left_out,
+    )
 
 
 def promised(cap: Capture, call: AttentionCall) -> Mask:
@@ -132,7 +147,8 @@ def promised(cap: Capture, call: AttentionCall) -> Mask:
 
 
 def word_groups(axis: Axis) -> list[list[int]]:
-    """Token indices of each word, by character offsets: letters and digits with inner apostrophes are a word, a punctuation mark is one.
+    """Token indices of each word, by character offsets: letters and digits with inner apostrophes are a word, a
+    punctuation mark is one.
 
     Tokens without a place in the text (special ones), or between words, stand alone.
     """
@@ -171,7 +187,9 @@ def _hidden_note(axis: Axis, whole: Tensor, columns: list[list[int]], quantity: 
     if not hidden:
         return ()
     names = ", ".join(dict.fromkeys(axis.labels[i] for i in hidden))
-    share = f", which held {float(whole[:, hidden].sum() / whole.sum()):.0%} of the weight" if quantity != "scores" else ""
+    share = (
+        f", which held {float(whole[:, hidden].sum() / whole.sum()):.0%} of the weight" if quantity != "scores" else ""
+    )
     return (f"left out: {names}{share}",)
 
 
@@ -250,7 +268,8 @@ def _inside(region: Region | None, shape: tuple[int, int]) -> Region:
 def grid_pictures(cap: Capture, surveyed: Survey, stack: str) -> np.ndarray:
     """The thumbnails of a stack as one array (L, H, t, t) float32 in [0, 1], rows by layer.
 
-    Square roots of the weights, so that faint heads show; NaN where a cell is forbidden and got nothing, and where a layer has fewer heads.
+    Square roots of the weights, so that faint heads show; NaN where a cell is forbidden and got nothing, and where
+    a layer has fewer heads.
     """
     calls = cap.stack(stack)
     size = max(side for c in calls for side in surveyed.thumbnails[stack, c.layer].shape[1:])
@@ -264,8 +283,9 @@ def grid_pictures(cap: Capture, surveyed: Survey, stack: str) -> np.ndarray:
 
 
 def _promised_cells(promise: Mask, call: AttentionCall, cells: tuple[int, int]) -> Tensor:
-    """(rows, columns) bool: cells of the thumbnail in which anything is allowed. Only each cell's corners and middle are asked, which
-    is exact up to one cell a token and for causal masks, and near enough for a thumbnail."""
+    """(rows, columns) bool: cells of the thumbnail in which anything is allowed. Only each cell's corners and
+    middle are asked, which is exact up to one cell a token and for causal masks, and near enough for a thumbnail.
+    """
     allowed = torch.zeros(cells, dtype=torch.bool)
     f_query, f_key = -(-call.queries // cells[0]), -(-call.keys // cells[1])
     zero = torch.zeros((), dtype=torch.long)

@@ -30,8 +30,9 @@ def devices() -> tuple[str, ...]:
 def load(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, revision: str | None = None) -> Subject:
     """A bundled name, a local folder, or a Hugging Face hub id → Subject, in eval mode.
 
-    Folders and hub models load safetensors (or GGUF, with the gguf package) and never run remote code. Raises LoadError, one
-    sentence a user can act on: unknown id, no config, pickle-only weights, NaN weights (which tensor), device not there.
+    Folders and hub models load safetensors (or GGUF, with the gguf package) and never run remote code. Raises
+    LoadError, one sentence a user can act on: unknown id, no config, pickle-only weights, NaN weights (which
+    tensor), device not there.
     """
     name = name.strip()
     if not name:
@@ -39,7 +40,9 @@ def load(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, 
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise LoadError(f"Device {device!r} is not available here: use 'cpu', or install the torch build for it.") from error
+        raise LoadError(
+            f"Device {device!r} is not available here: use 'cpu', or install the torch build for it."
+        ) from error
     if name in BUNDLED:
         return _bundled(name, device, dtype)
     from models.huggingface import load_huggingface  # here, because transformers takes seconds to import
@@ -47,19 +50,29 @@ def load(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, 
     return load_huggingface(name, device=device, dtype=dtype, revision=revision)
 
 
-def wrap(module: nn.Module, encode: Callable[[Any], Inputs | dict] | None = None, kind: str = "custom", name: str | None = None) -> Subject:
+def wrap(
+    module: nn.Module,
+    encode: Callable[[Any], Inputs | dict] | None = None,
+    kind: str = "custom",
+    name: str | None = None,
+) -> Subject:
     """Anybody's ``nn.Module`` → Subject, without an adapter.
 
-    ``encode(raw)`` returns the module's keyword arguments, as a dict of tensors or as ``Inputs`` with axes; without it the raw input is a
-    dict of tensors, or a tensor for the first argument. ``kind``: decoder, encoder, encoder-decoder, vision, audio or custom.
-    The module stays as it is; in training mode dropout is part of what you see, and the capture says so.
+    ``encode(raw)`` returns the module's keyword arguments, as a dict of tensors or as ``Inputs`` with axes; without
+    it the raw input is a dict of tensors, or a tensor for the first argument. ``kind``: decoder, encoder,
+    encoder-decoder, vision, audio or custom. The module stays as it is; in training mode dropout is part of what
+    you see, and the capture says so.
 
     >>> from interp import capture
     >>> layer = nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
     >>> capture(wrap(layer), dict(src=torch.ones(1, 3, 8))).calls[0].weights(head=1).shape
     torch.Size([1, 3, 3])
     """
-    warnings = ("the module is in training mode, so dropout acts; call module.eval() to see it without",) if module.training else ()
+    warnings = (
+        ("the module is in training mode, so dropout acts; call module.eval() to see it without",)
+        if module.training
+        else ()
+    )
     return Subject(module, encode or tensors_only(module), name or type(module).__name__, kind, warnings=warnings)
 
 
@@ -79,6 +92,13 @@ def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:
         return Inputs({"input_ids": ids}, {"input": text_axis(text, encoding, keep, tokenizer.decode)}, notes + more)
 
     return Subject(
-        module, encode, name, "decoder", max_tokens=config["context"], vocab_size=config["vocab_size"], bos=bos,
-        decode=tokenizer.decode, origin=f"assets/{name}",
-    )  # fmt: skip
+        module,
+        encode,
+        name,
+        "decoder",
+        max_tokens=config["context"],
+        vocab_size=config["vocab_size"],
+        bos=bos,
+        decode=tokenizer.decode,
+        origin=f"assets/{name}",
+    )

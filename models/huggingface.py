@@ -20,12 +20,16 @@ from models.text import checked, clip, text_axis
 GENERATED = 40  # target tokens an encoder-decoder generates when only a source is given
 
 
-def load_huggingface(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, revision: str | None = None) -> Subject:
+def load_huggingface(
+    name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, revision: str | None = None
+) -> Subject:
     """A model folder or a hub id → Subject. Raises LoadError."""
     folder = Path(name).expanduser()
     local = folder.is_dir()
     if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name):
-        raise LoadError(f"There is no folder {name}. Give a folder with config.json and *.safetensors, or a hub id like org/name.")
+        raise LoadError(
+            f"There is no folder {name}. Give a folder with config.json and *.safetensors, or a hub id like org/name."
+        )
     gguf = sorted(folder.glob("*.gguf")) if local else []
     source = str(folder) if local else name
     if local:
@@ -37,16 +41,24 @@ def load_huggingface(name: str, *, device: str = "cpu", dtype: torch.dtype = tor
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
         model_class = _model_class(config)
         module, info = model_class.from_pretrained(
-            source, dtype=dtype, trust_remote_code=False, output_loading_info=True,
-            **options, **({} if gguf else {"use_safetensors": True}),
-        )  # fmt: skip
+            source,
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+            **({} if gguf else {"use_safetensors": True}),
+        )
     except LoadError:
         raise
     except ImportError as error:
         if gguf:
-            raise LoadError(f"Reading {gguf[0].name} needs the gguf and accelerate packages: pip install gguf accelerate.") from error
+            raise LoadError(
+                f"Reading {gguf[0].name} needs the gguf and accelerate packages: pip install gguf accelerate."
+            ) from error
         raise LoadError(f"{name} needs a package that is not installed: {_first_line(error)}") from error
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError … for one broken folder or another
+    except (
+        Exception
+    ) as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError … for one broken folder or another
         raise LoadError(_explain(name, local, error)) from error
     _check_weights(name, module)
     module = module.to(device).eval()
@@ -55,7 +67,10 @@ def load_huggingface(name: str, *, device: str = "cpu", dtype: torch.dtype = tor
     family = family_of(config, model_class.__name__)
     warnings = []
     if fresh := sorted(info["missing_keys"]):
-        warnings.append(f"{len(fresh)} tensors were not in the checkpoint and are random: {', '.join(fresh[:3])}{' …' if len(fresh) > 3 else ''}")
+        warnings.append(
+            f"{len(fresh)} tensors were not in the checkpoint and are random: "
+            f"{', '.join(fresh[:3])}{' …' if len(fresh) > 3 else ''}"
+        )
     encode, tokenizer = _encoder(source, module, config, family, options)
     commit = getattr(config, "_commit_hash", None)
     return Subject(
@@ -119,7 +134,10 @@ def _model_class(config: PretrainedConfig) -> Any:
         if inspect.isclass(found) and issubclass(found, transformers.PreTrainedModel):
             return found
     kind = config.model_type
-    if kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+    if (
+        kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        and kind not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    ):
         return transformers.AutoModelForCausalLM
     return transformers.AutoModel
 
@@ -127,11 +145,13 @@ def _model_class(config: PretrainedConfig) -> Any:
 def _explain(name: str, local: bool, error: Exception) -> str:
     text = _first_line(error)
     if local:
-        return f"{name} could not be loaded: {text} Check that config.json and the safetensors files belong together and are complete."
+        advice = "Check that config.json and the safetensors files belong together and are complete."
+        return f"{name} could not be loaded: {text} {advice}"
     if "gated" in text or "401" in text or "403" in text:
         return f"{name} is a gated or private model. Accept its terms on the hub, set HF_TOKEN, and load it again."
     return (
-        f"{name} is not in the local cache and could not be fetched from the hub: the id may be misspelt, or this machine is offline. "
+        f"{name} is not in the local cache and could not be fetched from the hub: the id may be misspelt, "
+        "or this machine is offline. "
         "Check the id, or give a folder with config.json and *.safetensors."
     )
 
@@ -173,11 +193,16 @@ def _encoder(source: str, module: nn.Module, config, family: str, options: dict)
 
 def _tensors(raw: dict) -> Inputs:
     if not raw or not all(isinstance(v, Tensor) for v in raw.values()):
-        raise InputError(f"A dict input needs tensors only, got {', '.join(f'{k}: {type(v).__name__}' for k, v in raw.items()) or 'nothing'}.")
+        raise InputError(
+            "A dict input needs tensors only, got "
+            f"{', '.join(f'{k}: {type(v).__name__}' for k, v in raw.items()) or 'nothing'}."
+        )
     return Inputs(raw)
 
 
-def _tokenize(tokenizer, text: str, second: str | None, limit: int | None, truncate: bool) -> tuple[dict, Axis, tuple[str, ...]]:
+def _tokenize(
+    tokenizer, text: str, second: str | None, limit: int | None, truncate: bool
+) -> tuple[dict, Axis, tuple[str, ...]]:
     """One text, or two as the model joins them → (keyword arguments with B = 1, axis, notes)."""
     text, notes = checked(text, truncate)
     if second is not None:
@@ -190,7 +215,9 @@ def _tokenize(tokenizer, text: str, second: str | None, limit: int | None, trunc
         keep = len(encoded["input_ids"])
     if keep == 0:
         raise InputError("The tokenizer made no token of this text. Type other characters.")
-    kwargs = {k: torch.tensor([v]) for k, v in encoded.items() if k in ("input_ids", "attention_mask", "token_type_ids")}
+    kwargs = {
+        k: torch.tensor([v]) for k, v in encoded.items() if k in ("input_ids", "attention_mask", "token_type_ids")
+    }
     if encoded.encodings:
         encoding: Encoding = encoded.encodings[0]
         axis = text_axis(text, encoding, keep, tokenizer.decode, second)
@@ -210,7 +237,9 @@ def _text_encoder(tokenizer, module: nn.Module, limit: int | None) -> Callable[.
         first, second = raw if isinstance(raw, tuple | list) and len(raw) == 2 else (raw, None)
         kwargs, axis, notes = _tokenize(tokenizer, first, second, limit, truncate)
         if bool(kwargs.get("attention_mask", torch.ones(1)).all()):
-            kwargs.pop("attention_mask", None)  # nothing is padded: the model's own mask, and SDPA's causal path, suffice
+            kwargs.pop(
+                "attention_mask", None
+            )  # nothing is padded: the model's own mask, and SDPA's causal path, suffice
         device = next(module.parameters()).device
         return Inputs({k: v.to(device) for k, v in kwargs.items() if k in accepted}, {"input": axis}, notes)
 
@@ -219,7 +248,8 @@ def _text_encoder(tokenizer, module: nn.Module, limit: int | None) -> Callable[.
 
 def _pair_encoder(tokenizer, module: nn.Module, limit: int | None) -> Callable[..., Inputs]:
     def encode(raw, truncate: bool = False) -> Inputs:
-        """A (source, target) pair, a source alone (the model then writes the target, greedily), or a dict of tensors."""
+        """A (source, target) pair, a source alone (the model then writes the target, greedily), or a dict of
+        tensors."""
         if isinstance(raw, dict):
             return _tensors(raw)
         device = next(module.parameters()).device
@@ -238,7 +268,9 @@ def _pair_encoder(tokenizer, module: nn.Module, limit: int | None) -> Callable[.
         labels = tuple(tokenizer.convert_ids_to_tokens(i).replace("▁", " ") for i in target_ids[:keep])
         target = Axis(labels, special=tuple(i in tokenizer.all_special_ids for i in target_ids[:keep]))
         decoder_ids = torch.tensor([target_ids[:keep]], device=device)
-        return Inputs({"input_ids": ids, "decoder_input_ids": decoder_ids}, {"source": source, "target": target}, notes + more)
+        return Inputs(
+            {"input_ids": ids, "decoder_input_ids": decoder_ids}, {"source": source, "target": target}, notes + more
+        )
 
     return encode
 

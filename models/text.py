@@ -44,8 +44,11 @@ def clip(ids: Sequence[int], limit: int | None, truncate: bool) -> tuple[int, tu
     return limit, (f"text cut from {len(ids):,} to {limit:,} tokens",)
 
 
-def text_axis(text: str, encoding: Encoding, length: int, decode: Callable[[list[int]], str], second: str | None = None) -> Axis:
-    """The axis of the first ``length`` tokens of an encoding. With a ``second`` text, offsets count on past the first one and a line break."""
+def text_axis(
+    text: str, encoding: Encoding, length: int, decode: Callable[[list[int]], str], second: str | None = None
+) -> Axis:
+    """The axis of the first ``length`` tokens of an encoding. With a ``second`` text, offsets count on past the
+    first one and a line break."""
     whole = text if second is None else f"{text}\n{second}"
     shift = len(text) + 1
     offsets, special = [], []
@@ -58,7 +61,9 @@ def text_axis(text: str, encoding: Encoding, length: int, decode: Callable[[list
     return Axis(tuple(labels), tuple(offsets), tuple(special), whole)
 
 
-def labels_of(tokens: Sequence[str], ids: Sequence[int], offsets, text: str, decode: Callable[[list[int]], str]) -> list[str]:
+def labels_of(
+    tokens: Sequence[str], ids: Sequence[int], offsets, text: str, decode: Callable[[list[int]], str]
+) -> list[str]:
     """Tokens as a person reads them: leading spaces kept, ``##`` kept, and the parts of a character that byte-level
     tokenizers split (emoji, rare scripts) numbered, "🙂 1/3"."""
     labels = []

@@ -49,9 +49,7 @@ def script() -> str:
     return LOADER % base64.b64encode(packed).decode()
 
 
-_component = st.components.v2.component(
-    "headwise_canvas", js=script(), css=(ASSETS / "canvas.css").read_text("utf-8")
-)
+_component = st.components.v2.component("headwise_canvas", js=script(), css=(ASSETS / "canvas.css").read_text("utf-8"))
 
 
 def pack(header: Mapping[str, Any], **arrays: np.ndarray) -> bytes:
@@ -172,9 +170,7 @@ def head(
     Raises ValueError where shapes, labels or names do not fit.
     """
     if matrix.ndim != 2 or not all(0 < size <= LARGEST_HEAD for size in matrix.shape):
-        raise ValueError(
-            f"matrix: expected (Q, K), each 1 … {LARGEST_HEAD}, got {matrix.shape}; pool or crop it first"
-        )
+        raise ValueError(f"matrix: expected (Q, K), each 1 … {LARGEST_HEAD}, got {matrix.shape}; pool or crop it first")
     if forbidden is not None and forbidden.shape != matrix.shape:
         raise ValueError(f"forbidden: expected the matrix's shape {matrix.shape}, got {forbidden.shape}")
     _fits("query_labels", query_labels, matrix.shape[0])

@@ -21,8 +21,8 @@ SUBJECTS, CAPTURES = 3, 6  # kept at most, the least recently used go first
 
 
 class Shelf:
-    """Results by key, made once also when many sessions ask at the same time. Unlike ``st.cache_resource`` it lets the making show
-    progress and be broken off by a rerun: what was not finished is not kept."""
+    """Results by key, made once also when many sessions ask at the same time. Unlike ``st.cache_resource`` it lets
+    the making show progress and be broken off by a rerun: what was not finished is not kept."""
 
     def __init__(self, size: int):
         self.size = size
@@ -90,8 +90,8 @@ class Server:
 
 @st.cache_resource(show_spinner="Starting Headwise …")
 def server() -> Server:
-    """The one of this process, warmed up. Streamlit collects garbage after every rerun; what is loaded by now never is any,
-    so it is frozen out of those collections (×20 reruns a second)."""
+    """The one of this process, warmed up. Streamlit collects garbage after every rerun; what is loaded by now never
+    is any, so it is frozen out of those collections (×20 reruns a second)."""
     started = Server()
     subject = started.subject(available()[0], "cpu", "float32")
     estimate(subject, subject.encode("Warm up."))

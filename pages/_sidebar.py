@@ -23,8 +23,10 @@ EXAMPLES = {
         "I have the honor to report that the state of the Union is strong. Our commerce grows, our farmers prosper, "
         "and we are at peace with all the nations of the world."
     ),
-    "Who gave what to whom": "When Mary and John went to the store, John gave a drink to Mary. When Anna and Paul went to the park, Paul gave a book to",
-    "It was too tired": "The animal did not cross the street because it was too tired. The animal did not cross the street because it was too wide.",
+    "Who gave what to whom": "When Mary and John went to the store, John gave a drink to Mary. When Anna "
+    "and Paul went to the park, Paul gave a book to",
+    "It was too tired": "The animal did not cross the street because it was too tired. The animal did not "
+    "cross the street because it was too wide.",
     "A list": "one, two, three, four, five, six, seven, one, two, three, four, five, six,",
 }
 FIRST = next(iter(EXAMPLES.values()))
@@ -49,14 +51,26 @@ def sidebar() -> Run:
     with st.sidebar:
         names = [*available(), *([st.session_state.model] if st.session_state.model not in available() else [])]
         st.selectbox(
-            "Model", names, key="model", accept_new_options=True, persist_state="session",
-            help="A bundled model, or type a Hugging Face id (org/name) or the path of a folder with config.json and *.safetensors.",
-        )  # fmt: skip
+            "Model",
+            names,
+            key="model",
+            accept_new_options=True,
+            persist_state="session",
+            help=(
+                "A bundled model, or type a Hugging Face id (org/name) or the path of a folder with "
+                "config.json and *.safetensors."
+            ),
+        )
         st.text_area("Text", key="text", height=160, persist_state="session")
         st.selectbox(
-            "Examples", EXAMPLES, key="example", index=None, placeholder="Choose an example text", label_visibility="collapsed",
+            "Examples",
+            EXAMPLES,
+            key="example",
+            index=None,
+            placeholder="Choose an example text",
+            label_visibility="collapsed",
             on_change=_take_example,
-        )  # fmt: skip
+        )
         with st.expander("Device and precision"):
             st.selectbox("Device", CHOICES["device"], key="device", persist_state="session")
             st.selectbox("Precision", CHOICES["dtype"], key="dtype", persist_state="session")

@@ -22,9 +22,16 @@ VALUES = {"weights": "Weights", "scores": "Scores", "value_weighted": "‖a·v�
 NAMES = {"weights": "weight", "scores": "score", "value_weighted": "‖a·v‖"}
 CHEAP_PARAMETERS = 20_000_000  # below it, induction scores are simply there
 METRIC_LABELS = {  # in the order of the table's columns
-    "previous": "previous", "first": "first", "self": "self", "induction": "induction", "duplicate": "duplicate",
-    "entropy": "entropy", "entropy_normalised": "entropy 0–1", "distance": "distance", "forbidden": "forbidden",
-}  # fmt: skip
+    "previous": "previous",
+    "first": "first",
+    "self": "self",
+    "induction": "induction",
+    "duplicate": "duplicate",
+    "entropy": "entropy",
+    "entropy_normalised": "entropy 0–1",
+    "distance": "distance",
+    "forbidden": "forbidden",
+}
 
 
 def heads() -> None:
@@ -32,7 +39,10 @@ def heads() -> None:
     run = sidebar()
     cap = run.capture
     if not cap.calls:
-        st.error(f"{cap.subject.name} gave no attention to look at: {'; '.join(map(str, cap.unseen[:3])) or 'it has no attention module'}.")
+        st.error(
+            f"{cap.subject.name} gave no attention to look at: "
+            f"{'; '.join(map(str, cap.unseen[:3])) or 'it has no attention module'}."
+        )
         st.stop()
     header = st.empty()
     header.html(header_line(run, "measuring …"))
@@ -48,7 +58,8 @@ def header_line(run: Run, fidelity: str) -> str:
     """The line that is always true, as HTML; all of it escaped."""
     cap, subject = run.capture, run.capture.subject
     shape = " + ".join(
-        f"{len(calls)} layers × {'/'.join(str(h) for h in sorted({c.heads for c in calls}))} heads" + (f" ({name})" if len(cap.stacks) > 1 else "")
+        f"{len(calls)} layers × {'/'.join(str(h) for h in sorted({c.heads for c in calls}))} heads"
+        + (f" ({name})" if len(cap.stacks) > 1 else "")
         for name in cap.stacks
         for calls in [cap.stack(name)]
     )
@@ -60,8 +71,11 @@ def header_line(run: Run, fidelity: str) -> str:
         f"{run.cost.tokens:,} tokens",
         f"attention {html.escape(subject.implementation)}",
         html.escape(str(subject.dtype).removeprefix("torch.")),
-        f"<span title='largest change of any logit between the captured run and the same run without capture'>max |Δlogit| {fidelity}</span>",
-        f"<span class='alarm' title='{html.escape(unseen)}'>{len(cap.unseen)} modules unseen</span>" if cap.unseen else "nothing unseen",
+        "<span title='largest change of any logit between the captured run and the same run without "
+        f"capture'>max |Δlogit| {fidelity}</span>",
+        f"<span class='alarm' title='{html.escape(unseen)}'>{len(cap.unseen)} modules unseen</span>"
+        if cap.unseen
+        else "nothing unseen",
     ]
     style = (
         "<style>.headline{font-size:.86rem;opacity:.92;line-height:1.5}.headline .alarm{color:#d1342f;font-weight:600}"
@@ -91,7 +105,9 @@ def _explorer(run: Run, surveyed: Survey) -> None:
     left, right = st.columns([6, 8], gap="medium")
     with left:
         if len(cap.stacks) > 1:
-            st.segmented_control("Stack", cap.stacks, key="stack", persist_state="session", label_visibility="collapsed")
+            st.segmented_control(
+                "Stack", cap.stacks, key="stack", persist_state="session", label_visibility="collapsed"
+            )
             state.stack = state.stack or cap.stacks[0]
         table = _metrics(run, surveyed)
         _take_events(cap, table)
@@ -99,9 +115,14 @@ def _explorer(run: Run, surveyed: Survey) -> None:
         with st.container(horizontal=True):
             _choice("Metrics as", "metrics")
             st.download_button(
-                "CSV", table.to_csv(index=False).encode(), "head-metrics.csv", "text/csv", key="download-metrics", icon=":material/download:",
+                "CSV",
+                table.to_csv(index=False).encode(),
+                "head-metrics.csv",
+                "text/csv",
+                key="download-metrics",
+                icon=":material/download:",
                 on_click="ignore",
-            )  # fmt: skip
+            )
             if run.subject.family == "decoder" and "induction" not in table:
                 st.toggle("Induction scores", key="induction", help="Runs the model on random tokens said twice.")
         (_table if state.metrics == "table" else _scatter)(table)
@@ -117,11 +138,11 @@ def _metrics(run: Run, surveyed: Survey) -> pd.DataFrame:
     """The table of the chosen stack, with induction scores where they are cheap or wanted."""
     subject = run.subject
     table = surveyed.table
-    if subject.family == "decoder" and subject.vocab_size:
-        if subject.parameters <= CHEAP_PARAMETERS or st.session_state.get("induction"):
-            with st.spinner("Repeated random tokens …"):
-                scores = server().induction(run.key[:3], subject)
-            table = table.merge(scores, on=["stack", "layer", "head"], how="left")
+    wanted = subject.parameters <= CHEAP_PARAMETERS or st.session_state.get("induction")
+    if subject.family == "decoder" and subject.vocab_size and wanted:
+        with st.spinner("Repeated random tokens …"):
+            scores = server().induction(run.key[:3], subject)
+        table = table.merge(scores, on=["stack", "layer", "head"], how="left")
     return table[table["stack"] == st.session_state.stack].drop(columns="stack").reset_index(drop=True)
 
 
@@ -155,10 +176,13 @@ def _grid(cap: Capture, surveyed: Survey, table: pd.DataFrame) -> None:
     if state.order not in ("layer", *metrics):
         state.order = "layer"
     st.selectbox(
-        "Order", ["layer", *metrics], key="order", persist_state="session",
+        "Order",
+        ["layer", *metrics],
+        key="order",
+        persist_state="session",
         format_func=lambda name: "By layer" if name == "layer" else f"By {METRIC_LABELS[name]}, highest first",
         label_visibility="collapsed",
-    )  # fmt: skip
+    )
     place = {call.layer: row for row, call in enumerate(calls)}
     ordered = None
     if state.order != "layer":
@@ -171,10 +195,14 @@ def _grid(cap: Capture, surveyed: Survey, table: pd.DataFrame) -> None:
     }
     _canvas.grid(
         grid_pictures(cap, surveyed, state.stack),
-        selected=(place[state.layer], state.head), key="grid", rows=[str(c.layer) for c in calls],
-        columns=[str(h) for h in range(max(c.heads for c in calls))], marks={place[k]: v for k, v in layer_marks(cap, surveyed, state.stack).items()},
-        order=ordered, captions=captions,
-    )  # fmt: skip
+        selected=(place[state.layer], state.head),
+        key="grid",
+        rows=[str(c.layer) for c in calls],
+        columns=[str(h) for h in range(max(c.heads for c in calls))],
+        marks={place[k]: v for k, v in layer_marks(cap, surveyed, state.stack).items()},
+        order=ordered,
+        captions=captions,
+    )
 
 
 def _table(table: pd.DataFrame) -> None:
@@ -185,9 +213,15 @@ def _table(table: pd.DataFrame) -> None:
             METRIC_LABELS[name], help=DEFINITIONS[name], format="%.2f", min_value=0.0, max_value=top, width=82
         )
     st.dataframe(
-        table, column_config=columns, hide_index=True, height=320, key="table", on_select="rerun", selection_mode="single-row",
+        table,
+        column_config=columns,
+        hide_index=True,
+        height=320,
+        key="table",
+        on_select="rerun",
+        selection_mode="single-row",
         column_order=["layer", "head", *_by_importance(table)],
-    )  # fmt: skip
+    )
 
 
 def _scatter(table: pd.DataFrame) -> None:
@@ -196,15 +230,30 @@ def _scatter(table: pd.DataFrame) -> None:
 
     names = _by_importance(table)
     with st.container(horizontal=True):
-        x = st.selectbox("Across", names, index=0, key="across", format_func=METRIC_LABELS.get, label_visibility="collapsed")
-        y = st.selectbox("Up", names, index=names.index("induction" if "induction" in names else "entropy"), key="up",
-                         format_func=METRIC_LABELS.get, label_visibility="collapsed")  # fmt: skip
+        x = st.selectbox(
+            "Across", names, index=0, key="across", format_func=METRIC_LABELS.get, label_visibility="collapsed"
+        )
+        y = st.selectbox(
+            "Up",
+            names,
+            index=names.index("induction" if "induction" in names else "entropy"),
+            key="up",
+            format_func=METRIC_LABELS.get,
+            label_visibility="collapsed",
+        )
     named = table.assign(name=[f"{layer}.{head}" for layer, head in zip(table.layer, table["head"], strict=True)])
     figure = px.scatter(
-        named, x=x, y=y, color="layer", hover_name="name", color_continuous_scale="Viridis", labels=METRIC_LABELS, height=320,
+        named,
+        x=x,
+        y=y,
+        color="layer",
+        hover_name="name",
+        color_continuous_scale="Viridis",
+        labels=METRIC_LABELS,
+        height=320,
         hover_data={"layer": False},
-    )  # fmt: skip
-    figure.update_layout(margin=dict(l=0, r=0, t=8, b=0))
+    )
+    figure.update_layout(margin={"l": 0, "r": 0, "t": 8, "b": 0})
     st.plotly_chart(figure, key="scatter", on_select="rerun", selection_mode="points")
 
 
@@ -221,11 +270,21 @@ def _head(cap: Capture, call: AttentionCall) -> HeadView:
     axis = cap.axis(call, "key")
     with st.container(horizontal=True):
         st.toggle(
-            "Merge words", key="words", persist_state="session",
-            help="Sub-word tokens become words by their character offsets: weights are summed over keys and averaged over queries.",
-        )  # fmt: skip
+            "Merge words",
+            key="words",
+            persist_state="session",
+            help=(
+                "Sub-word tokens become words by their character offsets: weights are summed over keys "
+                "and averaged over queries."
+            ),
+        )
         if axis.special is not None and any(axis.special):
-            st.toggle("Special tokens", key="special", persist_state="session", help="Show the tokens that the tokenizer added.")
+            st.toggle(
+                "Special tokens",
+                key="special",
+                persist_state="session",
+                help="Show the tokens that the tokenizer added.",
+            )
     name = f"layer {call.layer} · head {state.head}"
     if call.kv_heads != call.heads:
         name += f" · key/value head {state.head // (call.heads // call.kv_heads)}"
@@ -234,18 +293,34 @@ def _head(cap: Capture, call: AttentionCall) -> HeadView:
         state.zoom = state.pin = None
     state.picture = picture
     try:
-        view = head_view(cap, call, state.head, state.quantity, words=state.words, special=state.special, region=state.zoom)
+        view = head_view(
+            cap, call, state.head, state.quantity, words=state.words, special=state.special, region=state.zoom
+        )
     except (ValueError, InputError) as error:
         st.info(str(error))
         view = head_view(cap, call, state.head, state.quantity, region=state.zoom)
     _canvas.head(
-        view.matrix.cpu().numpy(), key="one", query_labels=view.queries, key_labels=view.keys, forbidden=view.forbidden.cpu().numpy(),
-        view=state.view, scale=state.scale, kind="score" if state.quantity == "scores" else "weight",
-        origin=view.origin, factor=view.factor, shape=view.shape, value_name=NAMES[state.quantity], title=name, selected=state.pin,
-    )  # fmt: skip
+        view.matrix.cpu().numpy(),
+        key="one",
+        query_labels=view.queries,
+        key_labels=view.keys,
+        forbidden=view.forbidden.cpu().numpy(),
+        view=state.view,
+        scale=state.scale,
+        kind="score" if state.quantity == "scores" else "weight",
+        origin=view.origin,
+        factor=view.factor,
+        shape=view.shape,
+        value_name=NAMES[state.quantity],
+        title=name,
+        selected=state.pin,
+    )
     notes = list(view.left_out)
     if max(view.factor) > 1:
-        notes.append(f"each cell is the largest of {view.factor[0]} × {view.factor[1]} tokens; drag over a region to see it at full resolution")
+        notes.append(
+            f"each cell is the largest of {view.factor[0]} × {view.factor[1]} tokens; drag over a region "
+            "to see it at full resolution"
+        )
     if not call.mask.size:
         notes.append(f"mask as given: {call.mask!r}")
     elif call.pattern.size is None:
@@ -256,7 +331,14 @@ def _head(cap: Capture, call: AttentionCall) -> HeadView:
 
 def _choice(label: str, key: str, name=str.capitalize) -> None:
     st.segmented_control(
-        label, CHOICES[key], key=key, format_func=name, required=True, persist_state="session", label_visibility="collapsed", width="content"
+        label,
+        CHOICES[key],
+        key=key,
+        format_func=name,
+        required=True,
+        persist_state="session",
+        label_visibility="collapsed",
+        width="content",
     )
 
 
@@ -267,18 +349,43 @@ def _downloads(cap: Capture, call: AttentionCall, view: HeadView) -> None:
     options = {"title": title, "scale": state.scale, "quantity": state.quantity}
     theme = "dark" if st.context.theme.type == "dark" else "light"
     wanted = [
-        ("PNG", f"{name}.png", "image/png", lambda: export.to_png(view, theme=theme, stamp=export.stamp(cap), **options), True),
-        ("SVG", f"{name}.svg", "image/svg+xml", lambda: export.to_svg(view, theme=theme, stamp=export.stamp(cap), **options), True),
+        (
+            "PNG",
+            f"{name}.png",
+            "image/png",
+            lambda: export.to_png(view, theme=theme, stamp=export.stamp(cap), **options),
+            True,
+        ),
+        (
+            "SVG",
+            f"{name}.svg",
+            "image/svg+xml",
+            lambda: export.to_svg(view, theme=theme, stamp=export.stamp(cap), **options),
+            True,
+        ),
         ("CSV", f"{name}.csv", "text/csv", lambda: export.to_csv(view), True),
         ("NPZ", f"layer{call.layer}.npz", "application/octet-stream", lambda: export.to_npz(cap, call), True),
-        ("BertViz", f"layer{call.layer}.html", "text/html", lambda: export.to_html(cap, call.stack, call.layer), max(call.queries, call.keys) <= export.BERTVIZ_TOKENS),
-    ]  # fmt: skip
+        (
+            "BertViz",
+            f"layer{call.layer}.html",
+            "text/html",
+            lambda: export.to_html(cap, call.stack, call.layer),
+            max(call.queries, call.keys) <= export.BERTVIZ_TOKENS,
+        ),
+    ]
     with st.container(horizontal=True, gap="small"):
         for label, file, kind, make, possible in wanted:
             st.download_button(
-                label, make, file, kind, icon=":material/download:", on_click="ignore", disabled=not possible, key=f"download-{label}",
+                label,
+                make,
+                file,
+                kind,
+                icon=":material/download:",
+                on_click="ignore",
+                disabled=not possible,
+                key=f"download-{label}",
                 help=None if possible else f"BertViz draws up to {export.BERTVIZ_TOKENS} tokens.",
-            )  # fmt: skip
+            )
     with st.expander("Show the code", icon=":material/code:"):
         st.code(code(cap, call), language="python")
 
@@ -286,8 +393,16 @@ def _downloads(cap: Capture, call: AttentionCall, view: HeadView) -> None:
 def code(cap: Capture, call: AttentionCall) -> str:
     """The Python that makes this view."""
     state = st.session_state
-    options = "".join(f", {k}={v!r}" for k, v, d in (("words", state.words, False), ("special", state.special, True), ("region", state.zoom, None)) if v != d)
-    placed = "" if (state.device, state.dtype) == ("cpu", "float32") else f", device={state.device!r}, dtype=torch.{state.dtype}"
+    options = "".join(
+        f", {k}={v!r}"
+        for k, v, d in (("words", state.words, False), ("special", state.special, True), ("region", state.zoom, None))
+        if v != d
+    )
+    placed = (
+        ""
+        if (state.device, state.dtype) == ("cpu", "float32")
+        else f", device={state.device!r}, dtype=torch.{state.dtype}"
+    )
     return "\n".join(
         [
             *(["import torch"] if placed else []),
@@ -296,7 +411,8 @@ def code(cap: Capture, call: AttentionCall) -> str:
             "from models import load",
             "",
             f"cap = capture(load({state.model!r}{placed}), {state.text!r})",
-            f"view = head_view(cap, cap.find({call.layer}, {call.stack!r}), head={state.head}, quantity={state.quantity!r}{options})",
+            f"view = head_view(cap, cap.find({call.layer}, {call.stack!r}), head={state.head}, "
+            f"quantity={state.quantity!r}{options})",
             "view.matrix, view.queries, view.keys",
         ]
     )

@@ -15,9 +15,7 @@ LAYERS = (
     "capture",
     "metrics",
 )  # a module may import those before it; edits lies beside capture
-FILES = sorted(
-    f for package in ("interp", "models", "pages", "benchmarks") for f in (ROOT / package).rglob("*.py")
-)
+FILES = sorted(f for package in ("interp", "models", "pages", "benchmarks") for f in (ROOT / package).rglob("*.py"))
 
 
 def imports(file: Path, source: str | None = None) -> set[str]:

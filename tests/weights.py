@@ -87,6 +87,4 @@ def _check(wheel: Path, expected: str) -> None:
     with wheel.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != expected:
-        raise ValueError(
-            f"{wheel.name}: expected sha256 {expected}, got {digest}. Delete {wheel} and run again."
-        )
+        raise ValueError(f"{wheel.name}: expected sha256 {expected}, got {digest}. Delete {wheel} and run again.")

@@ -40,4 +40,4 @@ def test_scores_of_the_trained_decoder_add_up():
 
 def test_a_module_without_tokens_is_refused():
     with pytest.raises(InputError, match="no token ids"):
-        attribute(wrap(nn.Linear(2, 2)), dict(input=torch.ones(1, 2)))
+        attribute(wrap(nn.Linear(2, 2)), {"input": torch.ones(1, 2)})

@@ -17,16 +17,13 @@ INF = math.inf
 def textbook(q, k, scale, attn_mask=None, is_causal=False):
     """Scores and softmax(q·kᵀ·scale + mask), (B, H, Q, K) float32, rows that see nothing zero."""
     scores = (
-        torch.einsum("bhqd,bhkd->bhqk", q.float(), k.repeat_interleave(q.shape[1] // k.shape[1], 1).float())
-        * scale
+        torch.einsum("bhqd,bhkd->bhqk", q.float(), k.repeat_interleave(q.shape[1] // k.shape[1], 1).float()) * scale
     )
     if is_causal:
         scores = scores.masked_fill(torch.ones(scores.shape[-2:]).tril().logical_not(), -INF)
     if attn_mask is not None:
         bias = (
-            torch.zeros(attn_mask.shape).masked_fill(~attn_mask, -INF)
-            if attn_mask.dtype == torch.bool
-            else attn_mask
+            torch.zeros(attn_mask.shape).masked_fill(~attn_mask, -INF) if attn_mask.dtype == torch.bool else attn_mask
         )
         scores = scores + bias.float()
     return scores, scores.softmax(-1).nan_to_num(0)
@@ -96,9 +93,7 @@ def test_value_weighted(drawn):
     call, _, weights = drawn
     v = call.v.repeat_interleave(call.heads // call.kv_heads, 1)
     for head in range(call.heads):
-        torch.testing.assert_close(
-            call.value_weighted(head), weights[:, head] * v[:, head].norm(dim=-1)[:, None]
-        )
+        torch.testing.assert_close(call.value_weighted(head), weights[:, head] * v[:, head].norm(dim=-1)[:, None])
 
 
 @quick
@@ -216,9 +211,7 @@ def test_seen_weights_are_given_back():
 
 def test_nbytes_is_what_is_kept():
     q, k = torch.zeros(2, 4, 5, 8, dtype=torch.bfloat16), torch.zeros(2, 2, 7, 8, dtype=torch.bfloat16)
-    assert AttentionCall("attn", "self", "sdpa", q, k, k, 1.0).nbytes == 2 * (
-        2 * 4 * 5 * 8 + 2 * 2 * 2 * 7 * 8
-    )
+    assert AttentionCall("attn", "self", "sdpa", q, k, k, 1.0).nbytes == 2 * (2 * 4 * 5 * 8 + 2 * 2 * 2 * 7 * 8)
 
 
 def test_errors_say_what_to_do():

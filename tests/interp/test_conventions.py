@@ -13,10 +13,19 @@ from models import load, wrap
 
 N = 12
 MASKS = [
-    Causal(), Window(3, 0), Window(1, 2), Prefix(4), Bidirectional(), Causal() & Strided(3), Window(1, 1) | Global((0, 5)),
-    Blocks(tuple(i // 4 for i in range(N))), Causal() & Packed((0,) * 5 + (1,) * 7), Causal() & Padding((9,)), Causal() & ~Window(1, 0),
+    Causal(),
+    Window(3, 0),
+    Window(1, 2),
+    Prefix(4),
+    Bidirectional(),
+    Causal() & Strided(3),
+    Window(1, 1) | Global((0, 5)),
+    Blocks(tuple(i // 4 for i in range(N))),
+    Causal() & Packed((0,) * 5 + (1,) * 7),
+    Causal() & Padding((9,)),
+    Causal() & ~Window(1, 0),
     (Causal() | Global((2,))) & ~Strided(5),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("mask", MASKS, ids=repr)
@@ -41,8 +50,10 @@ def test_sdpa_and_multihead_attention_agree_on_their_own_polarity():
     mha = nn.MultiheadAttention(8, 2, batch_first=True).eval()
     x = torch.randn(1, N, 8)
     _, weights = mha(x, x, x, attn_mask=~allowed, average_attn_weights=False)
-    q, k, v = (t.view(1, N, 2, 4).transpose(1, 2) for t in F.linear(x, mha.in_proj_weight, mha.in_proj_bias).chunk(3, -1))
-    call = capture(wrap(mha), dict(query=x, key=x, value=x, attn_mask=~allowed)).calls[0]
+    q, k, v = (
+        t.view(1, N, 2, 4).transpose(1, 2) for t in F.linear(x, mha.in_proj_weight, mha.in_proj_bias).chunk(3, -1)
+    )
+    call = capture(wrap(mha), {"query": x, "key": x, "value": x, "attn_mask": ~allowed}).calls[0]
     torch.testing.assert_close(call.weights(1), weights[:, 1])
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
     torch.testing.assert_close(out, weights @ v)

@@ -31,9 +31,7 @@ def by_sdpa_with_a_bias(q, k, v):
 
 
 def by_sdpa_of_three_axes(q, k, v):
-    return F.scaled_dot_product_attention(*(t.reshape(B * H, T, D) for t in (q, k, v)), is_causal=True).view(
-        B, H, T, D
-    )
+    return F.scaled_dot_product_attention(*(t.reshape(B * H, T, D) for t in (q, k, v)), is_causal=True).view(B, H, T, D)
 
 
 def by_hand(q, k, v):
@@ -42,9 +40,7 @@ def by_hand(q, k, v):
 
 def by_bmm(q, k, v):
     q, k, v = (t.reshape(B * H, T, D) for t in (q, k, v))
-    return torch.bmm((q @ k.mT / D**0.5).masked_fill(~Causal().dense(T), -math.inf).softmax(-1), v).view(
-        B, H, T, D
-    )
+    return torch.bmm((q @ k.mT / D**0.5).masked_fill(~Causal().dense(T), -math.inf).softmax(-1), v).view(B, H, T, D)
 
 
 def by_values_first(q, k, v):
@@ -52,9 +48,7 @@ def by_values_first(q, k, v):
 
 
 def by_values_first_and_a_copy(q, k, v):
-    return (
-        v.mT @ (q @ k.mT / D**0.5).masked_fill(~Causal().dense(T), -math.inf).softmax(-1).mT.contiguous()
-    ).mT
+    return (v.mT @ (q @ k.mT / D**0.5).masked_fill(~Causal().dense(T), -math.inf).softmax(-1).mT.contiguous()).mT
 
 
 def by_scores_transposed(q, k, v):
@@ -220,9 +214,7 @@ def test_edits_of_flex_attention(case):
     from torch.nn.attention.flex_attention import flex_attention
 
     def by_flex(q, k, v):
-        return flex_attention(
-            q, k, v, score_mod=lambda s, b, h, query, key: torch.where(query >= key, s, -math.inf)
-        )
+        return flex_attention(q, k, v, score_mod=lambda s, b, h, query, key: torch.where(query >= key, s, -math.inf))
 
     edit, layer, change = CASES[case]
     model, x = Model(by_flex).eval(), torch.randn(B, T, C)
@@ -242,9 +234,7 @@ def test_edits_of_flex_attention(case):
 def test_edits_that_name_what_is_not_there(edit, says):
     model = Model(by_sdpa).eval()
     with pytest.raises(ValueError, match=says):
-        capture(
-            Subject(model, tensors_only(model), "m", "decoder"), {"x": torch.randn(B, T, C)}, edits=(edit,)
-        )
+        capture(Subject(model, tensors_only(model), "m", "decoder"), {"x": torch.randn(B, T, C)}, edits=(edit,))
 
 
 def test_an_edit_of_one_layer_of_a_shared_module():

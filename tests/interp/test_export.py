@@ -96,9 +96,7 @@ def test_csv_holds_the_weights_and_names_every_position():
 
 def test_csv_leaves_a_score_that_is_not_there_empty_and_names_the_positions_of_a_pooled_cell():
     cap = llama(words(5))
-    rows = list(
-        csv.reader(io.StringIO(export.to_csv(head_view(cap, cap.calls[0], 0, "scores")).decode("utf-8-sig")))
-    )
+    rows = list(csv.reader(io.StringIO(export.to_csv(head_view(cap, cap.calls[0], 0, "scores")).decode("utf-8-sig"))))
     assert rows[1][2:] == [""] * 4 and rows[5][5] != ""
     pooled = export.to_csv(head_view(cap, cap.calls[0], 0, size=3)).decode("utf-8-sig")
     assert pooled.splitlines()[0] == "query / key,0–1:'w0',2–3:'w2',4–4:'w4'"
@@ -132,11 +130,7 @@ def test_stamp_says_what_ran():
     stamp = export.stamp(cap)
     assert stamp["model"] == "tiny" and stamp["tokens"] == {"input": 4} and stamp["dtype"] == "float32"
     assert stamp["parameters"] == sum(p.numel() for p in cap.subject.module.parameters())
-    assert (
-        stamp["torch"] == torch.__version__
-        and stamp["attention"] == "sdpa"
-        and stamp["notes"] == ["a <note>"]
-    )
+    assert stamp["torch"] == torch.__version__ and stamp["attention"] == "sdpa" and stamp["notes"] == ["a <note>"]
     private = replace(cap, subject=replace(cap.subject, origin="/home/somebody/models/mine"))
     assert export.stamp(private)["origin"] == "mine"
 
@@ -180,20 +174,14 @@ def test_the_alarm_is_there_only_when_weight_leaked():
         assert alarm not in {colour for _, colour in clean.getcolors(2**20)}
         assert cell(bad, view, 2, 9) == alarm
         svg = export.to_svg(view, theme=theme).decode()
-        assert (
-            "forbidden by the mask" in svg
-            and "weight on forbidden" not in svg
-            and figure.css(alarm) not in svg
-        )
+        assert "forbidden by the mask" in svg and "weight on forbidden" not in svg and figure.css(alarm) not in svg
         svg = export.to_svg(leaked(view, 2, 9), theme=theme).decode()
         assert (
             "weight on forbidden positions (1)" in svg and svg.count(figure.css(alarm)) == 2
         )  # the cell and its swatch
     assert (
         "forbidden"
-        not in export.to_svg(head_view(bert(words(4)), bert(words(4)).calls[0], 0))
-        .decode()
-        .split("</defs>")[1]
+        not in export.to_svg(head_view(bert(words(4)), bert(words(4)).calls[0], 0)).decode().split("</defs>")[1]
     )
 
 
@@ -230,10 +218,7 @@ def test_a_large_matrix_is_one_picture_in_the_svg():
     view = head_view(cap := llama(words(100)), cap.calls[0], 0)
     root = ElementTree.fromstring(data := export.to_svg(view))
     (image,) = root.iter("{http://www.w3.org/2000/svg}image")
-    assert (
-        image.get("{http://www.w3.org/1999/xlink}href").startswith("data:image/png;base64,")
-        and b"pixelated" in data
-    )
+    assert image.get("{http://www.w3.org/1999/xlink}href").startswith("data:image/png;base64,") and b"pixelated" in data
     assert len(data) < 200_000
 
 
@@ -264,9 +249,7 @@ def test_odd_shapes_are_drawn():
 @pytest.mark.parametrize("wrong", [{"scale": "square"}, {"theme": "pink"}, {"quantity": "gold"}])
 def test_unknown_options_are_named(wrong):
     cap = bert(words(3))
-    with pytest.raises(
-        ValueError, match=f"{next(iter(wrong))} expects one of .*{next(iter(wrong.values()))}"
-    ):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} expects one of .*{next(iter(wrong.values()))}"):
         export.to_png(head_view(cap, cap.calls[0], 0), **wrong)
 
 
@@ -287,9 +270,7 @@ def test_colours_are_those_of_the_canvas(browser):
     for mode, colours in zip(figure.THEMES, theirs, strict=True):
         ours = figure.sequential(mode).astype(int)
         there = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colours])
-        assert (
-            np.abs(ours - there).max() <= 1 and (ours == there).mean() > 0.99
-        )  # the last bit of a power may differ
+        assert np.abs(ours - there).max() <= 1 and (ours == there).mean() > 0.99  # the last bit of a power may differ
         assert figure.css(figure.Palette.of(mode).alarm) in source
 
 
@@ -309,10 +290,7 @@ def test_html_draws_offline_and_runs_nothing_of_a_token(browser, tmp_path):
         page.goto(file.as_uri())
         assert requests == [file.as_uri()] and errors == []
         assert page.evaluate("window.ran") is None and page.locator("img").count() == 0
-        assert (
-            page.locator("#head-view line").count() == 2 * 36
-            and page.locator("#model-view line").count() == 2 * 36
-        )
+        assert page.locator("#head-view line").count() == 2 * 36 and page.locator("#model-view line").count() == 2 * 36
         shown = page.locator("#head-view #left text").all_text_contents()
         assert shown[:3] == ["</script><sc…", "<img·src=x·o…", "a&b"] and shown[4] == "·the"
         drawn = page.locator("#model-view g[source-index='2'] line").nth(1).get_attribute("stroke-opacity")
@@ -332,15 +310,11 @@ def middle(locator):
 def test_html_of_cross_attention(browser, tmp_path):
     from transformers import T5Config, T5ForConditionalGeneration
 
-    config = T5Config(
-        vocab_size=32, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
-    )
+    config = T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
     axes = {"source": Axis(("s0", "s1", "s2")), "target": Axis(("t0", "t1"))}
 
     def encode(raw):
-        return Inputs(
-            {"input_ids": torch.tensor([[1, 2, 3]]), "decoder_input_ids": torch.tensor([[0, 4]])}, axes
-        )
+        return Inputs({"input_ids": torch.tensor([[1, 2, 3]]), "decoder_input_ids": torch.tensor([[0, 4]])}, axes)
 
     cap = capture(wrap(T5ForConditionalGeneration(config).eval(), encode, "encoder-decoder"), None)
     file = tmp_path / "cross.html"

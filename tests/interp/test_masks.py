@@ -45,9 +45,7 @@ leaves = st.one_of(
     st.builds(Packed, ids),
     st.builds(Packed, st.tuples(ids, ids)),
     st.builds(
-        lambda seed: Dense(
-            torch.rand(BATCH, HEADS, N, N, generator=torch.Generator().manual_seed(seed)) > 0.5
-        ),
+        lambda seed: Dense(torch.rand(BATCH, HEADS, N, N, generator=torch.Generator().manual_seed(seed)) > 0.5),
         st.integers(0, 9),
     ),
 )

@@ -41,9 +41,7 @@ def captured(weights, family="decoder", **inputs):
 
 
 def random_causal(batch=B, heads=H, length=T):
-    return (
-        torch.randn(batch, heads, length, length).masked_fill(~Causal().dense(length), -math.inf).softmax(-1)
-    )
+    return torch.randn(batch, heads, length, length).masked_fill(~Causal().dense(length), -math.inf).softmax(-1)
 
 
 # Three tokens. Rows: (1, 0, 0), (1/2, 1/2, 0), (1/4, 1/4, 1/2).
@@ -132,9 +130,7 @@ def test_perfect_induction_and_perfect_duplicates(start):
         weights[0, :, query] = 0
         weights[0, 0, query, query - period + 1] = 1
         weights[0, 1, query, query - period] = 1
-    table = sweep(
-        captured(weights), [lambda: Induction(start, period), lambda: DuplicateToken(start, period)]
-    )
+    table = sweep(captured(weights), [lambda: Induction(start, period), lambda: DuplicateToken(start, period)])
     assert table["induction"].tolist() == [1, 0]
     assert table["duplicate"].tolist() == [0, 1]
 
@@ -142,9 +138,7 @@ def test_perfect_induction_and_perfect_duplicates(start):
 def test_induction_counts_the_second_copy_only():
     weights = random_causal(1, 1, 9)
     table = sweep(captured(weights), [lambda: Induction(1, 4)])
-    assert table["induction"][0] == pytest.approx(
-        sum(float(weights[0, 0, t, t - 3]) for t in range(5, 9)) / 4
-    )
+    assert table["induction"][0] == pytest.approx(sum(float(weights[0, 0, t, t - 3]) for t in range(5, 9)) / 4)
 
 
 def test_repeated_random_is_said_twice():
@@ -165,9 +159,7 @@ def test_every_call_and_head_has_a_row():
     seen = []
     cap = capture(Subject(encoder, tensors_only(encoder), "e", "encoder"), {"src": torch.randn(B, T, 12)})
     table = sweep(cap, progress=seen.append)
-    assert table[["layer", "head"]].values.tolist() == [
-        [layer, head] for layer in range(2) for head in range(H)
-    ]
+    assert table[["layer", "head"]].values.tolist() == [[layer, head] for layer in range(2) for head in range(H)]
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
 
@@ -190,12 +182,8 @@ def test_padding_of_the_target_is_told_from_padding_of_the_source():
         "tgt_key_padding_mask": target == 0,
         "memory_key_padding_mask": source == 0,
     }
-    cap = capture(
-        Subject(model, tensors_only(model), "t", "encoder-decoder"), Inputs({"src": x, "tgt": x, **masks})
-    )
-    real = {
-        (c.stack, side): cap.real(side, c)[0].long().tolist() for c in cap.calls for side in ("query", "key")
-    }
+    cap = capture(Subject(model, tensors_only(model), "t", "encoder-decoder"), Inputs({"src": x, "tgt": x, **masks}))
+    real = {(c.stack, side): cap.real(side, c)[0].long().tolist() for c in cap.calls for side in ("query", "key")}
     assert real == {
         ("encoder", "query"): source[0].tolist(), ("encoder", "key"): source[0].tolist(),
         ("decoder", "query"): target[0].tolist(), ("decoder", "key"): target[0].tolist(),

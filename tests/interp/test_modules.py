@@ -155,10 +155,7 @@ def stack_references(layers, x, norm_first=False, **masks):
             weights.append(layer.self_attn(inner, inner, inner, average_attn_weights=False, **masks)[1])
             x = layer(
                 x,
-                **{
-                    "src_key_padding_mask" if k == "key_padding_mask" else "src_mask": v
-                    for k, v in masks.items()
-                },
+                **{"src_key_padding_mask" if k == "key_padding_mask" else "src_mask": v for k, v in masks.items()},
             )
     return weights
 
@@ -181,9 +178,7 @@ def test_transformer_encoder(padded, nested, training):
     theirs = stack_references(encoder.layers, x, **({"key_padding_mask": padding} if padded else {}))
     cap = run(encoder, "encoder", src=x, **({"src_key_padding_mask": padding} if padded else {}))
     assert not cap.unseen
-    assert [(c.name, c.layer, c.kind) for c in cap.calls] == [
-        (f"layers.{n}.self_attn", n, "self") for n in range(2)
-    ]
+    assert [(c.name, c.layer, c.kind) for c in cap.calls] == [(f"layers.{n}.self_attn", n, "self") for n in range(2)]
     for call, reference in zip(cap.calls, theirs, strict=True):
         gap = (every_head(call) - reference).abs().amax((1, 3))
         assert gap[real].max() <= 1e-5
@@ -201,9 +196,7 @@ def test_transformer_encoder_layer_alone_under_a_causal_mask(norm_first):
 
 def test_transformer_tells_its_three_stacks_apart():
     model = nn.Transformer(C, H, 2, 3, 16, batch_first=True).eval()
-    cap = run(
-        model, "encoder-decoder", src=torch.randn(B, K, C), tgt=torch.randn(B, Q, C), tgt_mask=causal(Q, Q)
-    )
+    cap = run(model, "encoder-decoder", src=torch.randn(B, K, C), tgt=torch.randn(B, Q, C), tgt_mask=causal(Q, Q))
     assert not cap.unseen
     assert {s: [c.layer for c in cap.stack(s)] for s in cap.stacks} == {
         "encoder": [0, 1], "decoder": [0, 1, 2], "cross": [0, 1, 2],
@@ -356,9 +349,7 @@ def test_attention_by_hand_without_batch_and_heads():
 
 def test_single_head_attention_of_three_axes():
     q, k, v, _, weights = (t[:, 0] for t in draw())
-    call = only(
-        run(Holder(lambda self, q, k, v: torch.bmm((q @ k.mT / D**0.5).softmax(-1), v)), q=q, k=k, v=v)
-    )
+    call = only(run(Holder(lambda self, q, k, v: torch.bmm((q @ k.mT / D**0.5).softmax(-1), v)), q=q, k=k, v=v))
     assert call.shape == (B, 1, Q, K)
     torch.testing.assert_close(call.weights(0), weights)
 
@@ -566,9 +557,11 @@ def test_flex_attention():
 
 
 def test_timm_vit():
-    """In a process of its own: timm wants torchvision, which has no build for a CPU torch, is not needed here and stubbed out.
+    """In a process of its own: timm wants torchvision, which has no build for a CPU torch, is not needed here and
+    stubbed out.
 
-    For the same reason timm is no requirement: pip would bring that torchvision, which breaks transformers."""
+    For the same reason timm is no requirement: pip would bring that torchvision, which breaks transformers.
+    """
     script = """
         import sys, types, importlib.machinery
         class Names(type):
@@ -614,4 +607,6 @@ def test_timm_vit():
             assert cap.fidelity < 1e-4 and len(cap.residuals) == 13
     """
     path = os.pathsep.join([str(weights.wheel("timm==1.0.31")), str(ROOT)])
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=True
+    )

@@ -146,9 +146,7 @@ def assert_equal_heads(module, inputs, family, expected, real=None, auto=transfo
             ours = torch.stack([call.weights(head) for head in range(call.heads)], 1)
             gap = (ours - theirs).abs().amax((1, 3))  # (B, Q)
             rows = (
-                real
-                if real is not None and real.shape[1] == call.queries
-                else torch.ones_like(gap, dtype=torch.bool)
+                real if real is not None and real.shape[1] == call.queries else torch.ones_like(gap, dtype=torch.bool)
             )
             assert gap[rows].max() <= EXACT
             assert not torch.allclose(
@@ -163,9 +161,7 @@ def assert_equal_heads(module, inputs, family, expected, real=None, auto=transfo
 def test_encoders(name, padding):
     module = build(name, ENCODERS[name])
     mask = attention_mask(padding)
-    inputs = {"input_ids": torch.randint(2, 98, (BATCH, LENGTH))} | (
-        {"attention_mask": mask} if padding else {}
-    )
+    inputs = {"input_ids": torch.randint(2, 98, (BATCH, LENGTH))} | ({"attention_mask": mask} if padding else {})
     assert_equal_heads(module, inputs, "encoder", lambda o: {"encoder": o.attentions}, mask.bool())
 
 
@@ -175,9 +171,7 @@ def test_decoders(name, padding):
     auto = transformers.AutoModelForCausalLM
     module = build(name, DECODERS[name], auto)
     mask = attention_mask(padding)
-    inputs = {"input_ids": torch.randint(2, 98, (BATCH, LENGTH))} | (
-        {"attention_mask": mask} if padding else {}
-    )
+    inputs = {"input_ids": torch.randint(2, 98, (BATCH, LENGTH))} | ({"attention_mask": mask} if padding else {})
     assert_equal_heads(module, inputs, "decoder", lambda o: {"decoder": o.attentions}, mask.bool(), auto)
 
 
@@ -188,9 +182,7 @@ def test_encoder_decoders(name, padding):
     module = build(name, ENCODER_DECODERS[name], auto)
     mask = attention_mask(padding)
     ids = torch.randint(2, 98, (BATCH, LENGTH))
-    inputs = {"input_ids": ids, "decoder_input_ids": ids[:, :TARGET]} | (
-        {"attention_mask": mask} if padding else {}
-    )
+    inputs = {"input_ids": ids, "decoder_input_ids": ids[:, :TARGET]} | ({"attention_mask": mask} if padding else {})
     cap = assert_equal_heads(module, inputs, "encoder-decoder", seq2seq, mask.bool(), auto)
     assert {c.kind for c in cap.stack("cross")} == {"cross"}
     assert {c.shape[2:] for c in cap.stack("cross")} == {(TARGET, LENGTH)}

@@ -24,9 +24,7 @@ def assert_equal_heads(cap, attentions, real):
     assert [c.layer for c in cap.calls] == list(range(len(attentions)))
     for call, theirs in zip(cap.calls, attentions, strict=True):
         assert call.shape == theirs.shape
-        gap = (
-            (torch.stack([call.weights(h) for h in range(call.heads)], 1) - theirs).abs().amax((1, 3))
-        )  # (B, Q)
+        gap = (torch.stack([call.weights(h) for h in range(call.heads)], 1) - theirs).abs().amax((1, 3))  # (B, Q)
         assert gap[real].max() <= 1e-5
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-sys.path.insert(
-    0, str(Path(__file__).parents[2])
-)  # as `streamlit run app.py` at the top of a clone would see it
+sys.path.insert(0, str(Path(__file__).parents[2]))  # as `streamlit run app.py` at the top of a clone would see it
 
 from pages import _canvas
 
@@ -75,9 +73,7 @@ def draw(case, bump):
     if case == "tiny":
         return _canvas.head(tiny() + np.float32(bump / 1000), key="head", title="1.2", **five)
     if case == "open":  # no mask given: weights above the diagonal are weights
-        return _canvas.head(
-            np.full((5, 5), 0.2, np.float32), key="head", title="open", **five | {"forbidden": None}
-        )
+        return _canvas.head(np.full((5, 5), 0.2, np.float32), key="head", title="open", **five | {"forbidden": None})
     if case == "leak":
         matrix = tiny()
         matrix[1, 3] = 0.02  # one weight on a forbidden position, and one too small to be a leak
@@ -104,9 +100,7 @@ def draw(case, bump):
         return _canvas.head(
             attention(512, bump), key="head", title="3.5", forbidden=causal(512), view="bipartite", **labels
         )
-    if (
-        case == "pooled"
-    ):  # keys 20 … 59 and queries 100 … 139 of 1000 × 200, four queries and two keys to a cell
+    if case == "pooled":  # keys 20 … 59 and queries 100 … 139 of 1000 × 200, four queries and two keys to a cell
         matrix = attention(20)[:10]
         mask = causal(20)[:10]
         mask[np.arange(10), np.arange(10)] = 2
@@ -126,9 +120,7 @@ def draw(case, bump):
         return _canvas.head(matrix, key="head", title="window", forbidden=mask, scale="log", **labels)
     if case == "signed":
         matrix = attention(n) - attention(n, 7)
-        return _canvas.head(
-            matrix, key="head", title="3.5 − 3.6", kind="signed", value_name="difference", **words
-        )
+        return _canvas.head(matrix, key="head", title="3.5 − 3.6", kind="signed", value_name="difference", **words)
     if case == "signed-edges":
         matrix = attention(n) - attention(n, 7)
         kind = {"kind": "signed", "value_name": "difference", "view": "bipartite"}

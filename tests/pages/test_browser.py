@@ -25,7 +25,10 @@ def page(browser, app_url):
     page.problems = []
     page.on("console", lambda message: page.problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("request", lambda r: page.problems.append(r.url) if urlparse(r.url).hostname not in ("127.0.0.1", None, "") else None)
+    page.on(
+        "request",
+        lambda r: page.problems.append(r.url) if urlparse(r.url).hostname not in ("127.0.0.1", None, "") else None,
+    )
     page.goto(app_url)
     expect(head(page)).to_be_visible(timeout=SLOW)
     yield page
@@ -92,8 +95,13 @@ def test_type_choose_look_download_and_share(page, browser):
     while address(page).get("words") != "1" and time.monotonic() < deadline:
         page.wait_for_timeout(100)
     assert {k: address(page)[k] for k in ("text", "layer", "head", "view", "scale", "words")} == {
-        "text": TEXT, "layer": "1", "head": "4", "view": "bipartite", "scale": "log", "words": "1",
-    }  # fmt: skip
+        "text": TEXT,
+        "layer": "1",
+        "head": "4",
+        "view": "bipartite",
+        "scale": "log",
+        "words": "1",
+    }
     other = browser.new_context(viewport={"width": 1500, "height": 1000}).new_page()
     other.goto(page.url)
     shows(other, 1, 4)

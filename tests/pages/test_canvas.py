@@ -168,9 +168,7 @@ def test_pack_keeps_every_bit():
     matrix = np.array([[0.1, np.nan, -np.inf], [1e-38, 1, 3]], np.float32)
     mask = np.array([[1, 0, 2]], np.uint8)
     header, arrays = unpack(_canvas.pack({"title": "é ⏎ \ud83d"}, mask=mask, matrix=matrix))
-    assert header == {
-        "title": "é ⏎ \ud83d"
-    }  # half of a surrogate pair is a token that byte-level models can make
+    assert header == {"title": "é ⏎ \ud83d"}  # half of a surrogate pair is a token that byte-level models can make
     assert arrays["matrix"].tobytes() == matrix.tobytes()
     assert arrays["mask"].tolist() == mask.tolist()
     with pytest.raises(TypeError, match="float64"):
@@ -212,11 +210,7 @@ def test_grid_click_and_hover(picture):
     grid.page.mouse.click(*grid.at(3, 2))
     grid.sent({"layer": 2, "head": 3})
     assert grid.root.get_attribute("data-head") == "2.3"
-    assert (
-        grid.page.get_by_text("window 128", exact=True)
-        .get_attribute("title")
-        .startswith("each query sees 128 keys")
-    )
+    assert grid.page.get_by_text("window 128", exact=True).get_attribute("title").startswith("each query sees 128 keys")
 
 
 def test_grid_keyboard(picture):
@@ -277,9 +271,7 @@ def test_alarm_marks_the_leak_and_nothing_else(picture, theme):
     head = picture("leak", theme)
     left, top, width, height = head.plot()
     found = head.coloured(ALARM[theme])
-    assert found["box"] == pytest.approx(
-        [left + 3 * width, top + height, left + 4 * width, top + 2 * height], abs=0.6
-    )
+    assert found["box"] == pytest.approx([left + 3 * width, top + height, left + 4 * width, top + 2 * height], abs=0.6)
     assert found["count"] > 0.8 * width * height * 4  # all of the cell but its number
     sync_api.expect(head.legend).to_contain_text("weight on forbidden positions (1)")
     head.page.get_by_text("weight on forbidden positions").click()

@@ -27,7 +27,8 @@ def app(**state) -> AppTest:
 
 
 def again(test: AppTest) -> AppTest:
-    """Run once more. AppTest takes an app with a pages/ folder for one of Streamlit's old kind unless it forgets the page it was on."""
+    """Run once more. AppTest takes an app with a pages/ folder for one of Streamlit's old kind unless it forgets
+    the page it was on."""
     test._finished_page_script_hash = ""
     return test.run()
 
@@ -114,15 +115,36 @@ def test_hostile_text_and_model_names_are_escaped():
     assert "<script>" not in headline(test)
 
 
-@pytest.mark.parametrize("options", [{"quantity": "scores"}, {"quantity": "value_weighted"}, {"words": "1"}, {"view": "bipartite"},
-                                     {"order": "induction"}, {"metrics": "scatter"}, {"zoom": "3-9-0-8"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quantity": "scores"},
+        {"quantity": "value_weighted"},
+        {"words": "1"},
+        {"view": "bipartite"},
+        {"order": "induction"},
+        {"metrics": "scatter"},
+        {"zoom": "3-9-0-8"},
+    ],
+)
 def test_every_view_draws(options):
     test = app(**options)
     assert not test.exception and not test.error
 
 
-@pytest.mark.parametrize("address", [{"layer": "99", "head": "99"}, {"layer": "x"}, {"zoom": "9-1"}, {"zoom": "500-600-1-2"},
-                                     {"view": "nonsense"}, {"dtype": "int8"}, {"pin": "key-x"}, {"order": "nothing"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"layer": "99", "head": "99"},
+        {"layer": "x"},
+        {"zoom": "9-1"},
+        {"zoom": "500-600-1-2"},
+        {"view": "nonsense"},
+        {"dtype": "int8"},
+        {"pin": "key-x"},
+        {"order": "nothing"},
+    ],
+)
 def test_an_address_that_means_nothing_still_opens(address):
     test = app(**address)
     assert not test.exception
