@@ -1,6 +1,7 @@
-"""``python -m interp export``: what the app shows, from the command line.
+"""``python -m interp export`` and ``check``: what the app shows, and whether a model keeps its mask, from the
+command line.
 
-Exit status: 0 done, 2 usage or load error, with one sentence on stderr.
+Exit status: 0 done or clean, 1 findings, 2 usage or load error, with one sentence on stderr.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+
+from interp.checking.command import add_check
 
 QUANTITIES = ("weights", "scores", "value_weighted")
 OPTIONS = {  # what each kind of file can be asked for
@@ -21,13 +24,18 @@ CSV_TOKENS = 2048  # positions a side; a spreadsheet takes no more
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        "python -m interp", description="Headwise: see every head, and trust every mask."
-    )
+    parser = argparse.ArgumentParser("python -m interp", description="Headwise: see every head, and trust every mask.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_export(commands)
+    add_check(commands, _load)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments)
+
+
+def _load(name: str):
+    from models import load  # here, so that --help needs no torch
+
+    return load(name)
 
 
 def _fail(error: object) -> int:
@@ -43,16 +51,12 @@ def _add_export(commands) -> None:
         "format: .png and .svg are a figure of one head, .csv its matrix, .npz the exact weights of a "
         "layer (of all without --layer), .html BertViz's views of a layer.",
     )
-    command.add_argument(
-        "subject", metavar="SUBJECT", help="a bundled model's name, a folder, or a Hugging Face id"
-    )
+    command.add_argument("subject", metavar="SUBJECT", help="a bundled model's name, a folder, or a Hugging Face id")
     command.add_argument("text", metavar="TEXT")
     command.add_argument(
         "--pair", metavar="TEXT", help="a second text: sentence B, or the target of an encoder-decoder"
     )
-    command.add_argument(
-        "--out", metavar="FILE", type=Path, required=True, help=f"ends in {', '.join(OPTIONS)}"
-    )
+    command.add_argument("--out", metavar="FILE", type=Path, required=True, help=f"ends in {', '.join(OPTIONS)}")
     command.add_argument("--layer", metavar="L", type=int, help="default 0")
     command.add_argument("--head", metavar="H", type=int, help="default 0")
     command.add_argument("--stack", metavar="S", help="encoder, decoder or cross; default the model's first")

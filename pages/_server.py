@@ -10,11 +10,13 @@ from typing import Any
 
 import streamlit as st
 
-from interp import Capture, capture
+from interp import Capture, capture, check
+from interp.checking import Report
 from interp.cost import Cost, estimate
 from interp.metrics import induction
 from interp.subject import Inputs, Subject
 from interp.view import Survey, survey
+from interp.zoo import Case
 from models import available, load
 
 SUBJECTS, CAPTURES = 3, 6  # kept at most, the least recently used go first
@@ -55,6 +57,7 @@ class Shelf:
 class Server:
     def __init__(self):
         self.subjects, self.costs = Shelf(SUBJECTS), Shelf(64)
+        self.reports = Shelf(256)
         self.captures, self.surveys, self.inductions = Shelf(CAPTURES), Shelf(2 * CAPTURES), Shelf(SUBJECTS)
         self.stove = threading.BoundedSemaphore(2)
 
@@ -79,6 +82,16 @@ class Server:
                 return survey(cap, progress)
 
         return self.surveys.get(key, make)
+
+    def zoo(self, case: Case, fixed: bool) -> tuple[Report, str]:
+        """The report of a zoo model, and its symptom."""
+
+        def make():
+            model = case.twin() if fixed else case.bug()
+            with self.stove:
+                return check(model, **case.options), case.show(model)
+
+        return self.reports.get((case.name, fixed), make)
 
     def induction(self, key: Hashable, subject: Subject):
         def make():

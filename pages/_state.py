@@ -25,6 +25,7 @@ DEFAULTS = {
     "special": True,
     "order": "layer",
     "metrics": "table",
+    "section": "look",
     "zoom": None,
     "pin": None,
 }
@@ -34,6 +35,7 @@ CHOICES = {
     "quantity": ("weights", "scores", "value_weighted"),
     "scale": ("linear", "log"),
     "metrics": ("table", "scatter"),
+    "section": ("look", "compose", "lint", "zoo"),
     "dtype": ("float32", "bfloat16", "float16"),
     "device": devices(),
 }

@@ -66,7 +66,7 @@ export class Heatmap {
     const lastRoom = longest("key", 100, K - Math.max(3, K >> 3)); // only the last labels lean out on the right
     const snap = (x) => Math.round(x * figure.ratio) / figure.ratio;
     this.left = snap(Math.max(this.rowRoom, 44) + 10);
-    this.top = snap(Math.max(this.columnRoom * Math.sin(SLANT) + 14, 30));
+    this.top = snap(Math.max(this.columnRoom * Math.sin(SLANT) + 14, 36)); // at least room for the two words in the corner
     const roomX = Math.max(40, width - this.left - Math.max(8, lastRoom * Math.cos(SLANT)));
     const roomY = this.height;
     let [w, h] = [Math.min(LARGEST, roomX / K), Math.min(LARGEST, roomY / Q)];

@@ -1,0 +1,140 @@
+"""Nothing a check does may stay: a snapshot of a module's whole state, and of every random stream."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from contextlib import contextmanager
+from types import FunctionType, MethodType, ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+BIG = 64 * 2**20  # parameters above this many bytes are watched by their version counter instead of copied
+
+
+class Snapshot:
+    """The state of a module: parameters, buffers, training flags and plain attributes, also those it keeps between
+    calls.
+
+    ``restore()`` puts everything back in place, bit for bit. Objects keep their identity.
+    """
+
+    def __init__(self, module: nn.Module):
+        small = sum(p.numel() * p.element_size() for p in module.parameters()) <= BIG
+        self._seen: set[int] = set()
+        self._modules = [(m, self._freeze(m.__dict__, 4, small)) for m in module.modules()]
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for _, thaw in self._modules:
+                thaw()
+
+    def _freeze(self, value, depth: int, copy_parameters: bool) -> Callable[[], object]:
+        """A function that gives ``value`` back with its present contents."""
+        plain = isinstance(
+            value, nn.Module | ModuleType | FunctionType | MethodType | type | str | int | float | torch.device
+        )
+        if depth == 0 or plain or value is None or id(value) in self._seen:
+            return lambda: value
+        if isinstance(value, Tensor):
+            return self._tensor(value, copy_parameters)
+        if isinstance(value, np.ndarray):
+            copy = value.copy()
+            return lambda: (np.copyto(value, copy), value)[1]
+        if isinstance(value, dict):
+            self._seen.add(id(value))
+            items = [(k, self._freeze(v, depth - 1, copy_parameters)) for k, v in value.items()]
+            return lambda: self._refill(value, value.update, {k: thaw() for k, thaw in items})
+        if isinstance(value, list | deque | set):
+            self._seen.add(id(value))
+            parts = [self._freeze(v, depth - 1, copy_parameters) for v in value]
+            fill = value.update if isinstance(value, set) else value.extend
+            return lambda: self._refill(value, fill, [thaw() for thaw in parts])
+        if isinstance(value, tuple):
+            for v in value:
+                self._freeze(v, depth - 1, copy_parameters)
+            return lambda: value
+        if hasattr(value, "__dict__"):
+            self._seen.add(id(value))
+            inner = self._freeze(vars(value), depth - 1, copy_parameters)
+            return lambda: (inner(), value)[1]
+        return lambda: value
+
+    def _tensor(self, value: Tensor, copy_parameters: bool) -> Callable[[], Tensor]:
+        inference = value.is_inference()
+        version = None if inference else value._version
+        # a large parameter is not copied: forward passes do not write into weights, and the probes that do put them
+        # back
+        copy = value.detach().clone() if copy_parameters or not isinstance(value, nn.Parameter) else None
+
+        def thaw() -> Tensor:
+            if copy is not None and (inference or value._version != version) and not same_bits(value, copy):
+                value.detach().copy_(copy)
+            return value
+
+        return thaw
+
+    @staticmethod
+    def _refill(container, fill, contents):
+        container.clear()
+        fill(contents)
+        return container
+
+
+def fingerprint(module: nn.Module) -> list:
+    """Identity and version of everything a module holds, two levels deep: equal before and after a run that leaves
+    no trace.
+    """
+
+    def of(value, depth):
+        if isinstance(value, Tensor):
+            return id(value), 0 if value.is_inference() else value._version
+        if isinstance(value, dict | list | tuple | deque) and depth:
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            return [(k, of(v, depth - 1)) for k, v in items]
+        if (
+            hasattr(value, "__dict__")
+            and depth
+            and not isinstance(value, nn.Module | type | FunctionType | MethodType | ModuleType)
+        ):
+            return id(value), of(vars(value), depth - 1)
+        return value if isinstance(value, int | float | str | bool) else id(value)
+
+    return [of(m.__dict__, 3) for m in module.modules()]
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Equal shape, dtype and values, NaN equal to NaN."""
+    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+@contextmanager
+def random_streams_kept():
+    """Python's, NumPy's and torch's random streams continue afterwards as if nothing had been drawn."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def seeded(seed: int):
+    """Random numbers from a seed inside, and the streams as before afterwards."""
+    with random_streams_kept():
+        seed_everything(seed)
+        yield
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

@@ -1,0 +1,38 @@
+"""Real mask bugs as tiny living models, each beside its correct twin.
+
+``CASES`` lists them; each names its public report by repository and number. The same list is a test suite (every bug
+must be found,
+every twin must be green) and the app's zoo.
+
+>>> from interp import check
+>>> case = find("zeros and ones added")
+>>> report = check(case.bug(), **case.options)
+>>> report.findings[0].cls, report.findings[0].layer
+('mask-convention', 1)
+>>> check(case.twin(), **case.options).ok
+True
+"""
+
+from interp.zoo import cache, conventions, layouts, modes, outside, padding, shapes
+from interp.zoo.case import Case
+
+CASES: tuple[Case, ...] = (
+    *conventions.CASES,
+    *shapes.CASES,
+    *modes.CASES,
+    *padding.CASES,
+    *cache.CASES,
+    *layouts.CASES,
+    *outside.CASES,
+)
+
+
+def find(name: str) -> Case:
+    """The case of that name. Raises KeyError naming those there are."""
+    for case in CASES:
+        if case.name == name:
+            return case
+    raise KeyError(f"{name!r} is not in the zoo: {', '.join(c.name for c in CASES)}.")
+
+
+__all__ = ["CASES", "Case", "find"]

@@ -1,0 +1,324 @@
+"""Masks: what a model's masks let through, masks built by hand, a lint for mask tensors, and a zoo of real bugs."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+from interp import Capture, check_mask
+from interp.call import AttentionCall
+from interp.checking import CLASSES, CheckError, Picture
+from interp.conventions import CONVENTIONS, code
+from interp.maskfile import parse_mask, read_mask
+from interp.masks import Bidirectional, Blocks, Causal, Global, Mask, Packed, Padding, Prefix, Strided, Window
+from interp.reach import reach, travel
+from interp.subject import InputError
+from interp.zoo import CASES, find
+from pages import _canvas
+from pages._server import server
+from pages._sidebar import FIRST, Run, sidebar
+from pages._state import CHOICES, publish
+
+PATTERNS = ("causal", "bidirectional", "prefix", "window only")
+WIDEST = 512  # positions drawn
+
+
+def masks() -> None:
+    """The page."""
+    run = sidebar()
+    st.segmented_control(
+        "Section",
+        CHOICES["section"],
+        key="section",
+        format_func=str.capitalize,
+        required=True,
+        persist_state="session",
+        label_visibility="collapsed",
+    )
+    publish(text=FIRST)
+    {"look": lambda: _look(run), "compose": _compose, "lint": _lint, "zoo": _zoo}[st.session_state.section]()
+
+
+# -- Look ---------------------------------------------------------------------------------------------------------
+
+
+@st.fragment
+def _look(run: Run) -> None:
+    cap = run.capture
+    st.caption(
+        "What each layer was allowed to see against what this model promises, and how far a changed token travels."
+    )
+    surveyed = server().survey(run.key, cap, lambda fraction: None)
+    left, right = st.columns([1, 1], gap="large")
+    with left:
+        st.markdown("**Observed mask against the promise**")
+        rows = [
+            {
+                "stack": call.stack,
+                "layer": call.layer,
+                "mask given": repr(call.pattern),
+                "promised": repr(cap.subject.promise(call.stack)),
+                "forbidden mass": float(_of(surveyed.table, call).forbidden.max()),
+            }
+            for call in cap.calls
+        ]
+        st.dataframe(
+            rows,
+            hide_index=True,
+            height="content" if len(rows) < 9 else 320,
+            column_config={
+                "forbidden mass": st.column_config.NumberColumn(
+                    format="%.2e", help="The worst head's mean weight on forbidden keys."
+                )
+            },
+        )
+        call = st.selectbox(
+            "Layer",
+            cap.calls,
+            format_func=lambda c: f"{c.stack} layer {c.layer}",
+            key="mask_layer",
+            label_visibility="collapsed",
+        )
+        _observed(cap, call)
+    with right:
+        st.markdown("**Change a token, see where it shows**")
+        _travel(cap)
+
+
+def _of(table, call: AttentionCall):
+    return table[(table["stack"] == call.stack) & (table.layer == call.layer)]
+
+
+def _observed(cap: Capture, call: AttentionCall) -> None:
+    queries, keys = min(call.queries, WIDEST), min(call.keys, WIDEST)
+    observed = call.mask.rows(0, queries, call.keys)[:, :keys]
+    promise = cap.subject.promise(call.stack).rows(0, queries, call.keys)[:, :keys]
+    _canvas.head(
+        observed.numpy().astype(np.float32),
+        key="observed",
+        query_labels=cap.axis(call, "query").labels[:queries],
+        key_labels=cap.axis(call, "key").labels[:keys],
+        forbidden=(~promise).numpy().astype(np.uint8),
+        value_name="allowed",
+        title=f"mask given to layer {call.layer}",
+        shape=(queries, keys),
+    )
+
+
+def _travel(cap: Capture) -> None:
+    labels = cap.axes["target" if "target" in cap.axes else "input"].labels if cap.axes else ()
+    acted = _canvas.event("travel").get("token")
+    if acted and acted["axis"] == "key":
+        st.session_state.changed = acted["index"]
+    position = min(st.session_state.get("changed", len(labels) // 3), len(labels) - 1)
+    try:
+        with st.spinner("Two more runs …"):
+            moved = travel(cap, position)
+    except InputError as error:
+        st.info(str(error))
+        return
+    moved = moved[:, :WIDEST].numpy()
+    causal = cap.subject.promise(cap.stack()[0].stack) == Causal()
+    past = np.broadcast_to(np.arange(moved.shape[1]) < position, moved.shape) if causal else np.zeros(moved.shape, bool)
+    depth = ["embedding", *(f"after block {i}" for i in range(len(moved) - 1))]
+    _canvas.head(
+        moved.astype(np.float32),
+        key="travel",
+        query_labels=depth,
+        key_labels=labels[: moved.shape[1]],
+        scale="log",
+        forbidden=past.astype(np.uint8),
+        value_name="largest |Δ| of the residual stream",
+        title=f"token {position} changed",
+        selected={"axis": "key", "index": position},
+        height=260,
+    )
+    leaked = (past & (moved > 0)).any(1).nonzero()[0]
+    if len(leaked):
+        st.error(f"A changed token reached the past: it first shows {depth[leaked[0]]}.", icon=":material/error:")
+    elif causal:
+        st.caption("Click a token above the picture to change it instead. Nothing before it changed, to the last bit.")
+    else:
+        st.caption("Click a token above the picture to change it instead. This model is allowed to see both ways.")
+
+
+# -- Compose ------------------------------------------------------------------------------------------------------
+
+
+@st.fragment
+def _compose() -> None:
+    st.caption("Build a mask: who sees whom, how far that reaches over layers, and the code for whoever takes it.")
+    left, right = st.columns([4, 7], gap="large")
+    with left:
+        length = st.slider("Tokens", 4, 64, 24, key="compose_length")
+        mask = _mask_from_widgets(length)
+        layers = st.slider(
+            "Layers of reach",
+            1,
+            8,
+            1,
+            key="compose_layers",
+            help="Information travels on through the residual stream: a boolean power of the mask.",
+        )
+    with right:
+        st.code(repr(mask), language="python")
+        allowed = reach(mask, length, layers) if layers > 1 else mask.dense(length, length)
+        names = [str(i) for i in range(length)]
+        _canvas.head(
+            allowed.numpy().astype(np.float32),
+            key="composed",
+            query_labels=names,
+            key_labels=names,
+            forbidden=(~allowed).numpy().astype(np.uint8),
+            value_name="allowed" if layers == 1 else "reached",
+            title="mask" if layers == 1 else f"reach after {layers} layers",
+            height=420,
+        )
+        empty = [str(i) for i in (~mask.dense(length, length).any(1)).nonzero().flatten().tolist()]
+        if empty:
+            st.warning(
+                f"Rows that see nothing: {', '.join(empty[:12])}{' …' if len(empty) > 12 else ''}. "
+                "Their softmax is NaN, zero or uniform, depending on the backend."
+            )
+        for tab, convention in zip(st.tabs(list(CONVENTIONS)), CONVENTIONS, strict=True):
+            tab.code(code(mask, convention, length), language="python")
+
+
+def _mask_from_widgets(length: int) -> Mask:
+    pattern = st.selectbox("Pattern", PATTERNS, key="compose_pattern", format_func=str.capitalize)
+    if pattern == "prefix":
+        mask: Mask = Prefix(st.slider("Prefix length", 1, length, min(4, length), key="compose_prefix"))
+    else:
+        mask = Causal() if pattern == "causal" else Bidirectional()
+    if pattern == "window only" or st.toggle("Window", key="compose_window"):
+        left = st.slider(
+            "Keys to the left",
+            0,
+            length - 1,
+            min(3, length - 1),
+            key="compose_left",
+            help="Hugging Face's sliding_window=W is W − 1 keys to the left.",
+        )
+        right = 0 if pattern == "causal" else st.slider("Keys to the right", 0, length - 1, 0, key="compose_right")
+        mask = Window(left, right) if pattern == "window only" else mask & Window(left, right)
+    if st.toggle("Strided", key="compose_strided"):
+        mask = mask & Strided(st.slider("Stride", 1, length, 4, key="compose_stride"))
+    if st.toggle("Packed documents", key="compose_packed"):
+        cut = st.slider("Second document starts at", 1, length - 1, length // 2, key="compose_cut")
+        mask = mask & Packed((0,) * cut + (1,) * (length - cut))
+    if st.toggle("Blocks", key="compose_blocks"):
+        size = st.slider("Block size", 1, length, 4, key="compose_block")
+        mask = mask & Blocks(tuple(i // size for i in range(length)))
+    if st.toggle("Global tokens", key="compose_global"):
+        count = st.slider("The first tokens are global", 1, length, 1, key="compose_globals")
+        mask = mask | Global(tuple(range(count)))
+    if st.toggle("Padding on the right", key="compose_padding"):
+        mask = mask & Padding((st.slider("Real tokens", 1, length, max(1, length - 4), key="compose_real"),))
+    return mask
+
+
+# -- Lint ---------------------------------------------------------------------------------------------------------
+
+
+def _lint() -> None:
+    st.caption("Paste a mask tensor, or upload one: what it says, for whom it is right, and what is wrong with it.")
+    left, right = st.columns([5, 6], gap="large")
+    with left:
+        text = st.text_area(
+            "Rows of numbers, True/False or ■⬚", "1 0 0 0\n1 1 0 0\n1 1 1 0\n1 1 1 1", height=220, key="lint_text"
+        )
+        file = st.file_uploader("Or a file", type=["npy", "pt", "pth", "csv", "txt"], key="lint_file")
+        taken = st.selectbox("It is given to", ["read it off", "sdpa", "mha", "additive", "hf"], key="lint_convention")
+        promise = st.selectbox("It should be", ["anything", "causal", "bidirectional"], key="lint_expect")
+    with right:
+        try:
+            mask = read_mask(file.name, file.getvalue()) if file is not None else parse_mask(text)
+            report = check_mask(
+                mask,
+                convention=None if taken == "read it off" else taken,
+                expect=None if promise == "anything" else promise,
+            )
+        except CheckError as error:
+            st.error(str(error))
+            return
+        st.markdown(f"**{_plain(report.sentence)}**")
+        st.code(repr(report.mask), language="python")
+        for problem in report.problems:
+            st.error(f"**{problem.cls}** – {_plain(problem.sentence)} Fix: {_plain(problem.fix)}.")
+        if report.ok:
+            st.success("Nothing wrong with it.")
+        _picture(
+            Picture(report.picture.observed[:WIDEST, :WIDEST], report.picture.expected[:WIDEST, :WIDEST], "mask"),
+            "lint",
+        )
+
+
+# -- Zoo ----------------------------------------------------------------------------------------------------------
+
+
+@st.fragment
+def _zoo() -> None:
+    st.caption(f"{len(CASES)} mask bugs as tiny living models, each beside its fix; the check runs when you look.")
+    left, right = st.columns([4, 7], gap="large")
+    with left:
+        classes = [c for c in CLASSES if any(case.cls == c for case in CASES)]
+        cls = st.selectbox("Class", classes, key="zoo_class", format_func=lambda c: f"{c}: {CLASSES[c]}")
+        name = st.radio(
+            "Bug", [case.name for case in CASES if case.cls == cls], key=f"zoo_{cls}", label_visibility="collapsed"
+        )
+        case = find(name)
+    with right:
+        fixed = (
+            st.segmented_control(
+                "Which",
+                ["bug", "fix"],
+                key="zoo_fixed",
+                default="bug",
+                required=True,
+                format_func=str.capitalize,
+                label_visibility="collapsed",
+            )
+            == "fix"
+        )
+        report, shown = server().zoo(case, fixed)
+        st.markdown(
+            f"**{_plain(case.name)}** – {_plain(case.symptom)}" + (f" &nbsp; `{case.report}`" if case.report else "")
+        )
+        st.code(shown, language=None, wrap_lines=True)
+        if report.ok:
+            st.success(f"Clean: {len([p for p in report.probed if p.applied])} probes, {report.seconds:.1f} s.")
+        for finding in report.findings:
+            st.error(f"**{finding.cls}** – {_plain(finding.sentence)}")
+            facts = {"Where": finding.where, "Cause": finding.cause, "Fix": finding.fix}
+            st.markdown("\n".join(f"- **{k}**: {_plain(v)}" for k, v in facts.items() if v))
+        picture = report.dependency or next((f.picture for f in report.findings if f.picture is not None), None)
+        if picture is not None:
+            _picture(picture, "zoo")
+    st.markdown("**Check your own model** at home; a server runs nobody's code:")
+    st.code("python -m interp check my_model.py:make_model --expect causal", language="bash")
+
+
+def _picture(picture: Picture, key: str) -> None:
+    """Observed edges, with what was not expected in the alarm colour."""
+    names = [[str(i) for i in range(n)] for n in picture.observed.shape]
+    _canvas.head(
+        picture.observed.numpy().astype(np.float32),
+        key=f"picture-{key}",
+        query_labels=names[0],
+        key_labels=names[1],
+        forbidden=(~picture.expected).numpy().astype(np.uint8),
+        value_name="seen",
+        title=picture.of,
+        height=360,
+    )
+
+
+def _plain(text: str) -> str:
+    """Text as it is, not as Markdown."""
+    for mark in r"\`*_[]<>$#|~":
+        text = text.replace(mark, "\\" + mark)
+    return text
+
+
+if __name__ == "__main__":  # Streamlit runs this file itself when the very first visitor of a server opens /masks
+    import app  # noqa: F401 – which sees to the navigation; from then on Streamlit knows

@@ -1,0 +1,120 @@
+"""The Masks page: what it shows is computed, bad masks get a sentence, every zoo model is there with its finding."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from playwright.sync_api import expect
+from serving import ROOT
+from streamlit.testing.v1 import AppTest
+
+from interp import capture
+from interp.checking import CheckError
+from interp.masks import Causal, Strided, Window
+from interp.maskfile import parse_mask, read_mask
+from interp.reach import travel
+from interp.zoo import CASES
+from models import load
+from pages import _canvas
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from pages.masks import masks
+masks()
+"""
+
+
+def page(section: str, **state) -> AppTest:
+    test = AppTest.from_string(SCRIPT.format(root=str(ROOT)), default_timeout=180)
+    test.query_params["section"] = section
+    for key, value in state.items():
+        test.session_state[key] = value
+    test.run()
+    assert not test.exception, test.exception
+    return test
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What the canvas was given, by key."""
+    pictures = {}
+    monkeypatch.setattr(
+        _canvas, "head", lambda matrix, *, key, **rest: pictures.update({key: {"matrix": matrix, **rest}})
+    )
+    return pictures
+
+
+def test_look_shows_the_mask_given_and_the_travel_of_a_token(drawn):
+    test = page("look", changed=7)
+    table = test.dataframe[0].value
+    assert list(table["mask given"]) == ["Causal()"] * 4 and float(table["forbidden mass"].max()) == 0
+    cap = capture(load("tiny-decoder"), test.text_area(key="text").value)
+    np.testing.assert_array_equal(drawn["observed"]["matrix"], np.tril(np.ones_like(drawn["observed"]["matrix"])))
+    np.testing.assert_allclose(drawn["travel"]["matrix"], travel(cap, 7).numpy(), rtol=1e-5, atol=1e-6)
+    assert drawn["travel"]["forbidden"][:, :7].all() and not drawn["travel"]["forbidden"][:, 7:].any()
+
+
+def test_compose_draws_the_expression_and_its_code(drawn):
+    test = page("compose", compose_window=True, compose_strided=True)
+    mask = Causal() & Window(3, 0) & Strided(4)
+    assert test.code[0].value == repr(mask)
+    np.testing.assert_array_equal(drawn["composed"]["matrix"], mask.dense(24, 24).numpy())
+    assert "~allowed" in test.code[2].value and "~" not in test.code[1].value
+
+
+def test_lint_names_what_is_wrong(drawn):
+    assert any("mask-convention" in e.value for e in page("lint").error)
+    clean = page("lint", lint_text="■⬚⬚\n■■⬚\n■■■")
+    assert not clean.error and clean.success and clean.code[0].value == "Causal()"
+    assert any("different lengths" in e.value for e in page("lint", lint_text="1 0\n1").error)
+    assert any("is no number" in e.value for e in page("lint", lint_text="<script>").error)
+
+
+@pytest.mark.parametrize("case", CASES[:: max(1, len(CASES) // 12)], ids=lambda case: case.name)
+def test_zoo_shows_bug_and_fix(case, drawn):
+    bug = page("zoo", zoo_class=case.cls, **{f"zoo_{case.cls}": case.name})
+    assert any(e.value.startswith(f"**{case.cls}**") for e in bug.error)
+    fix = page("zoo", zoo_class=case.cls, zoo_fixed="fix", **{f"zoo_{case.cls}": case.name})
+    assert fix.success and not fix.error
+
+
+def test_mask_files_are_read_without_running_them(tmp_path):
+    square = Causal().dense(5)
+    npy, pt = io.BytesIO(), io.BytesIO()
+    np.save(npy, square.numpy())
+    torch.save(square, pt)
+    assert torch.equal(read_mask("m.npy", npy.getvalue()), square)
+    assert torch.equal(read_mask("m.pt", pt.getvalue()), square)
+    assert torch.equal(parse_mask("tensor([[True, False],\n [True, True]])"), Causal().dense(2))
+    hostile = io.BytesIO()
+    np.save(hostile, np.array([print], dtype=object), allow_pickle=True)
+    for name, data in (
+        ("m.npy", hostile.getvalue()),
+        ("m.npy", b"junk"),
+        ("m.pt", b"junk"),
+        ("m.csv", b"\xff\xfe"),
+        ("m.csv", b""),
+    ):
+        with pytest.raises(CheckError):
+            read_mask(name, data)
+
+
+def test_a_person_opens_the_page_first_and_changes_a_token(browser, app_url):
+    context = browser.new_context(viewport={"width": 1500, "height": 1000})
+    page = context.new_page()
+    page.goto(f"{app_url}/masks")
+    pictures = page.get_by_test_id("headwise-head")
+    expect(pictures).to_have_count(2, timeout=60_000)
+    before = pictures.last.get_attribute("data-head")
+    base = pictures.last.locator(".hw-base")
+    left, top, width, height = (float(x) for x in base.get_attribute("data-plot").split(","))
+    box = pictures.last.locator(".hw-over").bounding_box()
+    page.mouse.click(box["x"] + left + 20.5 * width, box["y"] + top - 4)
+    expect(pictures.last).not_to_have_attribute("data-head", before, timeout=60_000)
+    page.get_by_text("Zoo", exact=True).click()
+    expect(page.get_by_text("mask bugs as tiny living models")).to_be_visible(timeout=60_000)
+    page.get_by_text("Fix", exact=True).first.click()
+    expect(page.get_by_text("Clean:")).to_be_visible(timeout=60_000)
+    context.close()
