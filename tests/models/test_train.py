@@ -6,8 +6,17 @@ import pytest
 import torch
 
 from models.data import expect_sha256, train_tokenizer
+from models.decoder import Decoder, DecoderConfig
 from models.evaluate import KneserNeyTrigram, repeated_random
-from models.train import IGNORE, RECIPES, batch, learning_rate_factor, random_window, repeat_passage
+from models.train import (
+    IGNORE,
+    RECIPES,
+    batch,
+    learning_rate_factor,
+    prefer_offsets,
+    random_window,
+    repeat_passage,
+)
 
 
 def generator():
@@ -61,7 +70,7 @@ def test_batches_depend_on_seed_and_step_alone():
     stream = torch.arange(10_000) % 500
     for step in range(0, recipe.steps, 300):
         x, y = batch(step, recipe, stream, vocab_size=500, bos=0)
-        assert x.numel() == y.numel() == recipe.tokens_per_step and x.shape[1] in (256, 1024, 2048)
+        assert x.numel() == y.numel() == recipe.tokens_per_step and x.shape[1] in (128, 256, 1024, 2048)
         assert torch.equal(x, batch(step, recipe, stream, vocab_size=500, bos=0)[0])
     other = replace(recipe, seed=recipe.seed + 1)
     assert not torch.equal(batch(0, recipe, stream, 500, 0)[0], batch(0, other, stream, 500, 0)[0])
@@ -75,6 +84,18 @@ def test_learning_rate_rises_then_falls_to_zero():
         and max(factors) > 0.97
         and factors[-1] == pytest.approx(1 / recipe.steps)
     )
+
+
+def test_heads_of_the_first_block_start_at_their_offsets():
+    torch.manual_seed(0)
+    config = DecoderConfig(vocab_size=300, context=128, layers=1, heads=4, width=128)
+    attention = Decoder(config).blocks[0].attention
+    prefer_offsets(attention, strength=2.0)
+    q, k, _ = attention.project(torch.zeros(1, 40, 128), torch.arange(40)[None])  # biases and positions alone
+    scores = (q @ k.mT / 32**0.5)[0]  # (H, T, T)
+    for head in range(4):
+        assert int(scores[head, 20, :21].argmax()) == 20 - (head + 1)
+        torch.testing.assert_close(scores[head, 20, 19 - head], torch.tensor(2.0 * 16))  # strength · D/2
 
 
 def test_tokenizer_knows_every_byte():
