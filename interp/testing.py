@@ -6,8 +6,7 @@
         assert_causal(MyModel())
 
 Each runs ``interp.check`` and fails with the finding and a small ■⬚ picture. Keyword arguments are those of
-``check``. They look at the
-classes they are named after; ``assert_mask`` wants the whole report clean.
+``check``. They look at the classes they are named after; ``assert_mask`` wants the whole report clean.
 """
 
 from __future__ import annotations
