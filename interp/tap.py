@@ -298,7 +298,7 @@ class Tap(TorchFunctionMode):
         outer, self.mha_heads, self.mha_kind = (
             (self.mha_heads, self.mha_kind),
             num_heads,
-            "self" if query is key else "cross",
+            "self" if _same(query, key) else "cross",
         )
         try:
             with self:  # torch switched the mode off for us: listen inside as well
@@ -505,7 +505,12 @@ def _attends_elsewhere(module: nn.Module, args: tuple, kwargs: dict) -> bool:
         return False
     given = {**given, **given.get("kwargs", {})}
     queries = next((v for v in given.values() if isinstance(v, Tensor)), None)
-    return any(isinstance(given.get(a), Tensor) and given[a] is not queries for a in CROSS_ARGUMENTS)
+    return any(isinstance(given.get(a), Tensor) and not _same(queries, given[a]) for a in CROSS_ARGUMENTS)
+
+
+def _same(query: Tensor, key: Tensor) -> bool:
+    """One sequence, also when it was computed twice, as in ``attention(norm(x), norm(x), norm(x))``."""
+    return query is key or (query.shape == key.shape and torch.equal(query, key))
 
 
 def _within(inner: str, outer: str) -> bool:

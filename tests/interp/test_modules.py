@@ -610,3 +610,17 @@ def test_timm_vit():
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=True
     )
+
+
+def test_self_attention_on_a_norm_computed_three_times_is_self():
+    """``mha(norm(x), norm(x), norm(x))``: three tensors, one sequence."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.attention = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(self.norm(x), self.norm(x), self.norm(x), need_weights=False)[0]
+
+    assert only(run(Block().eval(), x=torch.randn(3, 5, 8))).kind == "self"
