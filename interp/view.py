@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -230,25 +231,40 @@ def _picture(
     """A region's values, pooled by maximum, and the codes of its cells, in bands of rows."""
     q0, q1, k0, k1 = region
     step = max(1, 2**20 // call.keys // factor[0]) * factor[0]
-    values, codes = [], []
+    codes = _standing(promise, head, region, factor)
+    obeyed = call.mask == promise and call.bias is None and call.seen_weights is None and call.modify is None
+    values, leaks = [], []
     for start in range(q0, q1, step):
         rows = (start, min(start + step, q1))
         value = getattr(call, quantity)(head, rows)[0][:, k0:k1]
-        weights = value if quantity == "weights" else call.weights(head, rows)[0][:, k0:k1]
-        allowed = promise.rows(*rows, call.keys, h=head, device=value.device)[:, k0:k1]
         values.append(pool_cells(value, *factor))
-        codes.append(_codes(allowed, weights, factor))
-    return torch.cat(values), torch.cat(codes)
+        if not obeyed and factor != (1, 1):  # else weights are zero there by construction
+            weights = value if quantity == "weights" else call.weights(head, rows)[0][:, k0:k1]
+            allowed = promise.rows(*rows, k1, h=head, device=value.device)[:, k0:]
+            leaks.append(_any(~allowed & (weights > LEAK), factor).cpu())
+    if leaks:
+        codes = torch.where((codes == MIXED) & torch.cat(leaks), LEAKED, codes)
+    return torch.cat(values), codes
 
 
-def _codes(allowed: Tensor, weights: Tensor, factor: tuple[int, int]) -> Tensor:
+@lru_cache(maxsize=32)
+def _standing(promise: Mask, head: int, region: Region, factor: tuple[int, int]) -> Tensor:
+    """Codes of a region's cells by the mask alone: the same for every head, so remembered. Do not write into it."""
+    q0, q1, k0, k1 = region
+    step = max(1, 2**20 // k1 // factor[0]) * factor[0]
+    bands = (promise.rows(start, min(start + step, q1), k1, h=head)[:, k0:] for start in range(q0, q1, step))
+    return torch.cat([_codes(allowed.cpu(), None, factor) for allowed in bands])
+
+
+def _codes(allowed: Tensor, weights: Tensor | None, factor: tuple[int, int]) -> Tensor:
     """(R, K) bool → uint8 cells. LEAKED is a mixed cell whose forbidden part got weight."""
     if factor == (1, 1):
         return (~allowed).to(torch.uint8)  # ALLOWED, FORBIDDEN
     some, hidden = _any(allowed, factor), _any(~allowed, factor)
-    leaked = _any(~allowed & (weights > LEAK), factor)
-    mixed = torch.where(leaked, LEAKED, MIXED)
-    return torch.where(some, torch.where(hidden, mixed, ALLOWED), FORBIDDEN).to(torch.uint8)
+    codes = torch.where(some, torch.where(hidden, MIXED, ALLOWED), FORBIDDEN).to(torch.uint8)
+    if weights is not None:
+        codes[(codes == MIXED) & _any(~allowed & (weights > LEAK), factor)] = LEAKED
+    return codes
 
 
 def _any(cells: Tensor, factor: tuple[int, int]) -> Tensor:

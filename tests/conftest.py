@@ -38,6 +38,13 @@ def minilm_folder() -> Path:
     return weights.minilm_folder()
 
 
+@pytest.fixture(scope="session")
+def whisper_folder() -> Path:
+    import weights
+
+    return weights.whisper_folder()
+
+
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)

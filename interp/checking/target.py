@@ -115,7 +115,6 @@ class Target:
         self.mask_name, self.mask_keeps = self._mask_argument()
         self.mask_is_bool = False  # a 1/0 mask is given as integers, as Hugging Face does, unless only bool is taken
         self.targets: str | None = None  # argument that must be given for outputs at all positions, as in nanoGPT
-        self.takes_positions = forward is None and "position_ids" in self.parameters
         self.weight_flag = next((f for f in WEIGHT_FLAGS if f in self.parameters), None) if forward is None else None
 
     # -- what it takes --------------------------------------------------------------------------------------------
@@ -172,6 +171,12 @@ class Target:
                 if name in self.parameters and not square:
                     return name, keeps
         return None, True
+
+    @property
+    def position_name(self) -> str | None:
+        """The argument that says at which position each token of the stream stands."""
+        name = "decoder_position_ids" if self.stream == "decoder_input_ids" else "position_ids"
+        return name if self.forward is None and name in self.parameters else None
 
     def _vocabulary(self) -> int:
         if self.subject is not None and self.subject.vocab_size:
@@ -384,6 +389,16 @@ class Target:
                 for m, flag in flags:
                     m.training = flag
 
+    @contextmanager
+    def alone(self, b: int, batch: int):
+        """Runs of sample ``b`` of ``batch`` by itself: the fixed arguments, such as its source, are its own."""
+        fixed = self.fixed
+        self.fixed = lambda _: _each(fixed(batch), lambda t: t[b : b + 1] if t.shape[0] == batch else t)
+        try:
+            yield
+        finally:
+            self.fixed = fixed
+
     def raw(self, x: Tensor, mask: Tensor | None = None, *, mode: Mode = BASE, seed: int = 0, **extra) -> Any:
         """One call of the model, from the same random streams and the same state every time."""
         self.deadline()
@@ -494,14 +509,26 @@ def _arguments(function) -> dict[str, inspect.Parameter]:
 
 
 def _fit(value, batch: int):
-    """A fixed tensor for another batch: cut, or its last sample repeated."""
-    if not isinstance(value, Tensor) or not value.ndim or value.shape[0] in (1, batch):
-        return value
-    return (
-        value[:batch]
-        if value.shape[0] > batch
-        else torch.cat([value, value[-1:].expand(batch - value.shape[0], *value.shape[1:])])
-    )
+    """A fixed argument for another batch: its tensors cut, or their last sample repeated."""
+
+    def fit(t: Tensor) -> Tensor:
+        if t.shape[0] in (1, batch):
+            return t
+        more = batch - t.shape[0]
+        return t[:batch] if more < 0 else torch.cat([t, t[-1:].expand(more, *t.shape[1:])])
+
+    return _each(value, fit)
+
+
+def _each(value, change: Callable[[Tensor], Tensor]):
+    """``value`` with its tensors changed, those inside a tuple, a list or an encoder's output too."""
+    if isinstance(value, Tensor):
+        return change(value) if value.ndim else value
+    if isinstance(value, Mapping):
+        return type(value)(**{k: _each(v, change) for k, v in value.items()})
+    if type(value) in (tuple, list):
+        return type(value)([_each(v, change) for v in value])
+    return value
 
 
 def _pad_id(config) -> int | None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, WhisperForConditionalGeneration
 
 from interp import check
 from interp.masks import Bidirectional, Causal, Window
@@ -22,6 +22,22 @@ def minilm():
     import weights
 
     return AutoModel.from_pretrained(weights.minilm_folder(), dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def whisper(whisper_folder):
+    return WhisperForConditionalGeneration.from_pretrained(whisper_folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def heard(whisper):
+    """What the real encoder makes of two synthetic log-mel spectrograms, with ids for the decoder."""
+    config = whisper.config
+    spectrograms = torch.randn(
+        2, config.num_mel_bins, 2 * config.max_source_positions, generator=torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        return {"encoder_outputs": whisper.get_encoder()(spectrograms), "decoder_input_ids": ids(11)}
 
 
 def ids(length=19, high=20_000):
@@ -99,3 +115,57 @@ def test_a_padding_mask_that_one_layer_drops_is_named(minilm):
     finally:
         hook.remove()
     assert (finding.cls, finding.layer) == ("padding", 3), str(finding)
+
+
+def test_whisper_decoder_is_green_with_cross_attention_cache_and_padding(whisper, heard):
+    report = check(whisper, Causal(), inputs=heard, **FAST)
+    assert report.ok, str(report)
+    probed = {p.letter: p.detail for p in report.probed if p.applied}
+    assert {"P T E", "B S", "A", "B", "C", "L"} <= set(probed), str(report)
+    assert "on the right and the left" in probed["B"] and "left-padded" in probed["C"], str(report)
+
+
+def test_a_whisper_decoder_layer_without_its_mask_is_named(whisper, heard):
+    attention = whisper.model.decoder.layers[2].self_attn
+    attention.is_causal = False
+    try:
+        finding = check(whisper, Causal(), inputs=heard, **FAST).findings[0]
+    finally:
+        attention.is_causal = True
+    assert (finding.cls, finding.layer, finding.module) == ("future-leak", 2, "model.decoder.layers.2.self_attn"), str(
+        finding
+    )
+
+
+def test_a_whisper_decoder_layer_that_sees_the_padding_is_named(whisper, heard):
+    def causal_alone(module, args, kwargs):
+        mask = kwargs["attention_mask"]
+        if mask is None or mask.shape[-2] != mask.shape[-1]:
+            return None
+        return args, {**kwargs, "attention_mask": Causal().dense(*mask.shape[-2:])[None, None]}
+
+    attention = whisper.model.decoder.layers[1].self_attn
+    hook = attention.register_forward_pre_hook(causal_alone, with_kwargs=True)
+    try:
+        finding = check(whisper, Causal(), inputs=heard, **FAST).findings[0]
+    finally:
+        hook.remove()
+    assert (finding.cls, finding.layer, finding.module) == ("padding", 1, "model.decoder.layers.1.self_attn"), str(
+        finding
+    )
+
+
+def test_cross_attention_to_the_decoder_itself_is_named(whisper, heard):
+    """Given its own states for the encoder's, a cross-attention is a self-attention without a mask."""
+
+    def own(module, args, kwargs):
+        states = args[0] if args else kwargs["hidden_states"]
+        return (states,), {**{k: v for k, v in kwargs.items() if k != "hidden_states"}, "key_value_states": states}
+
+    attention = whisper.model.decoder.layers[1].encoder_attn
+    hook = attention.register_forward_pre_hook(own, with_kwargs=True)
+    try:
+        finding = check(whisper, Causal(), inputs=heard, **FAST).findings[0]
+    finally:
+        hook.remove()
+    assert (finding.cls, finding.module) == ("future-leak", "model.decoder.layers.1.encoder_attn"), str(finding)

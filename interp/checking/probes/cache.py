@@ -91,7 +91,8 @@ def cache(bench: Bench):
             return f"stopped at {name}"
         bench.notes.append(f"cache, {name}: {why}")
     done = "; ".join(ran)
-    if target.hugging and target.step is None and target.mask_name == "attention_mask" and bench.expect.size is None:
+    masked = target.mask_name in ("attention_mask", "decoder_attention_mask")
+    if target.hugging and target.step is None and masked and bench.expect.size is None:
         yield from _padded(bench, x)
         done += "; left-padded"
     return done
@@ -243,7 +244,7 @@ def _padded(bench: Bench, x: Tensor):
     from interp.checking.probes.padding import side
 
     made = side("left", bench.batch, bench.length, x.device)
-    extra = {"position_ids": made.positions} if target.takes_positions else {}
+    extra = {target.position_name: made.positions} if target.position_name else {}
     half = bench.length // 2
     try:
         full = bench.run(x, made.mask, **extra)
@@ -251,14 +252,14 @@ def _padded(bench: Bench, x: Tensor):
             x[:, :half],
             made.mask[:, :half],
             use_cache=True,
-            **({"position_ids": made.positions[:, :half]} if extra else {}),
+            **{name: positions[:, :half] for name, positions in extra.items()},
         )
         rest = target.raw(
             x[:, half:],
             made.mask,
             use_cache=True,
             past_key_values=first.past_key_values,
-            **({"position_ids": made.positions[:, half:]} if extra else {}),
+            **{name: positions[:, half:] for name, positions in extra.items()},
         )
     except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, NotImplementedError) as error:
         bench.notes.append(

@@ -21,7 +21,7 @@ def packed(bench: Bench):
     if bench.findings and bench.findings[0].cls not in ("labels", "padding", "state", "cache"):
         raise DoesNotApply(f"a {bench.findings[0].cls} was found: repair that first")
     given = target.packed is not None
-    if not given and not (target.hugging and target.takes_positions and bench.expect.is_causal()):
+    if not given and not (target.hugging and target.position_name == "position_ids" and bench.expect.is_causal()):
         raise DoesNotApply("no packed(model, x, segment_ids) is given")
     if (
         not bench.per_output

@@ -42,10 +42,14 @@ def padding(bench: Bench):
     target, expect = bench.target, bench.expect
     if bench.findings and bench.findings[0].cls not in ("window", "prefix", "state", "labels"):
         raise DoesNotApply(f"a {bench.findings[0].cls} was found: repair that first")
-    if target.stream == "decoder_input_ids":
-        used = yield from _source(bench)
-        return used
-    if target.mask_name is None and target.pad_id is None:
+    used, pair, before = [], target.stream == "decoder_input_ids", len(bench.findings)
+    if pair and getattr(target, "source_name", None) == "input_ids" and "attention_mask" in target.parameters:
+        used.append((yield from _source(bench)))
+        if len(bench.findings) > before:
+            return used[0]
+    if target.mask_name is None and (pair or target.pad_id is None):
+        if used:
+            return used[0]
         raise DoesNotApply("it takes no padding mask, and no pad_id is given")
     if not target.positional:
         raise DoesNotApply("the input is one whole, not a padded sequence")
@@ -77,7 +81,7 @@ def padding(bench: Bench):
         done.append(name)
         if found:
             break
-    return f"content under it and samples alone, on the {' and the '.join(done)}"
+    return "; ".join([*used, f"content under it and samples alone, on the {' and the '.join(done)}"])
 
 
 def _settle_dtype(bench: Bench) -> None:
@@ -93,7 +97,7 @@ def _settle_dtype(bench: Bench) -> None:
 
 
 def _positions(bench: Bench, made: Side) -> dict:
-    return {"position_ids": made.positions} if bench.target.takes_positions else {}
+    return {bench.target.position_name: made.positions} if bench.target.position_name else {}
 
 
 def _one_side(bench: Bench, made: Side, causal: bool):
@@ -415,9 +419,10 @@ def _alone(bench: Bench, made: Side, x, base, causal: bool):
             continue
         short = x[b : b + 1].narrow(target.time, start, n)
         ones = torch.ones(1, n, dtype=torch.long, device=x.device) if target.mask_name else None
-        extra = {"position_ids": torch.arange(n, device=x.device)[None]} if target.takes_positions else {}
+        extra = {target.position_name: torch.arange(n, device=x.device)[None]} if target.position_name else {}
         try:
-            alone = bench.run(short, ones, **extra)
+            with target.alone(b, bench.batch):
+                alone = bench.run(short, ones, **extra)
         except (RuntimeError, ValueError, IndexError, AssertionError):
             continue
         padded = base[b : b + 1, start : start + n] if base.shape[1] == bench.length else base[b : b + 1]
@@ -429,8 +434,9 @@ def _alone(bench: Bench, made: Side, x, base, causal: bool):
         whole = bool((gaps[0] > worst / 100).float().mean() > 0.5)
         smallest = {"batch": 1, "length": n, "padding": bench.length - n}
         if made.name == "left":
-            if not causal and not target.takes_positions:
-                bench.notes.append("left padding moves the positions of this encoder: pad on the right")
+            if target.position_name is None and (not causal or target.stream == "decoder_input_ids"):
+                what = "encoder" if target.stream != "decoder_input_ids" else "decoder"
+                bench.notes.append(f"left padding moves the positions of this {what}: pad on the right")
                 return False
             name, layer, inside, _ = _first_apart(bench, made, b, x, short, ones, extra)
             yield Finding(
@@ -492,7 +498,8 @@ def _first_apart(bench: Bench, made: Side, b: int, x, short, ones, extra):
     whole = _positions(bench, made)
     try:
         _, one, _ = watch(target, x, given, BASE, **whole)
-        _, two, _ = watch(target, short, ones, BASE, length=n, **extra)
+        with target.alone(b, bench.batch):
+            _, two, _ = watch(target, short, ones, BASE, length=n, **extra)
     except (RuntimeError, ValueError, IndexError, AssertionError):
         return None, None, "", False
     calls = {(c.name, c.occurrence): c.layer for c in one.finished("self")[0]}
@@ -520,8 +527,6 @@ def _first_apart(bench: Bench, made: Side, b: int, x, short, ones, extra):
 def _source(bench: Bench):
     """Encoder-decoder: the decoder must not see padding of the source."""
     target = bench.target
-    if getattr(target, "source_name", None) != "input_ids" or "attention_mask" not in target.parameters:
-        raise DoesNotApply("its source has no padding mask")
     source = target.source[: bench.batch]
     length = source.shape[1]
     made = side("right", bench.batch, length, source.device)
