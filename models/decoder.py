@@ -136,9 +136,7 @@ class Decoder(nn.Module):
         """→ residual stream (B, T, C), positions (B or 1, T), mask (B, 1, T, T) or None if plainly causal."""
         length = input_ids.shape[1]
         if length > self.config.context:
-            raise ValueError(
-                f"{length} tokens exceed the context of {self.config.context}; shorten the input"
-            )
+            raise ValueError(f"{length} tokens exceed the context of {self.config.context}; shorten the input")
         if attention_mask is None:
             positions, mask = torch.arange(length, device=input_ids.device)[None], None  # (1, T)
         else:

@@ -184,9 +184,7 @@ def progress(model: Decoder, stream: Tensor, bos: int) -> str:
     copied = F.cross_entropy(model(random)[:, 65:-1].mT, random[:, 66:])
     heads = [best_head(scores) for scores in head_scores(model, bos, seeds=range(2))]
     previous, induction = (f"{score:.2f} (L{layer} H{head})" for layer, head, score in heads)
-    return (
-        f"held-out {loss:.3f} | second copy {copied:.2f} | previous-token {previous} | induction {induction}"
-    )
+    return f"held-out {loss:.3f} | second copy {copied:.2f} | previous-token {previous} | induction {induction}"
 
 
 def train_decoder(recipe: Recipe, stop_after: int | None, compiled: bool) -> None:

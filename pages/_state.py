@@ -16,8 +16,8 @@ DEFAULTS = {
     "dtype": "float32",
     "cut": False,
     "stack": "",
-    "layer": 0,
-    "head": 0,
+    "layer": -1,  # until somebody chooses: the head that is most worth a first look
+    "head": -1,
     "view": "heatmap",
     "quantity": "weights",
     "scale": "linear",

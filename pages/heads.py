@@ -163,6 +163,9 @@ def _take_events(cap: Capture, table: pd.DataFrame) -> None:
             state[f"{widget}_seen"] = picked
             if picked:
                 state.layer, state.head = int(table.layer[picked[0]]), int(table["head"][picked[0]])
+    if min(state.layer, state.head) < 0:
+        first = table.loc[table.induction.idxmax()] if "induction" in table else table.iloc[0]
+        state.layer, state.head = int(first.layer), int(first["head"])
     layers = {c.layer: c for c in cap.stack(state.stack)}
     if state.layer not in layers:
         state.layer = min(layers)

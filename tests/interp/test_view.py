@@ -24,7 +24,7 @@ class Attention(nn.Module):
 
 def seen(length, mask=None, kind="decoder"):
     x = torch.randn(1, 1, length, 8)
-    return capture(wrap(Attention(mask), kind=kind), dict(x=x))
+    return capture(wrap(Attention(mask), kind=kind), {"x": x})
 
 
 @pytest.mark.parametrize("size", [7, 16, 50])

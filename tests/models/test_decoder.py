@@ -129,9 +129,7 @@ def test_rotary_is_relative():
         rotate(unit, tensor([[1, 2, 3]])),
         rotate(tensor([0.0, 1.0]).expand(1, 1, 3, 2), tensor([[4, 5, 6]])),
     )
-    product = (
-        (backwards[0] * backwards[1]).sum(-1).flatten()
-    )  # a quarter turn ahead, so the sign of m − n shows
+    product = (backwards[0] * backwards[1]).sum(-1).flatten()  # a quarter turn ahead, so the sign of m − n shows
     torch.testing.assert_close(product, torch.full((3,), math.sin(1 - 4)), atol=1e-4, rtol=0)
 
 
@@ -164,12 +162,8 @@ def patterns(bundled):
     plain = F.scaled_dot_product_attention
 
     def listen(q, k, v, **options):
-        weights = torch.stack(
-            [(q @ k.mT / math.sqrt(q.shape[-1]))[..., t, :] for t in range(ids.shape[1])], -2
-        )
-        weights = weights.masked_fill(~torch.ones_like(weights, dtype=torch.bool).tril(), -math.inf).softmax(
-            -1
-        )
+        weights = torch.stack([(q @ k.mT / math.sqrt(q.shape[-1]))[..., t, :] for t in range(ids.shape[1])], -2)
+        weights = weights.masked_fill(~torch.ones_like(weights, dtype=torch.bool).tril(), -math.inf).softmax(-1)
         out = plain(q, k, v, **options)
         torch.testing.assert_close(weights @ v, out, atol=1e-4, rtol=1e-4)
         seen.append(weights)

@@ -79,11 +79,7 @@ def test_batches_depend_on_seed_and_step_alone():
 def test_learning_rate_rises_then_falls_to_zero():
     _, recipe = RECIPES["decoder"]
     factors = [learning_rate_factor(step, recipe) for step in range(recipe.steps)]
-    assert (
-        factors[0] == 1 / recipe.warmup
-        and max(factors) > 0.97
-        and factors[-1] == pytest.approx(1 / recipe.steps)
-    )
+    assert factors[0] == 1 / recipe.warmup and max(factors) > 0.97 and factors[-1] == pytest.approx(1 / recipe.steps)
 
 
 def test_heads_of_the_first_block_start_at_their_offsets():

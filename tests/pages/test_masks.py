@@ -11,8 +11,8 @@ from streamlit.testing.v1 import AppTest
 
 from interp import capture
 from interp.checking import CheckError
-from interp.masks import Causal, Strided, Window
 from interp.maskfile import parse_mask, read_mask
+from interp.masks import Causal, Strided, Window
 from interp.reach import travel
 from interp.zoo import CASES
 from models import load
@@ -109,7 +109,7 @@ def test_a_person_opens_the_page_first_and_changes_a_token(browser, app_url):
     expect(pictures).to_have_count(2, timeout=60_000)
     before = pictures.last.get_attribute("data-head")
     base = pictures.last.locator(".hw-base")
-    left, top, width, height = (float(x) for x in base.get_attribute("data-plot").split(","))
+    left, top, width, _ = (float(x) for x in base.get_attribute("data-plot").split(","))
     box = pictures.last.locator(".hw-over").bounding_box()
     page.mouse.click(box["x"] + left + 20.5 * width, box["y"] + top - 4)
     expect(pictures.last).not_to_have_attribute("data-head", before, timeout=60_000)
