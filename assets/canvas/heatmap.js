@@ -57,7 +57,7 @@ export class Heatmap {
     pen.font = `12px ${figure.theme.font}`;
     const longest = (axis, cap, from = 0) => {
       const { labels, count } = matrix.axes[axis];
-      const ticks = labels.map((_, i) => matrix.tick(axis, i, count > 40)).slice(from);
+      const ticks = labels.map((_, i) => matrix.tick(axis, i, count > 24)).slice(from);
       ticks.sort((a, b) => b.length - a.length); // measuring all of 1,024 labels takes longer than drawing
       return Math.min(cap, Math.ceil(Math.max(...ticks.slice(0, 20).map((text) => pen.measureText(text).width))));
     };

@@ -115,7 +115,8 @@ export class Matrix {
   tick(axis, index, withPosition) {
     const label = this.axes[axis].labels[index];
     if (!label) return this.position(axis, index);
-    return withPosition ? `${this.span(axis, index)[0]} ${label}` : label;
+    const [position] = this.span(axis, index);
+    return withPosition && label !== `${position}` ? `${position} ${label}` : label;
   }
 
   value(i) {
