@@ -59,6 +59,7 @@ def _look(run: Run) -> None:
                 "mask given": repr(call.pattern),
                 "promised": repr(cap.subject.promise(call.stack)),
                 "forbidden mass": float(_of(surveyed.table, call).forbidden.max()),
+                "per head": _of(surveyed.table, call).forbidden.tolist(),
             }
             for call in cap.calls
         ]
@@ -69,7 +70,10 @@ def _look(run: Run) -> None:
             column_config={
                 "forbidden mass": st.column_config.NumberColumn(
                     format="%.2e", help="The worst head's mean weight on forbidden keys."
-                )
+                ),
+                "per head": st.column_config.BarChartColumn(
+                    y_min=0.0, y_max=1.0, help="Each head's mean weight on forbidden keys, 0 to 1."
+                ),
             },
         )
         call = st.selectbox(

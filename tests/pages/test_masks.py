@@ -50,6 +50,7 @@ def test_look_shows_the_mask_given_and_the_travel_of_a_token(drawn):
     test = page("look", changed=7)
     table = test.dataframe[0].value
     assert list(table["mask given"]) == ["Causal()"] * 4 and float(table["forbidden mass"].max()) == 0
+    assert [len(heads) for heads in table["per head"]] == [8] * 4
     cap = capture(load("tiny-decoder"), test.text_area(key="text").value)
     np.testing.assert_array_equal(drawn["observed"]["matrix"], np.tril(np.ones_like(drawn["observed"]["matrix"])))
     np.testing.assert_allclose(drawn["travel"]["matrix"], travel(cap, 7).numpy(), rtol=1e-5, atol=1e-6)
