@@ -2,8 +2,7 @@
 arguments.
 
 Inputs are drawn at random, from an embedding's vocabulary or a layer's width, at lengths that equal no size of the
-model, so that
-the time axis of every tensor can be told by its size.
+model, so that the time axis of every tensor can be told by its size.
 """
 
 from __future__ import annotations
@@ -25,6 +24,17 @@ from interp.checking.report import CheckError
 from interp.checking.state import Snapshot, seed_everything
 from interp.subject import Inputs, Subject
 
+# How a model refuses an input, a flag or a mode that it was not made for.
+REFUSALS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    NotImplementedError,
+    AssertionError,
+    KeyError,
+    AttributeError,
+    ImportError,
+)
 LENGTHS = (29, 23, 19, 17, 13, 11, 7, 5, 32, 64, 16, 8, 4)  # primes first: they equal no layer's width
 BATCHES = (3, 2, 1, 4, 8)
 KEEP_MASKS = ("attention_mask", "attn_mask_1d")  # 1 = real

@@ -6,7 +6,7 @@ from interp.checking.bench import Bench, DoesNotApply
 from interp.checking.compare import gap
 from interp.checking.locate import layer_number, watch
 from interp.checking.report import Finding
-from interp.checking.target import BASE, Mode, other_modes
+from interp.checking.target import BASE, REFUSALS, Mode, other_modes
 
 
 def modes(bench: Bench):
@@ -21,16 +21,7 @@ def modes(bench: Bench):
             if mode.train and float(gap(out, target.run(bench.x, mode=mode, seed=1)).max()) > bench.rounding:
                 skipped.append(f"{mode} draws random numbers")
                 continue
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            NotImplementedError,
-            AssertionError,
-            KeyError,
-            AttributeError,
-            ImportError,
-        ) as error:
+        except REFUSALS as error:
             skipped.append(f"{mode} raised {type(error).__name__}")
             continue
         if out.shape != bench.out.shape:

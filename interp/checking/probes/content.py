@@ -18,7 +18,7 @@ from interp.checking.causes import Verdict, explain
 from interp.checking.compare import gap
 from interp.checking.locate import Evidence, breaking_heads, locate
 from interp.checking.report import Finding, picture_of
-from interp.checking.target import BASE, Mode, other_modes
+from interp.checking.target import BASE, REFUSALS, Mode, other_modes
 from interp.masks import Bidirectional, Causal, Global, Mask, Packed, Prefix, RandomBlocks, Strided, Window, recognise
 
 
@@ -43,16 +43,7 @@ def content(bench: Bench):
     for mode in other_modes(bench.target):
         try:
             leaking[mode] = _worst(bench.leaks(few, mode))
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            NotImplementedError,
-            AssertionError,
-            KeyError,
-            AttributeError,
-            ImportError,
-        ) as error:
+        except REFUSALS as error:
             refused[mode] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
     bench.leaking = leaking
     yield from _report(bench, leaking, refused)

@@ -14,7 +14,7 @@ from interp.checking.expectation import Expectation
 from interp.checking.locate import Evidence, locate, watch
 from interp.checking.probes.content import finding
 from interp.checking.report import Finding, picture_of
-from interp.checking.target import BASE, HIDE_MASKS, Mode, other_modes
+from interp.checking.target import BASE, HIDE_MASKS, REFUSALS, Mode, other_modes
 from interp.masks import Padding, Prefix
 
 
@@ -124,16 +124,7 @@ def _one_side(bench: Bench, made: Side, causal: bool):
                 continue
             try:
                 leaks[mode] = _content(bench, made, x, mode, extra, where)
-            except (
-                RuntimeError,
-                ValueError,
-                TypeError,
-                NotImplementedError,
-                AssertionError,
-                KeyError,
-                AttributeError,
-                ImportError,
-            ):
+            except REFUSALS:
                 continue
         bad = [m for m in leaks if leaks[m] is not None]
         if bad:
