@@ -47,7 +47,7 @@ def sidebar() -> Run:
     """Draw the sidebar and run the model. Ends the script with one clear sentence where there is nothing to look at."""
     restore(text=FIRST)
     st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
-    st.html("<style>[data-testid=stMainBlockContainer]{padding:2.6rem 2.2rem 2rem}</style>")
+    st.html("<style>[data-testid=stMainBlockContainer]{padding:4.2rem 2.2rem 2rem}</style>")
     with st.sidebar:
         names = [*available(), *([st.session_state.model] if st.session_state.model not in available() else [])]
         st.selectbox(

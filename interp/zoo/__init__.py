@@ -1,8 +1,7 @@
-"""Real mask bugs as tiny living models, each beside its correct twin.
+"""Mask bugs as tiny living models, each beside its correct twin.
 
-``CASES`` lists them; each names its public report by repository and number. The same list is a test suite (every bug
-must be found,
-every twin must be green) and the app's zoo.
+``CASES`` lists them; those met in a public tracker name the report by repository and number, the others are common
+forms. The same list is a test suite (every bug must be found, every twin must be green) and the app's zoo.
 
 >>> from interp import check
 >>> case = find("zeros and ones added")
