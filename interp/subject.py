@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,12 +24,42 @@ class InputError(ValueError):
     """An input a model cannot take. The message is one sentence a user can act on."""
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """The picture that an axis of patches lies on.
+
+    ``pixels`` (height, width, 3) uint8, upright, as the user gave it (made smaller when it is huge) · ``box`` (left,
+    top, right, bottom) in its pixels: what the grid of patches covers, each patch an equal share. A model that crops
+    has a box inside the picture, one that pads has a box that reaches beyond it.
+    """
+
+    pixels: np.ndarray
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """The recording that an axis of frames lies on.
+
+    ``spectrogram`` (bins, frames) float32, low pitches first, as the model was given it · position i of the axis covers
+    ``step`` seconds from i · ``step``, each column of the spectrogram ``hop`` seconds likewise · ``seconds`` the
+    recording lasts; positions beyond are padding.
+    """
+
+    spectrogram: np.ndarray
+    hop: float
+    step: float
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Axis:
     """What the positions of one sequence are.
 
     ``offsets`` are (start, end) characters in ``text``, None for positions with no place in it; ``special`` marks
-    tokens the tokenizer added; ``grid`` is (rows, columns) when the positions are patches of a picture.
+    tokens the tokenizer added. When the positions are patches of a picture, ``grid`` is their (rows, columns), they
+    come last, row by row, after special ones such as CLS, and ``picture`` is what they lie on. When they are frames of
+    a recording, ``sound`` is that.
     """
 
     labels: tuple[str, ...]
@@ -36,6 +67,8 @@ class Axis:
     special: tuple[bool, ...] | None = None
     text: str | None = None
     grid: tuple[int, int] | None = None
+    picture: Picture | None = None
+    sound: Sound | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,6 +118,9 @@ class Subject:
     vocab_size: int | None = None
     bos: int | None = None
     decode: Callable[[list[int]], str] | None = None
+    eos: int | None = None  # the token after which generation ends
+    mask_token: int | None = None  # the token a masked language model fills in
+    labels: tuple[str, ...] = ()  # what a classifier's outputs are called
     origin: str = ""  # where the weights came from: a folder, a hub id with its revision
     warnings: tuple[str, ...] = ()
 
@@ -112,7 +148,7 @@ class Subject:
     def promise(self, stack: str) -> Mask:
         """The mask this family of models should keep, before padding: a decoder's own stack is causal, the rest is
         free."""
-        decodes = self.family == "decoder" or (self.family == "encoder-decoder" and stack.startswith("dec"))
+        decodes = self.family == "decoder" or (self.family in ("encoder-decoder", "audio") and stack.startswith("dec"))
         return Causal() if decodes else Bidirectional()
 
 
