@@ -25,7 +25,8 @@ class Capture:
     at.
 
     ``calls`` in the order they ran · ``axes`` names of the positions · ``unseen`` attention-like modules that gave
-    no call · ``notes`` what was done to the input · ``residuals``, ``logits`` and ``fidelity`` are lazy.
+    no call · ``notes`` what was done to the input · ``outputs`` what else the module returned by name with at most two
+    axes, such as a next-sentence score (B, 2) · ``residuals``, ``logits`` and ``fidelity`` are lazy.
     """
 
     subject: Subject
@@ -35,6 +36,7 @@ class Capture:
     edits: tuple[Edit, ...] = ()
     _output: Tensor | None = field(default=None, repr=False)  # (B, T, V) or whatever the module returned first
     _head: tuple[nn.Module, Tensor] | None = field(default=None, repr=False)  # output embedding and its input (B, T, C)
+    outputs: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def axes(self) -> Mapping[str, Axis]:
@@ -98,6 +100,21 @@ class Capture:
         head, hidden = self._head
         with torch.no_grad():
             return head(hidden)
+
+    def logits_at(self, position: int) -> Tensor:
+        """(B, V) at one position, without those of the others. Raises InputError when the module scores no
+        positions, and IndexError beyond them."""
+        scored = self._output if self._head is None else self._head[1]
+        if scored.ndim != 3:
+            raise InputError(
+                f"{self.subject.name} gives one output of shape {tuple(scored.shape)} for the whole input, not one for "
+                "each position. Load the checkpoint with its language-model head."
+            )
+        here = scored[:, [position]]  # (B, 1, C or V)
+        if self._head is not None:
+            with torch.no_grad():
+                here = self._head[0](here)
+        return here[:, 0]
 
     @cached_property
     def fidelity(self) -> float:
@@ -172,7 +189,9 @@ def capture(subject: Subject, raw: Any, edits: tuple[Edit, ...] = (), *, grad: b
         # only when nothing happened after the head, so that head(hidden) are the logits themselves
         if isinstance(made, Tensor) and made.data_ptr() == result.data_ptr() and made.shape == result.shape:
             head = (subject.module.get_submodule(head_name), given[0])
-    return Capture(subject, inputs, tuple(seen), tuple(unseen), edits, None if head else result, head)
+    return Capture(
+        subject, inputs, tuple(seen), tuple(unseen), edits, None if head else result, head, _named(output, result)
+    )
 
 
 def primary(output: Any) -> Tensor:
@@ -189,6 +208,13 @@ def primary(output: Any) -> Tensor:
     raise TypeError(
         f"The module returned {type(output).__name__} without a tensor in it; a capture needs one to compare runs by."
     )
+
+
+def _named(output: Any, result: Tensor) -> dict[str, Tensor]:
+    """What a module returned by name beside the ``result``, as long as it is small."""
+    if not isinstance(output, Mapping):
+        return {}
+    return {k: v for k, v in output.items() if isinstance(v, Tensor) and v.ndim <= 2 and v is not result}
 
 
 def _leaves(value) -> Iterator:
