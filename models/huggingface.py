@@ -9,15 +9,23 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Encoding
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto import modeling_auto
 
-from interp.subject import Axis, InputError, Inputs, LoadError, Subject
-from models.text import checked, clip, text_axis
+from interp.subject import Inputs, LoadError, Subject
+from models.audio_inputs import audio_encoder
+from models.text_inputs import end_tokens, pair_encoder, text_encoder, unusable
+from models.vision_inputs import image_encoder
 
-GENERATED = 40  # target tokens an encoder-decoder generates when only a source is given
+AUDIO_INPUTS = ("input_features", "input_values")  # what classes that hear take first
 
 
 def load_huggingface(
@@ -64,7 +72,7 @@ def load_huggingface(
     module = module.to(device).eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    family = family_of(config, model_class.__name__)
+    family = family_of(config, model_class)
     warnings = []
     if fresh := sorted(info["missing_keys"]):
         warnings.append(
@@ -82,23 +90,29 @@ def load_huggingface(
         vocab_size=getattr(config.get_text_config(), "vocab_size", None),
         bos=getattr(tokenizer, "bos_token_id", None),
         decode=tokenizer.decode if tokenizer is not None else None,
+        eos=next(iter(end_tokens(module)), None),
+        mask_token=getattr(tokenizer, "mask_token_id", None) if "ForMaskedLM" in model_class.__name__ else None,
+        labels=_labels(config, model_class.__name__),
         origin=f"{source}@{commit[:12]}" if commit else source,
         warnings=tuple(warnings),
     )
 
 
-def family_of(config: PretrainedConfig, class_name: str) -> str:
-    """Decoder, encoder, encoder-decoder, vision or audio, from the configuration."""
-    kind = config.model_type
-    if "Speech" in class_name or kind in modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES or kind == "whisper":
+def family_of(config: PretrainedConfig, model_class: type) -> str:
+    """Decoder, encoder, encoder-decoder, vision or audio, from the configuration and what the class takes first."""
+    kind, name = config.model_type, model_class.__name__
+    takes = getattr(model_class, "main_input_name", "input_ids")
+    if "Speech" in name or kind in modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES or takes in AUDIO_INPUTS:
         return "audio"
     if config.is_encoder_decoder:
         return "encoder-decoder"
-    if not hasattr(config, "vocab_size") and (hasattr(config, "image_size") or hasattr(config, "patch_size")):
+    only_sees = takes == "pixel_values" and not hasattr(config, "text_config")
+    measured = not hasattr(config, "vocab_size") and (hasattr(config, "image_size") or hasattr(config, "patch_size"))
+    if only_sees or measured or "ForImageClassification" in name:
         return "vision"
     causal = kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     masked = kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if "CausalLM" in class_name or getattr(config, "is_decoder", False) or (causal and not masked):
+    if "CausalLM" in name or getattr(config, "is_decoder", False) or (causal and not masked):
         return "decoder"
     return "encoder" if hasattr(config, "vocab_size") else "custom"
 
@@ -164,133 +178,43 @@ def _first_line(error: Exception) -> str:
 def _max_tokens(config: PretrainedConfig, tokenizer) -> int | None:
     """The longest input the positions allow. RoBERTa-style models reserve the positions up to the padding id."""
     text = config.get_text_config()
-    limits = [getattr(text, n, None) for n in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions")
+    limits = [getattr(text, n, None) for n in names]
     limits = [n for n in limits if isinstance(n, int) and n > 0][:1]
     if tokenizer is not None and 0 < tokenizer.model_max_length < 1_000_000:
         limits.append(tokenizer.model_max_length)
     return min(limits, default=None)
 
 
-def _encoder(source: str, module: nn.Module, config, family: str, options: dict) -> tuple[Callable[..., Inputs], Any]:
+def _encoder(
+    source: str, module: nn.Module, config, family: str, options: dict
+) -> tuple[Callable[..., Inputs], PreTrainedTokenizerBase | None]:
     """How this model's raw inputs become tensors, and its tokenizer when it has one."""
     if family == "vision":
-        return _image_encoder(source, module, config, options), None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-    except Exception as error:  # a checkpoint without a tokenizer still takes tensors
-        reason = _first_line(error)
-
-        def encode(raw, truncate: bool = False) -> Inputs:
-            if isinstance(raw, dict):
-                return _tensors(raw)
-            raise InputError(f"{source} has no usable tokenizer ({reason}) Give a dict of tensors, such as input_ids.")
-
-        return encode, None
+        processor, reason = _part(AutoImageProcessor, source, {**options, "backend": "pil"})
+        return image_encoder(processor, module) if processor else unusable("image processor", source, reason), None
+    tokenizer, reason = _part(AutoTokenizer, source, options)
     limit = _max_tokens(config, tokenizer)
-    text_encoder = _pair_encoder if family == "encoder-decoder" else _text_encoder
-    return text_encoder(tokenizer, module, limit), tokenizer
+    if family == "audio":
+        extractor, reason = _part(AutoFeatureExtractor, source, options)
+        if extractor is None:
+            return unusable("feature extractor", source, reason), tokenizer
+        return audio_encoder(extractor, module, tokenizer, limit), tokenizer
+    if tokenizer is None:
+        return unusable("tokenizer", source, reason), None
+    return (pair_encoder if family == "encoder-decoder" else text_encoder)(tokenizer, module, limit), tokenizer
 
 
-def _tensors(raw: dict) -> Inputs:
-    if not raw or not all(isinstance(v, Tensor) for v in raw.values()):
-        raise InputError(
-            "A dict input needs tensors only, got "
-            f"{', '.join(f'{k}: {type(v).__name__}' for k, v in raw.items()) or 'nothing'}."
-        )
-    return Inputs(raw)
+def _part(auto: Any, source: str, options: dict) -> tuple[Any, str]:
+    """A tokenizer or processor of the checkpoint, or None and why: without it the model still takes tensors."""
+    try:
+        return auto.from_pretrained(source, trust_remote_code=False, **options), ""
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError … for one missing file or another
+        return None, _first_line(error)
 
 
-def _tokenize(
-    tokenizer, text: str, second: str | None, limit: int | None, truncate: bool
-) -> tuple[dict, Axis, tuple[str, ...]]:
-    """One text, or two as the model joins them → (keyword arguments with B = 1, axis, notes)."""
-    text, notes = checked(text, truncate)
-    if second is not None:
-        second, more = checked(second, truncate)
-        notes += more
-    encoded = tokenizer(text, second, verbose=False)
-    keep, more = clip(encoded["input_ids"], limit, truncate)
-    if keep < len(encoded["input_ids"]):  # again, so that the closing special tokens survive the cut
-        encoded = tokenizer(text, second, truncation=True, max_length=limit)
-        keep = len(encoded["input_ids"])
-    if keep == 0:
-        raise InputError("The tokenizer made no token of this text. Type other characters.")
-    kwargs = {
-        k: torch.tensor([v]) for k, v in encoded.items() if k in ("input_ids", "attention_mask", "token_type_ids")
-    }
-    if encoded.encodings:
-        encoding: Encoding = encoded.encodings[0]
-        axis = text_axis(text, encoding, keep, tokenizer.decode, second)
-    else:  # a slow tokenizer knows no offsets
-        axis = Axis(tuple(tokenizer.convert_ids_to_tokens(encoded["input_ids"])), text=text)
-        more += ("this tokenizer gives no character offsets, so words cannot be merged",)
-    return kwargs, axis, notes + more
-
-
-def _text_encoder(tokenizer, module: nn.Module, limit: int | None) -> Callable[..., Inputs]:
-    accepted = set(inspect.signature(module.forward).parameters)
-
-    def encode(raw, truncate: bool = False) -> Inputs:
-        """A text, a pair of texts, or a dict of tensors. ``truncate`` cuts a text over the limit and says so."""
-        if isinstance(raw, dict):
-            return _tensors(raw)
-        first, second = raw if isinstance(raw, tuple | list) and len(raw) == 2 else (raw, None)
-        kwargs, axis, notes = _tokenize(tokenizer, first, second, limit, truncate)
-        if bool(kwargs.get("attention_mask", torch.ones(1)).all()):
-            kwargs.pop(
-                "attention_mask", None
-            )  # nothing is padded: the model's own mask, and SDPA's causal path, suffice
-        device = next(module.parameters()).device
-        return Inputs({k: v.to(device) for k, v in kwargs.items() if k in accepted}, {"input": axis}, notes)
-
-    return encode
-
-
-def _pair_encoder(tokenizer, module: nn.Module, limit: int | None) -> Callable[..., Inputs]:
-    def encode(raw, truncate: bool = False) -> Inputs:
-        """A (source, target) pair, a source alone (the model then writes the target, greedily), or a dict of
-        tensors."""
-        if isinstance(raw, dict):
-            return _tensors(raw)
-        device = next(module.parameters()).device
-        first, second = raw if isinstance(raw, tuple | list) and len(raw) == 2 else (raw, None)
-        kwargs, source, notes = _tokenize(tokenizer, first, None, limit, truncate)
-        ids = kwargs["input_ids"].to(device)
-        start = module.config.decoder_start_token_id or module.config.bos_token_id or 0
-        if second is None:
-            made = module.generate(input_ids=ids, max_new_tokens=GENERATED, do_sample=False, num_beams=1)[0].tolist()
-            target_ids = made if made and made[0] == start else [start, *made]
-            notes += ("the model wrote the target itself (greedy)",)
-        else:
-            checked(second, truncate)
-            target_ids = [start, *tokenizer(text_target=second)["input_ids"]]
-        keep, more = clip(target_ids, limit, truncate)
-        labels = tuple(tokenizer.convert_ids_to_tokens(i).replace("▁", " ") for i in target_ids[:keep])
-        target = Axis(labels, special=tuple(i in tokenizer.all_special_ids for i in target_ids[:keep]))
-        decoder_ids = torch.tensor([target_ids[:keep]], device=device)
-        return Inputs(
-            {"input_ids": ids, "decoder_input_ids": decoder_ids}, {"source": source, "target": target}, notes + more
-        )
-
-    return encode
-
-
-def _image_encoder(source: str, module: nn.Module, config, options: dict) -> Callable[..., Inputs]:
-    from transformers import AutoImageProcessor
-
-    processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False, **options)
-
-    def encode(raw, truncate: bool = False) -> Inputs:
-        """A PIL image, or a dict of tensors."""
-        if isinstance(raw, dict):
-            return _tensors(raw)
-        if not hasattr(raw, "convert"):
-            raise InputError(f"Expected a picture, got {type(raw).__name__}. Open it with PIL.Image.open.")
-        pixels = processor(images=raw.convert("RGB"), return_tensors="pt")["pixel_values"]
-        patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[0]
-        rows, columns = pixels.shape[-2] // patch, pixels.shape[-1] // patch
-        labels = ("CLS", *(f"{r},{c}" for r in range(rows) for c in range(columns)))
-        axis = Axis(labels, special=(True, *(False,) * (rows * columns)), grid=(rows, columns))
-        return Inputs({"pixel_values": pixels.to(next(module.parameters()).device)}, {"input": axis})
-
-    return encode
+def _labels(config: PretrainedConfig, class_name: str) -> tuple[str, ...]:
+    """What the outputs of a classifier are called."""
+    if not any(name in class_name for name in ("ForImageClassification", "ForSequenceClassification")):
+        return ()
+    return tuple(str(config.id2label[i]) for i in sorted(config.id2label))

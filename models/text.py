@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from tokenizers import Encoding
@@ -12,27 +13,34 @@ MAX_CHARACTERS = 200_000  # a longer text is cut before it is tokenized, or refu
 
 
 class TooLong(InputError):
-    """A text over a model's limit. ``encode(raw, truncate=True)`` cuts it."""
+    """A text or a recording over a model's limit. ``encode(raw, truncate=True)`` cuts it."""
 
-    def __init__(self, found: int, limit: int, unit: str = "tokens"):
+    def __init__(self, found: float, limit: float, unit: str = "tokens"):
+        found = math.ceil(10 * found) / 10  # so that what is over the limit never reads like the limit
+        has = "recording lasts" if unit == "seconds" else "text has"
         super().__init__(
-            f"The text has {found:,} {unit}; this model takes at most {limit:,}. "
-            f"Shorten it, or allow it to be cut after {limit:,} {unit}."
+            f"The {has} {_number(found)} {unit}; this model takes at most {_number(limit)}. "
+            f"Shorten it, or allow it to be cut after {_number(limit)} {unit}."
         )
         self.limit, self.unit = limit, unit
 
 
-def checked(text: object, truncate: bool) -> tuple[str, tuple[str, ...]]:
-    """The text to tokenize and what was done to it. Raises InputError for anything but a text with something in it."""
+def _number(value: float) -> str:
+    return f"{value:,.1f}".removesuffix(".0")
+
+
+def checked(text: object, truncate: bool, what: str = "text") -> tuple[str, tuple[str, ...]]:
+    """The text to tokenize and what was done to it; ``what`` names it in errors. Raises InputError for anything but a
+    text with something in it."""
     if not isinstance(text, str):
-        raise InputError(f"Expected a text, got {type(text).__name__}. Give a str, or a dict of tensors.")
+        raise InputError(f"Expected a {what}, got {type(text).__name__}. Give a str, or a dict of tensors.")
     if not text.strip():
-        raise InputError("The text is empty. Type a sentence to see how the model reads it.")
+        raise InputError(f"The {what} is empty. Type a sentence to see how the model reads it.")
     if len(text) <= MAX_CHARACTERS:
         return text, ()
     if not truncate:
         raise TooLong(len(text), MAX_CHARACTERS, "characters")
-    return text[:MAX_CHARACTERS], (f"text cut from {len(text):,} to {MAX_CHARACTERS:,} characters",)
+    return text[:MAX_CHARACTERS], (f"{what} cut from {len(text):,} to {MAX_CHARACTERS:,} characters",)
 
 
 def clip(ids: Sequence[int], limit: int | None, truncate: bool) -> tuple[int, tuple[str, ...]]:
