@@ -3,6 +3,7 @@
 import { alarmPixel, emptyPixel, hatch } from "./colour.js";
 import { drawLegend } from "./legend.js";
 import { Matrix } from "./matrix.js";
+import { AXIS, STRIP, drawStrip, drawTimes, paintStrip } from "./sound.js";
 import { brief, drawToken, fit } from "./text.js";
 
 const SLANT = (50 * Math.PI) / 180; // key labels
@@ -28,6 +29,8 @@ export class Heatmap {
 
   take(message) {
     this.matrix = new Matrix(message);
+    this.sound = message.key_sound; // where its spectrogram's columns are in time
+    this.spectrogram = message.spectrogram;
     this.height = message.height ?? 600;
     this.anchor = null;
     this.pins.take(message);
@@ -45,7 +48,7 @@ export class Heatmap {
   }
 
   recolour() {
-    this.image = null;
+    this.image = this.strip = null;
   }
 
   // --- sizes ---------------------------------------------------------------------------------------------
@@ -61,20 +64,24 @@ export class Heatmap {
       ticks.sort((a, b) => b.length - a.length); // measuring all of 1,024 labels takes longer than drawing
       return Math.min(cap, Math.ceil(Math.max(...ticks.slice(0, 20).map((text) => pen.measureText(text).width))));
     };
+    const { query, key } = matrix.axes;
     this.rowRoom = longest("query", Math.min(120, 0.25 * width));
-    this.columnRoom = longest("key", 100);
-    const lastRoom = longest("key", 100, K - Math.max(3, K >> 3)); // only the last labels lean out on the right
+    this.columnRoom = key.time ? 0 : longest("key", 100);
+    const lastRoom = key.time ? 0 : longest("key", 100, K - Math.max(3, K >> 3)); // only the last lean out on the right
     const snap = (x) => Math.round(x * figure.ratio) / figure.ratio;
-    this.left = snap(Math.max(this.rowRoom, 44) + 10);
-    this.top = snap(Math.max(this.columnRoom * Math.sin(SLANT) + 14, 36)); // at least room for the two words in the corner
+    const words = query.time || key.time ? 66 : 44; // the two in the corner
+    this.left = snap(Math.max(this.rowRoom, words) + 10);
+    this.top = key.time ? STRIP + AXIS : snap(Math.max(this.columnRoom * Math.sin(SLANT) + 14, 36));
     const roomX = Math.max(40, width - this.left - Math.max(8, lastRoom * Math.cos(SLANT)));
     const roomY = this.height;
     let [w, h] = [Math.min(LARGEST, roomX / K), Math.min(LARGEST, roomY / Q)];
     const alike = Q < 3 * K && K < 3 * Q;
-    if (alike)
+    if (alike && Boolean(query.time) === Boolean(key.time))
       w = h = Math.min(w, h); // a diagonal should look like one
+    else if (query.time || key.time) w = Math.min(3 * LARGEST, roomX / K); // time is as long as the page is wide
     else [w, h] = [Math.min(w, 3 * h), Math.min(h, 3 * w)];
-    const device = (x) => (x * figure.ratio >= 4 ? Math.floor(x * figure.ratio) / figure.ratio : x); // equal, crisp cells
+    const crisp = query.time || key.time ? 16 : 4; // equal cells, where that costs time little of the page's width
+    const device = (x) => (x * figure.ratio >= crisp ? Math.floor(x * figure.ratio) / figure.ratio : x);
     [this.w, this.h] = [device(w), device(h)];
     const step = (size) => STEPS.find((s) => s * size >= LINE) ?? Math.ceil(LINE / size);
     [this.stepQ, this.stepK] = [this.h >= TIGHT ? 1 : step(this.h), step(this.w)];
@@ -154,12 +161,40 @@ export class Heatmap {
     }
     pen.imageSmoothingEnabled = false;
     pen.drawImage(this.image, this.left, this.top, width, height);
+    this.drawSound(pen);
     this.drawBorder(pen);
     pen.strokeStyle = theme.ink(0.22);
     pen.lineWidth = 1;
     pen.strokeRect(this.left - 0.5, this.top - 0.5, width + 1, height + 1);
     this.drawNumbers(pen);
     this.drawAlarmMarks(pen);
+  }
+
+  /** The spectrogram over its columns, and a line where a recording ends. */
+  drawSound(pen) {
+    const { matrix, figure } = this;
+    const { query, key } = matrix.axes;
+    const { theme, ratio } = figure;
+    const right = this.x(matrix.K);
+    if (key.time) {
+      if (this.spectrogram) this.strip ??= paintStrip(this.spectrogram, theme);
+      const view = { left: this.left, right, x: (k) => this.x(k), theme, ratio };
+      drawStrip(pen, this.strip, this.sound, key.time, view);
+    }
+    pen.strokeStyle = theme.ink(0.75);
+    pen.lineWidth = 1;
+    pen.setLineDash([4, 3]);
+    pen.beginPath();
+    if (typeof key.time?.stop === "number") {
+      pen.moveTo(this.x(key.time.stop), 0);
+      pen.lineTo(this.x(key.time.stop), this.y(matrix.Q));
+    }
+    if (typeof query.time?.stop === "number") {
+      pen.moveTo(this.left, this.y(query.time.stop));
+      pen.lineTo(right, this.y(query.time.stop));
+    }
+    pen.stroke();
+    pen.setLineDash([]);
   }
 
   /** The mask's edge: a thin stepped line between allowed and forbidden cells. Runs are merged into one stroke. */
@@ -223,6 +258,10 @@ export class Heatmap {
       ["key", this.stepK, this.w],
     ]) {
       const loud = marks.filter((mark) => mark.axis === axis);
+      if (matrix.axes[axis].time) {
+        this.drawSeconds(pen, axis, loud);
+        continue;
+      }
       const near = step === 1 ? 1 : LINE / size;
       for (let i = 0; i < matrix.axes[axis].count; i += step)
         if (!loud.some(({ index }) => Math.abs(index - i) < near)) this.label(pen, axis, i, "quiet");
@@ -231,8 +270,27 @@ export class Heatmap {
     pen.font = `11px ${this.figure.theme.font}`;
     pen.fillStyle = this.figure.theme.ink(0.5);
     pen.textAlign = "right";
-    pen.fillText("keys →", this.left - 8, this.top - 28);
-    pen.fillText("queries ↓", this.left - 8, this.top - 14);
+    const seconds = (axis) => (matrix.axes[axis].time ? " (s)" : "");
+    pen.fillText(`keys${seconds("key")} →`, this.left - 8, this.top - 28);
+    pen.fillText(`queries${seconds("query")} ↓`, this.left - 8, this.top - 14);
+    if (matrix.axes.key.time) pen.fillText("pitch ↑", this.left - 8, STRIP / 2 - 8);
+  }
+
+  drawSeconds(pen, axis, loud) {
+    const { matrix, figure } = this;
+    const { theme } = figure;
+    const { time, count } = matrix.axes[axis];
+    const across = axis === "key";
+    const place = (cells) => (across ? this.x(cells) : this.y(cells));
+    const ticks = time.ticks(across ? this.w : this.h, across ? 56 : 22);
+    const marks = loud.map(({ index, how }) => ({
+      text: matrix.times(axis, index),
+      at: index + 0.5,
+      ink: how === "pinned" ? theme.accent : theme.ink(1),
+    }));
+    const edge = across ? this.top : this.left;
+    drawTimes(pen, across, ticks, marks, { place, edge, from: place(0), to: place(count), theme });
+    figure.base.dataset[`${axis}Ticks`] = ticks.map(({ at, text }) => `${text}@${place(at).toFixed(2)}`); // for tests
   }
 
   /** how: "quiet" | "loud" (under the pointer) | "pinned". */
@@ -328,8 +386,10 @@ export class Heatmap {
     const [width, height] = axis === "query" ? [K * this.w, thin ? 0 : this.h] : [thin ? 0 : this.w, Q * this.h];
     pen.strokeStyle = colour;
     pen.lineWidth = line;
+    const strip = axis === "key" && this.matrix.axes.key.time;
     if (axis === "query") pen.strokeRect(this.left, this.y(index + middle), width, height);
     else pen.strokeRect(this.x(index + middle), this.top, width, height);
+    if (strip) pen.strokeRect(this.x(index + middle), 1, width, STRIP - 2);
   }
 
   rectangle(a, b) {
@@ -357,7 +417,8 @@ export class Heatmap {
     const corners = this.corners(target);
     if (corners) {
       const [q0, q1, k0, k1] = this.full(this.rectangle(...corners));
-      return [`zoom to queries ${q0}–${q1 - 1} × keys ${k0}–${k1 - 1}`];
+      const span = (axis, first, last) => matrix.axes[axis].time?.span(first, last) ?? `${first}–${last}`;
+      return [`zoom to queries ${span("query", q0, q1 - 1)} × keys ${span("key", k0, k1 - 1)}`];
     }
     const shown = target ?? this.pins.target(matrix);
     if (!shown) return ["Point at a cell to read it · drag to zoom · click a row or a label to pin it"];
@@ -375,7 +436,8 @@ export class Heatmap {
     if (q >= 0 && q < Q && k >= 0 && k < K) return { q, k };
     if (x < this.left && q >= 0 && q < Q) return { axis: "query", index: q };
     if (y >= this.top) return null;
-    const slid = Math.floor((x - (this.top - y) / Math.tan(SLANT) - this.left) / this.w); // along the slanted label
+    const lean = this.matrix.axes.key.time ? 0 : (this.top - y) / Math.tan(SLANT); // along the slanted label
+    const slid = Math.floor((x - lean - this.left) / this.w);
     return slid >= 0 && slid < K ? { axis: "key", index: slid } : null;
   }
 

@@ -1,5 +1,6 @@
 // One head's numbers: what a cell is worth on the colour scale, and what it is called.
 
+import { Timeline } from "./sound.js";
 import { brief, exact, shorten, visible } from "./text.js";
 
 const FORBIDDEN = 1; // 0 allowed · 1 forbidden · 2 mixed (a pooled cell holding both) · 3 mixed, with weight where forbidden
@@ -19,6 +20,14 @@ export class Matrix {
     ["query", "key"].forEach((axis, i) =>
       Object.assign(this.axes[axis], { origin: message.origin[i], factor: message.factor[i], full: message.shape[i] }),
     );
+    for (const [axis, sound] of [
+      ["query", message.query_sound],
+      ["key", message.key_sound],
+    ]) {
+      if (!sound) continue;
+      this.axes[axis].time = new Timeline(sound, this.axes[axis]);
+      this.axes[axis].labels = Array.from({ length: this.axes[axis].count }, (_, i) => this.times(axis, i));
+    }
     this.pooled = message.factor[0] > 1 || message.factor[1] > 1;
     this.zoomed = Object.values(this.axes).some((a) => a.origin > 0 || a.origin + a.count * a.factor < a.full);
     this.measure();
@@ -98,6 +107,11 @@ export class Matrix {
     return first === last ? String(first) : `${first}–${last}`;
   }
 
+  /** The time that row or column `index` of a recording stands for. */
+  times(axis, index) {
+    return this.axes[axis].time.span(...this.span(axis, index));
+  }
+
   /** Row or column that shows position `full`, or −1. */
   indexOf(axis, full) {
     const { origin, factor, count } = this.axes[axis];
@@ -108,6 +122,7 @@ export class Matrix {
   name(axis, index) {
     const [first, last] = this.span(axis, index);
     const label = this.axes[axis].labels[index];
+    if (this.axes[axis].time) return [label];
     const head = `${NOUN[axis][first === last ? 0 : 1]} ${this.position(axis, index)}`;
     return label ? [head + " ‘", { token: shorten(label, 24) }, "’"] : [head];
   }
@@ -115,6 +130,7 @@ export class Matrix {
   tick(axis, index, withPosition) {
     const label = this.axes[axis].labels[index];
     if (!label) return this.position(axis, index);
+    if (this.axes[axis].time) return label;
     const [position] = this.span(axis, index);
     return withPosition && label !== `${position}` ? `${position} ${label}` : label;
   }
@@ -155,9 +171,11 @@ export class Matrix {
     const best = this.partners(axis, index).slice(0, 5);
     if (!best.length) return [...parts, "nothing"];
     best.forEach((p, rank) => {
-      const label = this.axes[other].labels[p.other];
+      const { time, labels } = this.axes[other];
+      const label = labels[p.other];
       if (rank) parts.push(" · ");
-      parts.push(...(label ? ["‘", { token: shorten(label, 16) }, "’ "] : [this.position(other, p.other) + " "]));
+      if (time) parts.push(label + " ");
+      else parts.push(...(label ? ["‘", { token: shorten(label, 16) }, "’ "] : [this.position(other, p.other) + " "]));
       parts.push(exact(p.value));
     });
     return parts;
