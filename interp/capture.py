@@ -101,16 +101,20 @@ class Capture:
         with torch.no_grad():
             return head(hidden)
 
+    @property
+    def scores_positions(self) -> bool:
+        """Whether the logits are (B, T, V), a row for each position, rather than one row for the whole input."""
+        return (self._output if self._head is None else self._head[1]).ndim == 3
+
     def logits_at(self, position: int) -> Tensor:
-        """(B, V) at one position, without those of the others. Raises InputError when the module scores no
-        positions, and IndexError beyond them."""
-        scored = self._output if self._head is None else self._head[1]
-        if scored.ndim != 3:
+        """(B, V) at one position, without computing those of the others. Raises InputError when the model scores the
+        input as a whole, and IndexError beyond its positions."""
+        if not self.scores_positions:
             raise InputError(
-                f"{self.subject.name} gives one output of shape {tuple(scored.shape)} for the whole input, not one for "
-                "each position. Load the checkpoint with its language-model head."
+                f"{self.subject.name} scores the input as a whole, not each position. Load a checkpoint with a "
+                "language-model head."
             )
-        here = scored[:, [position]]  # (B, 1, C or V)
+        here = (self._output if self._head is None else self._head[1])[:, [position]]  # (B, 1, V or C)
         if self._head is not None:
             with torch.no_grad():
                 here = self._head[0](here)
