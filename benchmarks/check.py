@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def measure(name: str, model, inputs, budget: float) -> None:
@@ -33,10 +33,11 @@ def main() -> None:
     torch.manual_seed(0)
     measure("2 layers, T = 64", Language(), torch.randint(2, VOCABULARY, (3, 64)), 60)
     if "smollm2" in sys.argv:
-        import weights
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(weights.smollm2_folder(), dtype=torch.float32)
+        from models.fetch import fetch
+
+        model = AutoModelForCausalLM.from_pretrained(fetch("smollm2-135m"), dtype=torch.float32)
         measure("SmolLM2-135M, T = 128", model, torch.randint(100, 20_000, (1, 128)), 150)
 
 

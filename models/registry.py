@@ -209,7 +209,6 @@ def _is_file_of(filename: str, name: str, version: Version, kind: str) -> bool:
         return False
 
 
-@functools.cache
 def _pip_settings() -> dict[str, str]:
     """What pip is configured to do by its files and environment, such as ``index-url`` and ``cert``."""
     lines = _run(sys.executable, "-m", "pip", "config", "list").splitlines()
@@ -305,7 +304,8 @@ def _shown(filename: str) -> Progress:
 
     def draw(have: int, total: int | None) -> None:
         nonlocal bar
-        bar = bar or tqdm(desc=filename, initial=have, total=total, unit="B", unit_scale=True)
+        if bar is None:  # "bar or" would ask how long it is
+            bar = tqdm(desc=filename, initial=have, total=total, unit="B", unit_scale=True)
         bar.update(have - bar.n)
         if have == total:
             bar.close()

@@ -9,7 +9,9 @@ import pytest
 import torch
 from playwright.sync_api import sync_playwright
 
-sys.path.insert(0, str(Path(__file__).parent))  # for weights.py beside this file
+from models.fetch import fetch
+
+sys.path.insert(0, str(Path(__file__).parent))  # for serving.py beside this file
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
@@ -26,23 +28,32 @@ def browser():
 
 @pytest.fixture(scope="session")
 def smollm2_folder() -> Path:
-    import weights
-
-    return weights.smollm2_folder()
+    return fetch("smollm2-135m")
 
 
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
-    import weights
-
-    return weights.minilm_folder()
+    return fetch("minilm-l6")
 
 
 @pytest.fixture(scope="session")
 def whisper_folder() -> Path:
-    import weights
+    return fetch("whisper-tiny-en")
 
-    return weights.whisper_folder()
+
+@pytest.fixture(scope="session")
+def dinov2_folder() -> Path:
+    return fetch("dinov2-small")
+
+
+@pytest.fixture(scope="session")
+def splade_folder() -> Path:
+    return fetch("splade-tiny")
+
+
+@pytest.fixture(scope="session")
+def bart_folder() -> Path:
+    return fetch("bart-phonemes")
 
 
 @pytest.fixture(autouse=True)

@@ -45,7 +45,7 @@ def bart_phonemes(package: Path, folder: Path) -> None:
         **ids,
     )
     save_checkpoint(BartForConditionalGeneration, config, state, folder)
-    GenerationConfig(max_length=meta["max_position_embeddings"], **ids).save_pretrained(folder)
+    GenerationConfig(max_new_tokens=meta["max_position_embeddings"] - 1, **ids).save_pretrained(folder)
 
     characters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     characters.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")

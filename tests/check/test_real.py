@@ -11,17 +11,13 @@ FAST = {"modes": "base", "dtypes": (), "budget": 60.0}
 
 
 @pytest.fixture(scope="module")
-def smollm2():
-    import weights
-
-    return AutoModelForCausalLM.from_pretrained(weights.smollm2_folder(), dtype=torch.float32).eval()
+def smollm2(smollm2_folder):
+    return AutoModelForCausalLM.from_pretrained(smollm2_folder, dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="module")
-def minilm():
-    import weights
-
-    return AutoModel.from_pretrained(weights.minilm_folder(), dtype=torch.float32).eval()
+def minilm(minilm_folder):
+    return AutoModel.from_pretrained(minilm_folder, dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="module")

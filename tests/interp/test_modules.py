@@ -14,16 +14,17 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-import weights
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention as imported_before_capture
 
 from interp.capture import capture
 from interp.subject import Subject, tensors_only
+from models.registry import from_pypi
 
 B, H, Q, K, D = 2, 3, 5, 7, 4
 C = H * D
 ROOT = Path(__file__).parents[2]
+TIMM_SHA256 = "5bd50f7d0fe6d09bf9285ac2523234a1b7e6bf075c0be3e7aed09139fcb617c7"
 
 
 def run(module, family="custom", **inputs):
@@ -606,7 +607,7 @@ def test_timm_vit():
                 assert (call.band(0, 10) - theirs).abs().max() < 1e-5
             assert cap.fidelity < 1e-4 and len(cap.residuals) == 13
     """
-    path = os.pathsep.join([str(weights.wheel("timm==1.0.31")), str(ROOT)])
+    path = os.pathsep.join([str(from_pypi("timm==1.0.31", TIMM_SHA256)), str(ROOT)])
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=True
     )
