@@ -66,8 +66,10 @@ def read_image(data: bytes | Path) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """RGB, turned as its EXIF says, transparency on white. Raises InputError for samples of 32 bits, whose range
-    nothing tells."""
+    """RGB, turned as its EXIF says, transparency on white. Raises InputError for a picture without pixels, and for
+    samples of 32 bits, whose range nothing tells."""
+    if not (image.width and image.height):
+        raise InputError(f"The picture has {image.width} × {image.height} pixels. Choose another one.")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -150,8 +152,6 @@ def _present(data: bytes | Path, what: str) -> bytes | Path:
 
 
 def _check_size(width: int, height: int) -> None:
-    if width < 1 or height < 1:
-        raise InputError(f"The picture is {width} × {height} pixels; it needs at least one. Choose another file.")
     if width * height > MAX_MEGAPIXELS * 1e6:
         raise InputError(
             f"The picture is {width:,} × {height:,} pixels, {width * height / 1e6:,.0f} megapixels; at most "
