@@ -175,9 +175,11 @@ def extend(subject: Subject, inputs: Inputs, tokens: Sequence[int]) -> Inputs:
     length, limit = ids.shape[1] + len(tokens), subject.max_tokens
     if limit is not None and length > limit:
         raise InputError(f"{subject.name} takes at most {limit:,} tokens; start again with a shorter text.")
+    known = subject.vocab_size if subject.family == "decoder" else None  # a target may have a vocabulary of its own
     for token in tokens:
-        if token < 0 or (subject.vocab_size is not None and token >= subject.vocab_size):
-            raise InputError(f"Token {token} is not one of the {subject.vocab_size} that {subject.name} knows.")
+        if token < 0 or (known is not None and token >= known):
+            until = f" to {known - 1:,}" if known else ""
+            raise InputError(f"Token {token} is not in the vocabulary of {subject.name}, which counts from 0{until}.")
     own = _target_only if subject.family != "decoder" else lambda argument: True
     kwargs = {
         argument: _grown(argument, value, ids.shape[1], len(tokens)) if own(argument) else value

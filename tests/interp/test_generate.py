@@ -432,7 +432,7 @@ def test_the_limit_of_tokens():
 
 @pytest.mark.parametrize("token", [-1, 99])
 def test_tokens_outside_the_vocabulary(token):
-    with pytest.raises(InputError, match=f"Token {token} "):
+    with pytest.raises(InputError, match=f"Token {token} is not in the vocabulary of gpt, which counts from 0 to 98"):
         extend(gpt2(), Inputs({"input_ids": torch.ones(1, 3).long()}), [token])
 
 
