@@ -57,7 +57,8 @@ def audio_encoder(extractor, module: nn.Module, tokenizer, limit: int | None) ->
             for k, v in kwargs.items()
             if k in accepted and not (k.endswith("attention_mask") and bool(v.all()))  # nothing padded: none needed
         }
-        axis = _frames(module, extractor, kwargs[module.main_input_name], waveform, seconds)
+        heard = kwargs["input_features"] if "input_features" in kwargs else kwargs["input_values"]
+        axis = _frames(module, extractor, heard, waveform, seconds)
         notes = waveform.notes + cut + resampled
         if not writes:
             return Inputs(kwargs, {"input": axis} if axis else {}, notes)

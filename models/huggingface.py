@@ -102,7 +102,7 @@ def family_of(config: PretrainedConfig, model_class: type) -> str:
     """Decoder, encoder, encoder-decoder, vision or audio, from the configuration and what the class takes first."""
     kind, name = config.model_type, model_class.__name__
     takes = getattr(model_class, "main_input_name", "input_ids")
-    if "Speech" in name or kind in modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES or takes in AUDIO_INPUTS:
+    if takes in AUDIO_INPUTS or ("Speech" in name and takes != "input_ids"):  # that is text to speech
         return "audio"
     if config.is_encoder_decoder:
         return "encoder-decoder"
