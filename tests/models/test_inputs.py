@@ -15,6 +15,7 @@ from interp.subject import InputError
 from models import load
 from models.media import Waveform, read_wav
 from models.text import TooLong
+from models.text_inputs import written_target
 from models.vision_inputs import seen_part
 
 SPEECH = Path("/usr/share/sounds/alsa/Front_Center.wav")  # Debian's alsa-utils: a woman says "front, center"
@@ -394,6 +395,16 @@ def test_a_written_target_is_what_generate_makes(tmp_path):
         ends = [end for _, end in target.offsets]
         assert len(target) == len(target.offsets) == expected.shape[1] and ends == sorted(ends)
         assert target.text == subject.decode(expected[0].tolist(), skip_special_tokens=True)
+
+
+def test_a_written_target_has_the_places_of_a_typed_one(tmp_path):
+    subject = t5(tmp_path)
+    inputs = subject.encode(("ab", "né🙂"))
+    typed = inputs.axes["target"]
+    ids = inputs.kwargs["decoder_input_ids"][0].tolist()
+    _, written, _ = written_target(transformers.AutoTokenizer.from_pretrained(tmp_path), ids, None, False)
+    assert (written.labels, written.special, written.text) == (typed.labels, typed.special, typed.text)
+    assert written.offsets[:-1] == typed.offsets[:-1] and written.offsets[-1] == (3, 3)
 
 
 def test_bad_pairs(tmp_path):
