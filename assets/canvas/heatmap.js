@@ -32,6 +32,7 @@ export class Heatmap {
     this.sound = message.key_sound; // where its spectrogram's columns are in time
     this.spectrogram = message.spectrogram;
     this.height = message.height ?? 600;
+    this.names = message.axis_names;
     this.anchor = null;
     this.pins.take(message);
     this.figure.out.hidden = !this.matrix.zoomed;
@@ -69,7 +70,8 @@ export class Heatmap {
     this.columnRoom = key.time ? 0 : longest("key", 100);
     const lastRoom = key.time ? 0 : longest("key", 100, K - Math.max(3, K >> 3)); // only the last lean out on the right
     const snap = (x) => Math.round(x * figure.ratio) / figure.ratio;
-    const words = query.time || key.time ? 66 : 44; // the two in the corner
+    const corner = Math.max(...this.names.map((name) => pen.measureText(name).width)); // the words there
+    const words = corner + (query.time || key.time ? 22 : 4);
     this.left = snap(Math.max(this.rowRoom, words) + 10);
     this.top = key.time ? STRIP + AXIS : snap(Math.max(this.columnRoom * Math.sin(SLANT) + 14, 36));
     const roomX = Math.max(40, width - this.left - Math.max(8, lastRoom * Math.cos(SLANT)));
@@ -185,10 +187,14 @@ export class Heatmap {
     pen.lineWidth = 1;
     pen.setLineDash([4, 3]);
     pen.beginPath();
-    if (typeof key.time?.stop === "number") {
-      pen.moveTo(this.x(key.time.stop), 0);
-      pen.lineTo(this.x(key.time.stop), this.y(matrix.Q));
-    }
+    for (const [from, to] of [
+      [0, STRIP],
+      [this.top, this.y(matrix.Q)],
+    ])
+      if (typeof key.time?.stop === "number") {
+        pen.moveTo(this.x(key.time.stop), from);
+        pen.lineTo(this.x(key.time.stop), to);
+      }
     if (typeof query.time?.stop === "number") {
       pen.moveTo(this.left, this.y(query.time.stop));
       pen.lineTo(right, this.y(query.time.stop));
@@ -271,8 +277,9 @@ export class Heatmap {
     pen.fillStyle = this.figure.theme.ink(0.5);
     pen.textAlign = "right";
     const seconds = (axis) => (matrix.axes[axis].time ? " (s)" : "");
-    pen.fillText(`keys${seconds("key")} →`, this.left - 8, this.top - 28);
-    pen.fillText(`queries${seconds("query")} ↓`, this.left - 8, this.top - 14);
+    const [queries, keys] = this.names;
+    pen.fillText(`${keys}${seconds("key")} →`, this.left - 8, this.top - 28);
+    pen.fillText(`${queries}${seconds("query")} ↓`, this.left - 8, this.top - 14);
     if (matrix.axes.key.time) pen.fillText("pitch ↑", this.left - 8, STRIP / 2 - 8);
   }
 

@@ -60,11 +60,16 @@ export function drawLegend(figure, matrix, wedge) {
   }
   const numbers = document.createElement("span");
   numbers.className = "hw-numbers";
-  for (const text of matrix.barNumbers())
-    numbers.append(Object.assign(document.createElement("span"), { textContent: text }));
   scale.append(canvas, numbers);
   bar.append(name, scale);
   legend.append(bar);
+  writeNumbers(figure, matrix);
+}
+
+/** The numbers alone, where the scale's range has changed and its colours have not. */
+export function writeNumbers({ legend }, matrix) {
+  const numbers = matrix.barNumbers().map((text) => Object.assign(document.createElement("span"), { textContent: text }));
+  legend.querySelector(".hw-numbers")?.replaceChildren(...numbers);
 }
 
 export function edgeColour(matrix, theme, t) {

@@ -34,13 +34,20 @@ export class Matrix {
   }
 
   measure() {
+    this.alarms = [];
+    this.hasForbidden = false;
+    for (let i = 0; i < this.data.length; i++) {
+      if (this.forbids(i)) this.hasForbidden = true;
+      if (this.alarming(i)) this.alarms.push(i);
+    }
+    this.limit(0, this.data.length);
+  }
+
+  /** Let the colour scale span the values of cells `from` … `to` − 1. */
+  limit(from, to) {
     let low = Infinity;
     let high = -Infinity;
-    let hidden = false;
-    this.alarms = [];
-    for (let i = 0; i < this.data.length; i++) {
-      if (this.forbidden && this.forbidden[i] === FORBIDDEN) hidden = true;
-      if (this.alarming(i)) this.alarms.push(i);
+    for (let i = from; i < to; i++) {
       const value = this.data[i];
       if (!Number.isFinite(value) || this.forbids(i)) continue;
       if (value < low) low = value;
@@ -53,7 +60,8 @@ export class Matrix {
     if (high === low) high = low + 1;
     this.low = this.kind === "weight" && this.log ? high * 1e-5 : low; // five decades
     this.high = high;
-    this.hasForbidden = hidden;
+    this.below = this.kind === "weight" && this.log; // are there values beyond the ends?
+    this.above = false;
   }
 
   forbids(i) {
@@ -122,7 +130,7 @@ export class Matrix {
   name(axis, index) {
     const [first, last] = this.span(axis, index);
     const label = this.axes[axis].labels[index];
-    if (this.axes[axis].time) return [label];
+    if (this.axes[axis].time) return [this.axes[axis].time.pads(first) ? `${label} (padding)` : label];
     const head = `${NOUN[axis][first === last ? 0 : 1]} ${this.position(axis, index)}`;
     return label ? [head + " ‘", { token: shorten(label, 24) }, "’"] : [head];
   }
@@ -183,8 +191,8 @@ export class Matrix {
 
   /** Numbers under the colour bar: low end, middle, high end. */
   barNumbers() {
-    const floor = this.kind === "weight" && this.log ? "≤" : "";
-    return [floor + brief(this.valueAt(0)), brief(this.valueAt(0.5)), brief(this.valueAt(1))];
+    const [low, middle, high] = [0, 0.5, 1].map((t) => brief(this.valueAt(t)));
+    return [(this.below ? "≤" : "") + low, middle, (this.above ? "≥" : "") + high];
   }
 
   get scaleName() {

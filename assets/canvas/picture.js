@@ -1,15 +1,17 @@
 // One query of a head over the picture its keys lie on. Where there is width, two panels: the picture as it is, to
 // choose the query, and the picture in faint grey under the weights, to read them. In a narrow place only the second.
+// The colours span the weights of the query shown: beside the strongest of all queries most would be too faint to see.
 // Positions before the patches (CLS, registers) have no place in the picture: they are chips above it.
 
 import { hatch } from "./colour.js";
-import { drawLegend } from "./legend.js";
+import { drawLegend, writeNumbers } from "./legend.js";
 import { Matrix } from "./matrix.js";
 import { brief, exact, fit, shorten } from "./text.js";
 
 const WIDE = 560; // two panels from here on
 const GAP = 20;
 const CHIP = 20; // a chip's height
+const EDGE = 3; // room for an outline around what lies at the edge
 const ENLARGED = 4; // from here on a picture's own pixels are shown as squares
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
@@ -62,6 +64,7 @@ export class PictureView {
     const height = Math.ceil(this.top + this.size[1] + 2);
     const chips = this.chips[this.two ? "query" : "key"].map(({ x, y, w, h }) => [x + w / 2, y + h / 2]);
     figure.base.dataset.chips = chips.flat().join(); // their middles, for tests
+    figure.base.dataset.queryLeft = this.x(this.two ? "query" : "key", 0); // where patches to choose from begin
     return {
       width,
       height,
@@ -78,7 +81,7 @@ export class PictureView {
     if (!this.two && axis === "query") return 0;
     pen.font = `11px ${figure.theme.font}`;
     let x = left + pen.measureText(this.word(axis)).width + 10;
-    let y = 0;
+    let y = EDGE;
     for (let index = 0; index < special; index++) {
       pen.font = `12px ${figure.theme.font}`;
       const text = fit(pen, matrix.axes[axis].labels[index] || `special ${index}`, 100);
@@ -131,8 +134,7 @@ export class PictureView {
   // --- drawing ---------------------------------------------------------------------------------------------
 
   draw(pen) {
-    this.drawn = this.shown;
-    this.figure.base.dataset.query = this.drawn;
+    this.choose(this.shown);
     if (this.two) this.drawPicture(pen, "query", this.plain);
     this.drawPicture(pen, "key", this.grey);
     for (let index = this.special; index < this.matrix.K; index++) this.fill(pen, index, this.patch("key", index));
@@ -142,9 +144,20 @@ export class PictureView {
     pen.textAlign = "left";
     for (const axis of this.two ? ["query", "key"] : ["key"]) {
       pen.fillStyle = this.figure.theme.ink(0.5);
-      pen.fillText(this.word(axis), this.panels[axis], CHIP / 2);
+      pen.fillText(this.word(axis), this.panels[axis], EDGE + CHIP / 2 + 0.5);
     }
     for (const chip of this.chips.key) this.drawKeyChip(pen, chip);
+  }
+
+  choose(query) {
+    const { matrix, figure, special } = this;
+    this.drawn = figure.base.dataset.query = query;
+    const first = query * matrix.K;
+    matrix.limit(first + special, first + matrix.K);
+    const apart = [...matrix.data.subarray(first, first + special)].filter((_, k) => !matrix.forbids(first + k));
+    matrix.above = apart.some((value) => value > matrix.high); // a chip's number tells by how much
+    matrix.below ||= matrix.kind !== "weight" && apart.some((value) => value < matrix.low);
+    writeNumbers(figure, matrix);
   }
 
   drawPicture(pen, axis, image) {
@@ -158,12 +171,12 @@ export class PictureView {
     pen.drawImage(image, ...corner, this.own[0] * this.scale, this.own[1] * this.scale);
     if (axis === "query") return;
     pen.fillStyle = theme.background; // fade: colours on it should be read against the page
-    pen.globalAlpha = theme.dark ? 0.62 : 0.58;
+    pen.globalAlpha = 0.7;
     pen.fillRect(left, this.top, ...this.size);
     pen.globalAlpha = 1;
   }
 
-  /** What a key gets from the query shown: the scale's colour, the stronger the less of the picture shows through. */
+  /** A patch in the scale's colour, like ink on paper or light in the dark: what is weak leaves the picture as it is. */
   fill(pen, index, rectangle) {
     const { matrix, figure } = this;
     const { theme } = figure;
@@ -171,11 +184,13 @@ export class PictureView {
     const value = matrix.data[i];
     if (matrix.alarming(i)) pen.fillStyle = theme.alarm;
     else if (matrix.forbids(i)) return this.hatched(pen, () => pen.rect(...rectangle));
-    else if (!Number.isFinite(value) || (value === 0 && matrix.kind !== "score")) return;
-    else pen.fillStyle = matrix.table(theme).css[(matrix.place(value) * 255 + 0.5) | 0];
-    pen.globalAlpha = matrix.alarming(i) ? 0.9 : 0.12 + 0.8 * Math.sqrt(matrix.strength(value));
+    else if (!Number.isFinite(value)) return;
+    else {
+      pen.fillStyle = matrix.table(theme).css[(matrix.place(value) * 255 + 0.5) | 0];
+      pen.globalCompositeOperation = theme.dark ? "screen" : "multiply";
+    }
     pen.fillRect(...rectangle);
-    pen.globalAlpha = 1;
+    pen.globalCompositeOperation = "source-over";
   }
 
   hatched(pen, path) {

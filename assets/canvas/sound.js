@@ -20,8 +20,12 @@ export class Timeline {
 
   /** Positions first … last, inclusive, as "1.24–1.28 s". */
   span(first, last) {
-    const text = `${(first * this.step).toFixed(this.digits)}–${((last + 1) * this.step).toFixed(this.digits)} s`;
-    return this.seconds - first * this.step < 1e-6 ? `${text} (padding)` : text;
+    return `${(first * this.step).toFixed(this.digits)}–${((last + 1) * this.step).toFixed(this.digits)} s`;
+  }
+
+  /** Does position `first`, and so all after it, lie behind the end of the recording? */
+  pads(first) {
+    return this.seconds - first * this.step < 1e-6;
   }
 
   /** Seconds → cells from the first one's edge. */

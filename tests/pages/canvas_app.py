@@ -9,6 +9,7 @@ import streamlit as st
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # as `streamlit run app.py` at the top of a clone would see it
 
+from interp.subject import Picture, Sound
 from pages import _canvas
 
 TOKENS = [
@@ -134,7 +135,74 @@ def draw(case, bump):
         evil = "<img src=x onerror=window.hacked=1>"
         labels = {"query_labels": [evil] * 5, "key_labels": [evil, "\u202eabc", "$a$", "e\u0301", "  \t"]}
         return _canvas.head(tiny(), key="head", title=evil, value_name=evil, **labels)
-    raise ValueError(case)
+    if case.startswith("picture"):
+        return draw_picture(case)
+    return draw_sound(case)
+
+
+BOXES = {  # name: width and height of a picture, the box of its 4 × 8 patches
+    "picture-whole": (400, 200, (0, 0, 400, 200)),
+    "picture-crop": (200, 300, (20, 70, 180, 230)),
+    "picture-pad": (200, 300, (-60, -20, 260, 320)),
+}
+
+
+def draw_picture(case):
+    """A white picture, black in patch (2, 5). Query 0 looks there only, every other at itself and a little at [CLS]."""
+    width, height, box = BOXES.get(case, BOXES["picture-whole"])
+    pixels = np.full((height, width, 3), 255, np.uint8)
+    w, h = (box[2] - box[0]) / 8, (box[3] - box[1]) / 4
+    pixels[int(box[1] + 2 * h) : int(box[1] + 3 * h), int(box[0] + 5 * w) : int(box[0] + 6 * w)] = 0
+    matrix = 0.75 * np.eye(33, dtype=np.float32)
+    matrix[:, 0] = 0.25
+    matrix[0] = 0
+    matrix[0, 1 + 2 * 8 + 5] = 1
+    matrix[9, [0, 9]] = 0.875, 0.125
+    labels = ["[CLS]"] + [f"{row},{column}" for row in range(4) for column in range(8)]
+    options = {}
+    if case == "picture-html":
+        labels[0] = options["title"] = "<img src=x onerror=window.hacked=1>"
+    if case == "picture-leak":
+        options["forbidden"] = np.zeros((33, 33), np.uint8)
+        options["forbidden"][0, [22, 30]] = 1
+    return _canvas.head(
+        matrix,
+        key="head",
+        view="picture",
+        picture=Picture(pixels, box),
+        grid=(4, 8),
+        query_labels=labels,
+        key_labels=labels,
+        **options,
+    )
+
+
+def draw_sound(case):
+    """A click at 13.375 s of 14.2 s, padded to 30 s; every query looks at it, position 668 of 1500."""
+    spectrogram = np.zeros((80, 3000), np.float32)
+    spectrogram[:, 1337] = 1
+    sound = Sound(spectrogram, hop=0.01, step=0.02, seconds=14.2)
+    name, _, rest = case.partition("-")
+    view = rest if rest == "bipartite" else "heatmap"
+    first, factor, count = {"pooled": (0, 4, 375), "odd": (611, 3, 300)}.get(rest, (600, 1, 120))
+    queries = count if name == "frames" else 12
+    matrix = np.full((queries, count), 0.001, np.float32)
+    matrix[:, (668 - first) // factor] = 0.5
+    place = {"origin": (0, first), "factor": (1, factor), "shape": (12, 1500)}
+    words = TOKENS[:12]
+    if name == "frames":
+        words = [""] * count
+        place = {"origin": (first, first), "factor": (factor, factor), "shape": (1500, 1500)}
+    return _canvas.head(
+        matrix,
+        key="head",
+        view=view,
+        query_labels=words,
+        key_labels=[""] * count,
+        query_sound=sound if name == "frames" else None,
+        key_sound=sound,
+        **place,
+    )
 
 
 def main():
