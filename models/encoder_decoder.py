@@ -1,8 +1,8 @@
 """The original transformer: an encoder reads the source, a decoder writes the target and looks across at the source.
 
 Vaswani et al. 2017, "Attention Is All You Need", figure 1: post-LN (each sub-layer's sum is normalised), sinusoidal
-positions, ReLU, embeddings times √C, no norm after the last block. Three kinds of attention (§3.2.3): encoder self, decoder
-self (causal), and cross, whose queries come from the decoder and whose keys and values come from the encoder.
+positions, ReLU, embeddings times √C, no norm after the last block. Three kinds of attention (§3.2.3): encoder self,
+decoder self (causal), and cross, whose queries come from the decoder and whose keys and values come from the encoder.
 
 Axis letters: B batch, S source positions, T target positions, C model width, V vocabulary.
 """
@@ -120,7 +120,8 @@ class EncoderDecoder(nn.Module):
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, start: int, end: int, limit: int) -> list[list[int]]:
-        """Greedy targets of sources of one length (B, S), without ``start`` and ``end``; at most ``limit`` tokens each."""
+        """Greedy targets of sources of one length (B, S), without ``start`` and ``end``; at most ``limit`` tokens
+        each."""
         memory = self.encoder(input_ids, None)
         ids = torch.full((len(input_ids), 1), start, device=input_ids.device)
         for _ in range(min(limit, self.config.context - 1)):

@@ -1,4 +1,4 @@
-"""How each bundled model was made and is measured: one file each, with its data, its training and its held-out figures."""
+"""How each bundled model was made and is measured: a file each, with its data, its training, its held-out figures."""
 
 from importlib import import_module
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""What the recipes of language models share: windows of text, repeated random tokens, losses, head scores, a baseline."""
+"""What the recipes of language models share: windows of text, repeated random tokens, losses, head scores, baseline."""
 
 from __future__ import annotations
 

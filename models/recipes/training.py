@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of a run. Every step draws its batch from (seed, step), so a run that was stopped goes on as if it had
-    not been."""
+    """The numbers of a run. Every step draws its batch from (seed, step), so a run that was stopped goes on as if it
+    had not been."""
 
     steps: int
     seed: int = 1

@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from torch import tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from interp.masks import Causal
+from interp.testing import assert_mask
+from models.blocks import rotate
 from models.bundled import BUNDLED, load_bundled
-from models.decoder import Decoder, DecoderConfig, rotate
+from models.decoder import Decoder, DecoderConfig
 
 TINY = {"vocab_size": 97, "context": 32, "layers": 3, "heads": 4, "width": 24}
 EMOJI = "Fellow citizens 👩‍👧 of café 日本 — naïve 🙂!"
@@ -113,6 +116,12 @@ def test_the_future_cannot_touch_the_past(ids, positions):
         assert not torch.equal(after[:, position], before[:, position])
 
 
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_keeps_its_promises(positions):
+    report = assert_mask(decoder(positions), Causal())
+    assert {"padding", "half precision"} <= {probe.name for probe in report.probed if probe.applied}
+
+
 def test_rotary_by_hand():
     """D = 4: pair (0, 2) turns by 1 radian per position, pair (1, 3) by 10000^(−1/2) = 0.01."""
     x = tensor([1.0, 1.0, 0.0, 0.0]).expand(1, 1, 3, 4)
@@ -135,7 +144,7 @@ def test_rotary_is_relative():
 
 def test_config_errors():
     with pytest.raises(ValueError, match="width 30 does not split into 4 heads"):
-        DecoderConfig(**(TINY | {"width": 30}))
+        Decoder(DecoderConfig(**(TINY | {"width": 30})))
     with pytest.raises(ValueError, match="not 'sinus'"):
         DecoderConfig(**TINY, positions="sinus")
     with pytest.raises(ValueError, match="33 tokens exceed the context of 32"):
@@ -153,8 +162,8 @@ def bundled():
 @pytest.fixture(scope="module")
 def patterns(bundled):
     """Attention (L, B, H, T, T) on [bos] + r + r, |r| = 64, from the q and k that reach torch's attention."""
-    module, tokenizer, config = bundled
-    bos = tokenizer.token_to_id("<|endoftext|>")
+    module, tokenizers, config = bundled
+    bos = tokenizers["text"].token_to_id("<|endoftext|>")
     r = torch.randint(config["vocab_size"] - 1, (6, 64), generator=torch.Generator().manual_seed(4321))
     r += r >= bos
     ids = torch.cat([torch.full((6, 1), bos), r, r], dim=1)
@@ -176,11 +185,11 @@ def patterns(bundled):
 
 
 def test_bundled_shape(bundled):
-    module, tokenizer, config = bundled
+    module, tokenizers, config = bundled
     assert not module.training
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert (config["layers"], config["heads"], config["context"]) == (4, 8, 2048)
-    assert tokenizer.get_vocab_size() == config["vocab_size"]
+    assert list(tokenizers) == ["text"] and tokenizers["text"].get_vocab_size() == config["vocab_size"]
 
 
 def test_induction_head(patterns):
@@ -196,14 +205,14 @@ def test_previous_token_head(patterns):
 
 @torch.no_grad()
 def test_bundled_predicts_text(bundled):
-    module, tokenizer, _ = bundled
+    module, tokenizer = bundled[0], bundled[1]["text"]
     text = "The state of the Union is strong, and the people of the United"
     best = module(tensor([tokenizer.encode(text).ids]))[0, -1].argmax()
     assert tokenizer.decode([best]) == " States"
 
 
 def test_offsets_point_into_the_text(bundled):
-    _, tokenizer, _ = bundled
+    tokenizer = bundled[1]["text"]
     encoding = tokenizer.encode(EMOJI)
     assert tokenizer.decode(encoding.ids) == EMOJI
     alphabet = {character: byte for byte, character in enumerate(byte_alphabet())}
