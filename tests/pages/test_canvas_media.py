@@ -234,7 +234,8 @@ def test_sound_and_seconds_stand_where_they_belong(picture, case, width):
     first, factor, cells = VIEWS[case]
     left, top, w, h = head.plot()
     image, ratio = pixels(head)
-    strip = image[int(36 * ratio), int((left + 1) * ratio) : int((left + cells * w - 1) * ratio), 0].astype(float)
+    strip = image[int(4 * ratio) : int(68 * ratio), int((left + 1) * ratio) : int((left + cells * w - 1) * ratio), 0]
+    strip = strip.max(0).astype(int)  # the line at the recording's end has gaps, the click has none
     bright = np.where(strip < strip.min() + 40)[0] + int((left + 1) * ratio)
     heard = bright.mean() / ratio + 0.5 / ratio
     assert heard == pytest.approx(left + (13.375 / 0.02 - first) / factor * w, abs=w / factor + 1 / ratio)
