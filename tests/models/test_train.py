@@ -1,48 +1,39 @@
-"""What the training and the baseline are built on: batches, and Kneser–Ney counts by hand."""
+"""Training: batches of the decoder, checkpoints that go on as if not stopped, and what is published."""
 
+import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
 
-from models.data import expect_sha256, train_tokenizer
+from models import train as home
 from models.decoder import Decoder, DecoderConfig
-from models.evaluate import KneserNeyTrigram, repeated_random
-from models.train import (
-    IGNORE,
-    RECIPES,
-    batch,
-    learning_rate_factor,
-    prefer_offsets,
-    random_window,
-    repeat_passage,
-)
+from models.recipes.decoder import RECIPE, batch, prefer_offsets, repeat_passage, window_length
+from models.recipes.language import IGNORE, random_window, repeated_random, speech_window
+from models.recipes.training import Recipe, Training, optimizers
+from models.train import train
 
 
 def generator():
     return torch.Generator().manual_seed(5)
 
 
-def test_kneser_ney_by_hand():
-    """a b a b a c over {a, b, c}: trigrams aba ×2, bab ×1, bac ×1; so d₃ = 2 / (2 + 2·1) = 1/2.
-
-    N(·vw): ba 1, ab 1, ac 1, so d₂ = 3 / 3 = 1. N(·w): a 1, b 1, c 1, so d₁ = 1.
-    P(w) = 1/3 and P(a | b) = P(c | a) = P(w) = 1/3, as nothing is left after such discounts.
-    P(a | ab) = (2 − 1/2) / 2 + (1/2 · 1) / 2 · 1/3 = 5/6.
-    P(c | ba) = (1 − 1/2) / 2 + (1/2 · 2) / 2 · 1/3 = 5/12.
-    """
-    a, b, c = range(3)
-    model = KneserNeyTrigram([a, b, a, b, a, c], vocab_size=3)
-    assert model.probability(a, b, a) == pytest.approx(5 / 6)
-    assert model.probability(b, a, c) == pytest.approx(5 / 12)
-    assert model.probability(c, c, b) == pytest.approx(1 / 3)  # a context never seen
+# What the decoder learns from
 
 
-def test_kneser_ney_sums_to_one():
-    ids = torch.randint(9, (400,), generator=generator()).square().remainder(11).tolist()
-    model = KneserNeyTrigram(ids, vocab_size=11)
-    for u, v in ((0, 1), (4, 4), (10, 3)):
-        assert sum(model.probability(u, v, w) for w in range(11)) == pytest.approx(1)
+def test_speech_window_is_a_part_of_the_stream():
+    stream, begun = torch.arange(1, 500), 0
+    for seed in range(60):
+        window = speech_window(stream, 33, bos=0, generator=torch.Generator().manual_seed(seed))
+        assert len(window) == 33 and torch.equal(window[1:].diff(), torch.ones(31).long())
+        assert window[0] in (0, window[1] - 1)
+        begun += int(window[0] == 0)
+    assert 15 < begun < 45  # half begin with bos
+    assert torch.equal(stream, torch.arange(1, 500))
 
 
 def test_random_window_repeats_and_hides_the_first_copy():
@@ -65,39 +56,34 @@ def test_repeat_passage_writes_an_earlier_passage_later():
         assert 16 <= len(changed) <= 100 and len(distance.unique()) == 1 and distance[0] >= len(changed)
 
 
+def test_window_lengths():
+    lengths = [window_length(step, RECIPE, RECIPE.generator(step)) for step in range(RECIPE.steps)]
+    sixth = RECIPE.steps // 6 + 1
+    assert set(lengths[:sixth]) == {128} and set(lengths[sixth:]) == {256, 1024, 2048}
+    last = lengths[-500:]
+    assert 0.2 < sum(length > 256 for length in last) / 500 < 0.4
+
+
 def test_batches_depend_on_seed_and_step_alone():
-    _, recipe = RECIPES["decoder"]
     stream = torch.arange(10_000) % 500
-    for step in range(0, recipe.steps, 300):
-        x, y = batch(step, recipe, stream, vocab_size=500, bos=0)
-        assert x.numel() == y.numel() == recipe.tokens_per_step and x.shape[1] in (128, 256, 1024, 2048)
-        assert torch.equal(x, batch(step, recipe, stream, vocab_size=500, bos=0)[0])
-    other = replace(recipe, seed=recipe.seed + 1)
-    assert not torch.equal(batch(0, recipe, stream, 500, 0)[0], batch(0, other, stream, 500, 0)[0])
-
-
-def test_learning_rate_rises_then_falls_to_zero():
-    _, recipe = RECIPES["decoder"]
-    factors = [learning_rate_factor(step, recipe) for step in range(recipe.steps)]
-    assert factors[0] == 1 / recipe.warmup and max(factors) > 0.97 and factors[-1] == pytest.approx(1 / recipe.steps)
+    for step in range(0, RECIPE.steps, 300):
+        x, y = batch(step, RECIPE, stream, vocab_size=500, bos=0)
+        assert x.numel() == y.numel() == RECIPE.tokens_per_step and x.shape[1] in (128, 256, 1024, 2048)
+        assert torch.equal(x, batch(step, RECIPE, stream, vocab_size=500, bos=0)[0])
+    other = replace(RECIPE, seed=RECIPE.seed + 1)
+    assert not torch.equal(batch(0, RECIPE, stream, 500, 0)[0], batch(0, other, stream, 500, 0)[0])
 
 
 def test_heads_of_the_first_block_start_at_their_offsets():
-    torch.manual_seed(0)
     config = DecoderConfig(vocab_size=300, context=128, layers=1, heads=4, width=128)
     attention = Decoder(config).blocks[0].attention
     prefer_offsets(attention, strength=2.0)
-    q, k, _ = attention.project(torch.zeros(1, 40, 128), torch.arange(40)[None])  # biases and positions alone
+    places = torch.arange(40)[None]
+    q, k, _ = attention.project(torch.zeros(1, 40, 128), positions=places)  # biases and positions alone
     scores = (q @ k.mT / 32**0.5)[0]  # (H, T, T)
     for head in range(4):
         assert int(scores[head, 20, :21].argmax()) == 20 - (head + 1)
         torch.testing.assert_close(scores[head, 20, 19 - head], torch.tensor(2.0 * 16))  # strength · D/2
-
-
-def test_tokenizer_knows_every_byte():
-    tokenizer = train_tokenizer(["the people of the United States"] * 3, vocab_size=270)
-    for text in ("Ünïcödé 🙂", "\t\r\n\x00", "日本"):
-        assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
 def test_repeated_random_has_two_equal_copies_without_bos():
@@ -106,9 +92,90 @@ def test_repeated_random_has_two_equal_copies_without_bos():
     assert torch.equal(rows[:, 1:65], rows[:, 65:]) and int(rows.max()) <= 49
 
 
-def test_wrong_digest_says_what_came(tmp_path, monkeypatch):
-    import hashlib
+# Runs
 
-    monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="speeches: expected sha256 abc, got e3b0c442"):
-        expect_sha256(hashlib.sha256(b""), "abc", "speeches")
+
+def test_learning_rate_rises_then_falls_to_zero():
+    factors = [RECIPE.factor(step) for step in range(RECIPE.steps)]
+    assert factors[0] == 1 / RECIPE.warmup and max(factors) > 0.97 and factors[-1] == pytest.approx(1 / RECIPE.steps)
+    assert factors[24] == 25 / 50 and factors[1000] == 0.5
+
+
+def test_muon_learns_hidden_matrices_and_adamw_the_rest():
+    module = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3), nn.LayerNorm(3))
+    muon, adamw = optimizers(module, Recipe(steps=10))
+    learned = [[id(p) for group in optimizer.param_groups for p in group["params"]] for optimizer in (muon, adamw)]
+    assert isinstance(muon, torch.optim.Muon) and learned[0] == [id(module[1].weight)]
+    others = [module[0].weight, module[1].bias, module[2].weight, module[2].bias]
+    assert isinstance(adamw, torch.optim.AdamW) and learned[1] == [id(p) for p in others]
+
+
+CARD = "# {name}\n{parameters:,} of {config[width]}, {recipe.steps:,} steps, {minutes:.0f} min\n{report}\n"
+
+
+def tiny_training(recipe: Recipe) -> Training:
+    """A line through made-up data; dropout draws at random, so that a stopped run could differ."""
+    torch.manual_seed(recipe.seed)
+    module = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.2), nn.Linear(6, 2))
+
+    def draw(step):
+        x = torch.randn(8, 4, generator=recipe.generator(step))
+        return x, x[:, :2] * x[:, 2:]
+
+    def loss(x, y):
+        return F.mse_loss(module(x), y)
+
+    def save(folder):
+        (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+
+    return Training(recipe, module, {"architecture": "line", "width": 6}, draw, loss, lambda: "fine", CARD, save)
+
+
+RUN = Recipe(steps=230, warmup=10, bfloat16=False)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Checkpoints and assets under tmp_path; reports need a model of the list, so a sentence stands for one."""
+    monkeypatch.setattr(home, "ASSETS", tmp_path / "assets")
+    monkeypatch.setattr(home, "recipe_of", lambda name: SimpleNamespace(report=lambda: f"{name} {{as measured}}"))
+    monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path / "whole"))
+    return tmp_path
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(place, monkeypatch, capsys):
+    whole = tiny_training(RUN)
+    start = whole.module[0].weight.detach().clone()
+    assert train("line", whole)
+    assert not torch.equal(whole.module[0].weight, start) and not whole.module.training
+    monkeypatch.setenv("HEADWISE_CACHE", str(place / "parts"))
+    assert not train("line", tiny_training(RUN), stop_after=100)
+    assert not train("line", tiny_training(RUN), stop_after=150)  # goes on from 100, and again afterwards
+    resumed = tiny_training(RUN)
+    capsys.readouterr()
+    assert train("line", resumed)
+    assert capsys.readouterr().out.startswith("continuing from step 100\n")
+    for key, value in whole.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[key]), key
+
+
+def test_the_checkpoint_of_another_recipe_is_refused(place):
+    train("line", tiny_training(RUN), stop_after=100)
+    with pytest.raises(ValueError, match=r"line holds .*'steps': 230.*, expected Recipe\(steps=231.*delete the folder"):
+        train("line", tiny_training(replace(RUN, steps=231)))
+
+
+def test_a_finished_run_is_published(place):
+    training = tiny_training(RUN)
+    train("line", training)
+    folder = place / "assets" / "line"
+    assert {file.name for file in folder.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+    assert json.loads((folder / "config.json").read_text()) == {"architecture": "line", "width": 6}
+    for key, value in load_file(folder / "model.safetensors").items():
+        assert torch.equal(value, training.module.state_dict()[key].half())
+    assert (folder / "README.md").read_text() == "# line\n44 of 6, 230 steps, 0 min\nline {as measured}\n"
