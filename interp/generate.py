@@ -194,6 +194,39 @@ def extend(subject: Subject, inputs: Inputs, tokens: Sequence[int]) -> Inputs:
     return dataclasses.replace(inputs, kwargs={argument: kwargs[argument] for argument in inputs.kwargs}, axes=axes)
 
 
+def restart(inputs: Inputs) -> Inputs:
+    """The same inputs with the target cut back to the special tokens it starts with, from where it can be written step
+    by step. Raises InputError without a target axis that tells them."""
+    axis = inputs.axes.get("target")
+    ids = inputs.kwargs.get("decoder_input_ids")
+    if axis is None or axis.special is None or not isinstance(ids, Tensor):
+        raise InputError("This input has no target whose start is known, so it cannot be written from there.")
+    start = max(1, next((place for place, special in enumerate(axis.special) if not special), len(axis)))
+    if start == len(axis) > 1:  # nothing but special tokens: the last one ends it
+        start -= 1
+    kwargs = {
+        argument: value[:, :start]
+        if _target_only(argument) and isinstance(value, Tensor) and value.shape[1:2] == ids.shape[1:]
+        else value
+        for argument, value in inputs.kwargs.items()
+    }
+    first = dataclasses.replace(
+        axis,
+        labels=axis.labels[:start],
+        offsets=None if axis.offsets is None else ((0, 0),) * start,
+        special=axis.special[:start],
+        text=None if axis.text is None else "",
+    )
+    notes = tuple(note for note in inputs.notes if "wrote the target" not in note)
+    return dataclasses.replace(inputs, kwargs=kwargs, axes={**inputs.axes, "target": first}, notes=notes)
+
+
+def finished(subject: Subject, inputs: Inputs) -> bool:
+    """Whether the sequence that the subject writes ends with its end of sequence already."""
+    ids, _ = _written(subject, inputs)
+    return ids.shape[1] > 1 and ended(subject, [int(ids[0, -1])])
+
+
 def _written(subject: Subject, inputs: Inputs) -> tuple[Tensor, str]:
     """The tokens (1, T) that the subject writes after, and the argument that holds them."""
     if subject.family not in ("decoder", "encoder-decoder", "audio"):

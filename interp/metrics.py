@@ -135,6 +135,29 @@ class ForbiddenMass(Metric):
         return (weights * ~rows.allowed).sum(-1)
 
 
+class Information(Metric):
+    """Mutual information of query and key positions in bits, H(mean a) − mean H(a): what knowing the query tells about
+    where the head looks. 0 looks at the same keys from everywhere, such as a sink; an alignment of n positions has log₂ n.
+    """
+
+    name = "information"
+
+    def __init__(self):
+        super().__init__()
+        self.marginal: Tensor | float = 0.0  # Σ a over queries
+
+    def rows(self, weights, rows):
+        return Entropy.rows(self, weights, rows)
+
+    def update(self, weights, rows):
+        super().update(weights, rows)
+        self.marginal = self.marginal + (weights * rows.real[..., None]).sum((0, 2), dtype=torch.float64)  # (H, K)
+
+    def result(self):
+        mean = self.marginal / self.count[:, None]  # (H, K)
+        return -torch.xlogy(mean, mean).sum(-1) / math.log(2) - super().result()
+
+
 class Induction(Metric):
     """Weight on the token after the earlier copy of this one, on a block of random tokens said twice (Olsson et al.
     2022, "induction score").
@@ -170,12 +193,17 @@ class Thumbnails(Metric):
 
     name = "thumbnail"
 
-    def __init__(self, size: int = 48):
+    def __init__(self, size: int = 48, ends: tuple[int, int] | None = None):
         self.size = size
+        self.ends = ends  # queries and keys from which on nothing is shown
         self.parts: list[Tensor] = []
 
     def update(self, weights, rows):
-        self.parts.append(_pool_last(weights[0], self.size))  # (H, R, t)
+        shown = weights[0]
+        if self.ends is not None:
+            queries, keys = self.ends
+            shown = shown[:, : max(0, queries - int(rows.query[0, 0])), :keys]
+        self.parts.append(_pool_last(shown, self.size))  # (H, R, t)
 
     def result(self):
         """→ (H, t, t) float32, t ≤ size."""
@@ -189,6 +217,7 @@ STANDARD: tuple[Callable[[], Metric], ...] = (
     ToPrevious,
     ToFirst,
     Distance,
+    Information,
     ForbiddenMass,
 )
 
@@ -198,11 +227,14 @@ def measure(
     metrics: Sequence[Callable[[], Metric]],
     expect: Mask | None = None,
     progress: Callable[[float], None] = lambda _: None,
+    *,
+    own: Callable[[AttentionCall], Metric] | None = None,
 ) -> Iterator[tuple[AttentionCall, dict[str, Tensor]]]:
-    """Each call with the results of all metrics, by name. One recomputation of the weights serves them all."""
+    """Each call with the results of all metrics, by name; ``own`` makes one more for each call. One recomputation of the
+    weights serves them all."""
     for index, call in enumerate(cap.calls):
         promise = expect or cap.subject.promise(call.stack)
-        measures = [make() for make in metrics]
+        measures = [make() for make in metrics] + ([own(call)] if own is not None else [])
         real_query, real_key = _real(cap, call)
         for start, stop, weights in call.bands():
             rows = _rows(call, promise, real_query, real_key, start, stop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,7 +18,7 @@ from interp.call import AttentionCall, pool_cells
 from interp.capture import Capture
 from interp.masks import Bidirectional, Mask, Padding, Window
 from interp.metrics import STANDARD, Thumbnails, measure, table
-from interp.subject import Axis
+from interp.subject import Axis, InputError, Inputs, Subject
 
 ALLOWED, FORBIDDEN, MIXED, LEAKED = 0, 1, 2, 3  # cells of HeadView.forbidden; 2 and 3 are pooled and hold both kinds
 LEAK = 1e-6  # a smaller weight on a forbidden position is rounding
@@ -40,8 +40,12 @@ def survey(cap: Capture, progress: Callable[[float], None] = lambda fraction: No
     """Metrics and thumbnails of every head from one recomputation of the weights."""
     thumbnails = {}
 
+    def own(call: AttentionCall) -> Thumbnails:
+        part = recorded(cap, call)
+        return Thumbnails(size, None if part is None else (part[1], part[3]))
+
     def collect():
-        for call, results in measure(cap, (*STANDARD, lambda: Thumbnails(size)), None, progress):
+        for call, results in measure(cap, STANDARD, None, progress, own=own):
             thumbnails[call.stack, call.layer] = results.pop(Thumbnails.name)
             yield call, results
 
@@ -133,6 +137,45 @@ def head_view(
         factor,
         left_out,
     )
+
+
+def difference(view: HeadView, other: HeadView) -> HeadView:
+    """``other`` minus ``view``, cell by cell, where both show the same positions. Raises ValueError where they do not."""
+    if (view.shape, view.origin, view.factor) != (other.shape, other.origin, other.factor):
+        raise ValueError(
+            f"it has {other.shape[0]} × {other.shape[1]} positions, not {view.shape[0]} × {view.shape[1]}."
+        )
+    return replace(view, matrix=other.matrix - view.matrix)
+
+
+def expect_same_tokens(subject: Subject, other: Subject, inputs: Inputs) -> None:
+    """Raises InputError unless both subjects read the same tokens in the ids of ``inputs``."""
+    ids = {int(i) for value in inputs.kwargs.values() if _holds_ids(value) for i in value.flatten().tolist()}
+    if subject.decode is None or other.decode is None or max(ids, default=0) >= (other.vocab_size or 0):
+        same = False
+    else:
+        same = all(subject.decode([i]) == other.decode([i]) for i in ids)
+    if not same:
+        raise InputError(
+            f"{other.name} cuts this text into other tokens than {subject.name}, so heads cannot be compared."
+        )
+
+
+def _holds_ids(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 2 and value.dtype in (torch.int64, torch.int32)
+
+
+def recorded(cap: Capture, call: AttentionCall) -> Region | None:
+    """The part of a head that lies within a recording, without the silence it was filled up with; None when no side is
+    one."""
+    axes = cap.axis(call, "query"), cap.axis(call, "key")
+    if all(axis.sound is None for axis in axes):
+        return None
+    lengths = [
+        len(axis) if axis.sound is None else min(len(axis), max(1, math.ceil(axis.sound.seconds / axis.sound.step)))
+        for axis in axes
+    ]
+    return 0, lengths[0], 0, lengths[1]
 
 
 def promised(cap: Capture, call: AttentionCall) -> Mask:
@@ -285,7 +328,7 @@ def grid_pictures(cap: Capture, surveyed: Survey, stack: str) -> np.ndarray:
     """The thumbnails of a stack as one array (L, H, t, t) float32 in [0, 1], rows by layer.
 
     Square roots of the weights, so that faint heads show; NaN where a cell is forbidden and got nothing, and where
-    a layer has fewer heads.
+    a layer has fewer heads. Where queries and keys are not as many, the shorter side is stretched.
     """
     calls = cap.stack(stack)
     size = max(side for c in calls for side in surveyed.thumbnails[stack, c.layer].shape[1:])
@@ -293,8 +336,8 @@ def grid_pictures(cap: Capture, surveyed: Survey, stack: str) -> np.ndarray:
     for row, call in enumerate(calls):
         small = surveyed.thumbnails[stack, call.layer].sqrt().cpu()  # (H, rows, columns)
         cells = _promised_cells(promised(cap, call), call, small.shape[1:])
-        small = torch.where(cells | (small > LEAK**0.5), small, math.nan).numpy()
-        picture[row, : call.heads, : small.shape[1], : small.shape[2]] = small
+        small = torch.where(cells | (small > LEAK**0.5), small, math.nan)
+        picture[row, : call.heads] = F.interpolate(small[None], (size, size))[0].numpy()  # nearest
     return picture
 
 

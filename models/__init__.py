@@ -91,7 +91,10 @@ def wrap(
 
 
 def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:
-    module, tokenizers, config = load_bundled(name)
+    try:
+        module, tokenizers, config = load_bundled(name)
+    except (FileNotFoundError, ValueError) as error:  # a folder that somebody changed
+        raise LoadError(str(error)) from error
     module = module.to(device, dtype).requires_grad_(False)
     architecture = config["architecture"]
     common = {"module": module, "name": name, "origin": f"assets/{name}", "max_tokens": config.get("context")}

@@ -160,6 +160,7 @@ def head(
     grid: tuple[int, int] | None = None,
     query_sound: Sound | None = None,
     key_sound: Sound | None = None,
+    axis_names: tuple[str, str] = ("queries", "keys"),
 ) -> dict[str, Any] | None:
     """Draw one head, and return what the user just did in it, once.
 
@@ -179,6 +180,7 @@ def head(
         then the patches of grid (rows, columns), row by row, on equal shares of picture.box. The matrix is whole.
     query_sound, key_sound: the recording whose positions the queries or keys are. They are called by their times
         instead of labels, and above a heatmap stands the spectrogram of the keys shown.
+    axis_names: what the rows and columns are, such as ("target queries", "source keys").
 
     Returns one of these in the run that the user's act started, else None. All numbers are positions in the
     full sequence:
@@ -212,6 +214,7 @@ def head(
         "shape": [int(i) for i in full],
         "selected": None if selected is None else {"axis": selected["axis"], "index": int(selected["index"])},
         "height": height,
+        "axis_names": list(axis_names),
     }
     arrays = {"matrix": np.asarray(matrix, np.float32)}
     if forbidden is not None and forbidden.any():

@@ -11,6 +11,7 @@ from typing import Any
 import streamlit as st
 
 from interp import Capture, capture, check
+from interp.answers import Answer
 from interp.checking import Report
 from interp.cost import Cost, estimate
 from interp.metrics import induction
@@ -56,8 +57,8 @@ class Shelf:
 
 class Server:
     def __init__(self):
-        self.subjects, self.costs = Shelf(SUBJECTS), Shelf(64)
-        self.reports = Shelf(256)
+        self.subjects, self.costs, self.encoded = Shelf(SUBJECTS), Shelf(64), Shelf(CAPTURES)
+        self.reports, self.said = Shelf(256), Shelf(64)
         self.captures, self.surveys, self.inductions = Shelf(CAPTURES), Shelf(2 * CAPTURES), Shelf(SUBJECTS)
         self.stove = threading.BoundedSemaphore(2)
 
@@ -65,6 +66,15 @@ class Server:
         import torch
 
         return self.subjects.get((name, device, dtype), lambda: load(name, device=device, dtype=getattr(torch, dtype)))
+
+    def inputs(self, key: Hashable, encode: Callable[[], Inputs]) -> Inputs:
+        """Encoding may be dear: a model writes its own target, a recording becomes a spectrogram."""
+
+        def make():
+            with self.stove:
+                return encode()
+
+        return self.encoded.get(key, make)
 
     def cost(self, key: Hashable, subject: Subject, inputs: Inputs) -> Cost:
         return self.costs.get(key, lambda: estimate(subject, inputs))
@@ -82,6 +92,9 @@ class Server:
                 return survey(cap, progress)
 
         return self.surveys.get(key, make)
+
+    def answers(self, key: Hashable, ask: Callable[[], tuple[Answer, ...]]) -> tuple[Answer, ...]:
+        return self.said.get(key, ask)
 
     def zoo(self, case: Case, fixed: bool) -> tuple[Report, str]:
         """The report of a zoo model, and its symptom."""

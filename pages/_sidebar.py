@@ -8,82 +8,84 @@ import streamlit as st
 
 from interp import Capture
 from interp.cost import Cost
-from interp.subject import InputError, LoadError, Subject
-from models import available
+from interp.generate import extend, restart
+from interp.subject import InputError, Inputs, LoadError, Subject
+from models import available, fetched
 from models.text import TooLong
+from pages import _input
 from pages._server import server
-from pages._state import CHOICES, restore
+from pages._state import CHOICES, publish, restore
 
-EXAMPLES = {
-    "A phrase said twice": (
-        "The Congress of the United States met in the city of Washington. "
-        "The people spoke, and the Congress of the United States met in the city of Washington."
-    ),
-    "A state of the Union": (
-        "I have the honor to report that the state of the Union is strong. Our commerce grows, our farmers prosper, "
-        "and we are at peace with all the nations of the world."
-    ),
-    "Who gave what to whom": "When Mary and John went to the store, John gave a drink to Mary. When Anna "
-    "and Paul went to the park, Paul gave a book to",
-    "It was too tired": "The animal did not cross the street because it was too tired. The animal did not "
-    "cross the street because it was too wide.",
-    "A list": "one, two, three, four, five, six, seven, one, two, three, four, five, six,",
-}
-FIRST = next(iter(EXAMPLES.values()))
+FIRST = _input.default_text("decoder")
+
 HEAVY_SECONDS, HEAVY_BYTES = 20.0, 2 * 2**30  # above either, a person says go first
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the pages look at."""
+    """What the pages look at. ``inputs`` are those of the capture, ``key`` tells the run from all others."""
 
     subject: Subject
     capture: Capture
+    inputs: Inputs
     cost: Cost
     key: tuple
+
+
+def page_frame() -> None:
+    """The logo and the margins that all pages share."""
+    st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
+    st.html("<style>[data-testid=stMainBlockContainer]{padding:4.2rem 2.2rem 2rem}</style>")
+
+
+def models_here() -> list[str]:
+    """Names that load without a network: bundled and fetched ones."""
+    return [*available(), *fetched()]
 
 
 def sidebar() -> Run:
     """Draw the sidebar and run the model. Ends the script with one clear sentence where there is nothing to look at."""
     restore(text=FIRST)
-    st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
-    st.html("<style>[data-testid=stMainBlockContainer]{padding:4.2rem 2.2rem 2rem}</style>")
+    page_frame()
+    state = st.session_state
     with st.sidebar:
-        names = [*available(), *([st.session_state.model] if st.session_state.model not in available() else [])]
+        names = models_here()
         st.selectbox(
             "Model",
-            names,
+            [*names, *([state.model] if state.model not in names else [])],
             key="model",
             accept_new_options=True,
             persist_state="session",
+            on_change=_other_model,
             help=(
-                "A bundled model, or type a Hugging Face id (org/name) or the path of a folder with "
+                "A bundled or fetched model, or type a Hugging Face id (org/name) or the path of a folder with "
                 "config.json and *.safetensors."
             ),
         )
-        st.text_area("Text", key="text", height=160, persist_state="session")
-        st.selectbox(
-            "Examples",
-            EXAMPLES,
-            key="example",
-            index=None,
-            placeholder="Choose an example text",
-            label_visibility="collapsed",
-            on_change=_take_example,
-        )
+        asked = st.container()  # the fields stand above the settings, but which they are the model says
         with st.expander("Device and precision"):
             st.selectbox("Device", CHOICES["device"], key="device", persist_state="session")
             st.selectbox("Precision", CHOICES["dtype"], key="dtype", persist_state="session")
-        subject = _subject()
-        inputs = _encode(subject)
-        state = st.session_state
-        key = (state.model, state.device, state.dtype, state.text, state.cut)
+        with asked:
+            subject = _subject()
+            given = _input.ask(subject)
+        key = (state.model, state.device, state.dtype, given.key, given.prompt, state.cut)
+        inputs = _encode(subject, given, key)
+        if state.written:
+            inputs = _or_stop(lambda: extend(subject, inputs, state.written))
+            key = (*key, state.written)
         cost = server().cost(key, subject, inputs)
         st.caption(cost_line(cost))
         _confirm(cost, key)
     with st.spinner("Running the model …", show_time=True):
         cap = _or_stop(lambda: server().capture(key, subject, inputs))
-    return Run(subject, cap, cost, key)
+    return Run(subject, cap, inputs, cost, key)
+
+
+def share(run: Run, **defaults) -> bool:
+    """Write the view into the address. False when something of it cannot travel: a long text, an uploaded file."""
+    own = st.session_state.get(f"own-{run.subject.family}") is not None
+    return publish(text=_input.default_text(run.subject.family), **defaults) and not own
 
 
 def cost_line(cost: Cost) -> str:
@@ -93,10 +95,12 @@ def cost_line(cost: Cost) -> str:
     )
 
 
-def _take_example() -> None:
-    if st.session_state.example is not None:
-        st.session_state.text = EXAMPLES[st.session_state.example]
-        st.session_state.zoom = st.session_state.pin = None
+def _other_model() -> None:
+    """Another model has other heads: the first look is its own."""
+    state = st.session_state
+    state.layer = state.head = -1
+    state.stack, state.compare = "", ""
+    _input.forget()
 
 
 def _subject() -> Subject:
@@ -105,18 +109,25 @@ def _subject() -> Subject:
         return _or_stop(lambda: server().subject(state.model, state.device, state.dtype))
 
 
-def _encode(subject: Subject):
+def _encode(subject: Subject, given: _input.Given, key: tuple) -> Inputs:
+    state = st.session_state
+
+    def encode() -> Inputs:
+        inputs = subject.encode(given.read(), truncate=state.cut)
+        return restart(inputs) if given.prompt else inputs
+
     try:
-        inputs = subject.encode(st.session_state.text, truncate=st.session_state.cut)
+        with st.spinner("Reading the input …", show_time=True):
+            inputs = server().inputs(key, encode)
     except TooLong as error:
         st.error(str(error), icon=":material/content_cut:")
-        st.toggle(f"Cut the text after {error.limit:,} {error.unit}", key="cut")
+        st.toggle(f"Cut after {error.limit:,g} {error.unit}", key="cut")
         st.stop()
     except InputError as error:
         st.error(str(error))
         st.stop()
-    if st.session_state.cut:
-        st.toggle("Cut texts that are too long", key="cut")
+    if state.cut:
+        st.toggle("Cut inputs that are too long", key="cut")
     return inputs
 
 

@@ -8,17 +8,25 @@ from models import devices
 
 LINKED_CHARACTERS = 4_000  # a longer text would not survive as an address
 
+LINKED_TOKENS = 512
+LINKED_TEXTS = ("text", "second", "target")
+
 # name → what it is until somebody chooses; each is the key of a widget or is set by a picture
 DEFAULTS = {
     "model": "tiny-decoder",
     "text": "",
+    "second": "",
+    "target": "",
+    "mode": "written",
+    "file": "",
+    "written": (),
     "device": "cpu",
     "dtype": "float32",
     "cut": False,
     "stack": "",
     "layer": -1,  # until somebody chooses: the head that is most worth a first look
     "head": -1,
-    "view": "heatmap",
+    "view": "",  # what suits the input best
     "quantity": "weights",
     "scale": "linear",
     "words": False,
@@ -26,12 +34,19 @@ DEFAULTS = {
     "order": "layer",
     "metrics": "table",
     "section": "look",
+    "padding": False,
+    "compare": "",
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "seed": 0,
     "zoom": None,
     "pin": None,
 }
 
 CHOICES = {
-    "view": ("heatmap", "bipartite"),
+    "view": ("heatmap", "bipartite", "picture"),
+    "mode": ("written", "typed", "stepwise"),
     "quantity": ("weights", "scores", "value_weighted"),
     "scale": ("linear", "log"),
     "metrics": ("table", "scatter"),
@@ -56,11 +71,11 @@ def publish(**defaults) -> bool:
     wanted = {}
     for name, default in {**DEFAULTS, **defaults}.items():
         value = st.session_state.get(name, default)
-        if value != default and not (name == "text" and len(value) > LINKED_CHARACTERS):
+        if value != default and not (name in LINKED_TEXTS and len(value) > LINKED_CHARACTERS):
             wanted[name] = _write(value)
     if dict(st.query_params) != wanted:
         st.query_params.from_dict(wanted)
-    return len(st.session_state.text) <= LINKED_CHARACTERS
+    return all(len(st.session_state[name]) <= LINKED_CHARACTERS for name in LINKED_TEXTS)
 
 
 def _write(value) -> str:
@@ -82,8 +97,12 @@ def _read(text: str | None, default, example):
             return bool(int(text))
         if isinstance(example, int):
             return max(0, int(text))
+        if isinstance(example, float):
+            return min(max(0.0, float(text)), 2.0)
         if isinstance(example, str):
             return text
+        if isinstance(example, tuple):
+            return tuple(map(int, text.split("-")))[:LINKED_TOKENS]
         parts = text.split("-")
         if parts[0] in ("query", "key") and len(parts) == 2:
             return {"axis": parts[0], "index": int(parts[1])}

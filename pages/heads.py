@@ -8,18 +8,16 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp import Capture, export
-from interp.call import AttentionCall
+from interp import Capture
 from interp.metrics import DEFINITIONS
-from interp.subject import InputError
-from interp.view import HeadView, Survey, grid_pictures, head_view, layer_marks
+from interp.view import Survey, grid_pictures, layer_marks
 from pages import _canvas
+from pages._head import choice, downloads, head
+from pages._output import output
 from pages._server import server
-from pages._sidebar import FIRST, Run, sidebar
-from pages._state import CHOICES, publish
+from pages._sidebar import Run, share, sidebar
 
-VALUES = {"weights": "Weights", "scores": "Scores", "value_weighted": "‖a·v‖"}
-NAMES = {"weights": "weight", "scores": "score", "value_weighted": "‖a·v‖"}
+STACKS = {"encoder": "Encoder", "decoder": "Decoder", "cross": "Cross (decoder to encoder)"}
 CHEAP_PARAMETERS = 20_000_000  # below it, induction scores are simply there
 METRIC_LABELS = {  # in the order of the table's columns
     "previous": "previous",
@@ -30,6 +28,7 @@ METRIC_LABELS = {  # in the order of the table's columns
     "entropy": "entropy",
     "entropy_normalised": "entropy 0–1",
     "distance": "distance",
+    "information": "information",
     "forbidden": "forbidden",
 }
 
@@ -46,8 +45,11 @@ def heads() -> None:
         st.stop()
     header = st.empty()
     header.html(header_line(run, "measuring …"))
-    for note in cap.notes:
-        st.warning(note.capitalize() + ".", icon=":material/info:")
+    for warning in cap.subject.warnings:
+        st.warning(warning[:1].upper() + warning[1:] + ".", icon=":material/info:")
+    if cap.inputs.notes:
+        st.html(f"<div class='headline' data-testid='notes'>{html.escape(' · '.join(cap.inputs.notes))}</div>")
+    output(run)
     surveyed = _survey(run)
     _explorer(run, surveyed)
     with server().stove:
@@ -68,7 +70,7 @@ def header_line(run: Run, fidelity: str) -> str:
         f"<b>{html.escape(subject.name)}</b>",
         f"{_count(subject.parameters)} parameters",
         html.escape(shape),
-        f"{run.cost.tokens:,} tokens",
+        sizes(cap),
         f"attention {html.escape(subject.implementation)}",
         html.escape(str(subject.dtype).removeprefix("torch.")),
         "<span title='largest change of any logit between the captured run and the same run without "
@@ -82,6 +84,23 @@ def header_line(run: Run, fidelity: str) -> str:
         ".headline i{opacity:.4;font-style:normal;padding:0 .35em}</style>"
     )
     return f"{style}<div class='headline' data-testid='headline'>{'<i>·</i>'.join(parts)}</div>"
+
+
+def sizes(cap: Capture) -> str:
+    """How long the input is, in the words of its kind."""
+    if not cap.axes:
+        return f"{max(max(c.queries, c.keys) for c in cap.calls):,} positions"
+    parts = []
+    for name, axis in cap.axes.items():
+        own = "" if len(cap.axes) == 1 else f"{name} "
+        if axis.sound is not None:
+            parts.append(f"{own}{axis.sound.seconds:.2f} s in {len(axis):,} frames")
+        elif axis.grid is not None:
+            rows, columns = axis.grid
+            parts.append(f"{rows} × {columns} patches")
+        else:
+            parts.append(f"{own}{len(axis):,} token{'s' if len(axis) != 1 else ''}")
+    return html.escape(" + ".join(parts))
 
 
 def _survey(run: Run) -> Survey:
@@ -101,19 +120,24 @@ def _survey(run: Run) -> Survey:
 def _explorer(run: Run, surveyed: Survey) -> None:
     cap, state = run.capture, st.session_state
     if state.stack not in cap.stacks:
-        state.stack = cap.stacks[0]
+        state.stack = first_stack(cap)
     left, right = st.columns([6, 8], gap="medium")
     with left:
         if len(cap.stacks) > 1:
             st.segmented_control(
-                "Stack", cap.stacks, key="stack", persist_state="session", label_visibility="collapsed"
+                "Stack",
+                cap.stacks,
+                key="stack",
+                format_func=lambda stack: STACKS.get(stack, stack.capitalize()),
+                required=True,
+                persist_state="session",
+                label_visibility="collapsed",
             )
-            state.stack = state.stack or cap.stacks[0]
         table = _metrics(run, surveyed)
         _take_events(cap, table)
         _grid(cap, surveyed, table)
         with st.container(horizontal=True):
-            _choice("Metrics as", "metrics")
+            choice("Metrics as", "metrics")
             st.download_button(
                 "CSV",
                 table.to_csv(index=False).encode(),
@@ -128,10 +152,17 @@ def _explorer(run: Run, surveyed: Survey) -> None:
         (_table if state.metrics == "table" else _scatter)(table)
     with right:
         call = cap.find(state.layer, state.stack)
-        view = _head(cap, call)
-        _downloads(cap, call, view)
-    if not publish(text=FIRST, stack=cap.stacks[0]):
-        st.caption("This text is too long to travel in a link; the link carries the rest of the view.")
+        view = head(run, call)
+        downloads(cap, call, view)
+    if not share(run, stack=first_stack(cap), view=state.views[0]):
+        st.caption(
+            "A long text or a file of your own does not travel in a link; the link carries the rest of the view."
+        )
+
+
+def first_stack(cap: Capture) -> str:
+    """Where a first look goes: across, if there are two sequences."""
+    return "cross" if "cross" in cap.stacks else cap.stacks[0]
 
 
 def _metrics(run: Run, surveyed: Survey) -> pd.DataFrame:
@@ -164,12 +195,22 @@ def _take_events(cap: Capture, table: pd.DataFrame) -> None:
             if picked:
                 state.layer, state.head = int(table.layer[picked[0]]), int(table["head"][picked[0]])
     if min(state.layer, state.head) < 0:
-        first = table.loc[table.induction.idxmax()] if "induction" in table else table.iloc[0]
+        first = _first_look(cap, table)
         state.layer, state.head = int(first.layer), int(first["head"])
     layers = {c.layer: c for c in cap.stack(state.stack)}
     if state.layer not in layers:
         state.layer = min(layers)
     state.head = min(state.head, layers[state.layer].heads - 1)
+
+
+def _first_look(cap: Capture, table: pd.DataFrame) -> pd.Series:
+    """The row of the head that is most worth it: the best induction head, the one across that follows its queries best, the last layer of a
+    model that sees."""
+    if "induction" in table:
+        return table.loc[table.induction.idxmax()]
+    if st.session_state.stack == "cross":
+        return table.loc[table.information.idxmax()]
+    return table[table.layer == table.layer.max()].iloc[0] if cap.subject.family == "vision" else table.iloc[0]
 
 
 def _grid(cap: Capture, surveyed: Survey, table: pd.DataFrame) -> None:
@@ -262,163 +303,6 @@ def _scatter(table: pd.DataFrame) -> None:
 
 def _by_importance(table: pd.DataFrame) -> list[str]:
     return sorted(table.columns[2:], key=list(METRIC_LABELS).index)
-
-
-def _head(cap: Capture, call: AttentionCall) -> HeadView:
-    state = st.session_state
-    with st.container(horizontal=True, gap="small"):
-        _choice("View", "view")
-        _choice("Values", "quantity", VALUES.get)
-        _choice("Colour scale", "scale")
-    axis = cap.axis(call, "key")
-    with st.container(horizontal=True):
-        st.toggle(
-            "Merge words",
-            key="words",
-            persist_state="session",
-            help=(
-                "Sub-word tokens become words by their character offsets: weights are summed over keys "
-                "and averaged over queries."
-            ),
-        )
-        if axis.special is not None and any(axis.special):
-            st.toggle(
-                "Special tokens",
-                key="special",
-                persist_state="session",
-                help="Show the tokens that the tokenizer added.",
-            )
-    name = f"layer {call.layer} · head {state.head}"
-    if call.kv_heads != call.heads:
-        name += f" · key/value head {state.head // (call.heads // call.kv_heads)}"
-    picture = (state.words, state.special, state.stack)
-    if state.get("picture", picture) != picture:  # other positions: a zoom or a pin of before means nothing
-        state.zoom = state.pin = None
-    state.picture = picture
-    try:
-        view = head_view(
-            cap, call, state.head, state.quantity, words=state.words, special=state.special, region=state.zoom
-        )
-    except (ValueError, InputError) as error:
-        st.info(str(error))
-        view = head_view(cap, call, state.head, state.quantity, region=state.zoom)
-    _canvas.head(
-        view.matrix.cpu().numpy(),
-        key="one",
-        query_labels=view.queries,
-        key_labels=view.keys,
-        forbidden=view.forbidden.cpu().numpy(),
-        view=state.view,
-        scale=state.scale,
-        kind="score" if state.quantity == "scores" else "weight",
-        origin=view.origin,
-        factor=view.factor,
-        shape=view.shape,
-        value_name=NAMES[state.quantity],
-        title=name,
-        selected=state.pin,
-    )
-    notes = list(view.left_out)
-    if max(view.factor) > 1:
-        notes.append(
-            f"each cell is the largest of {view.factor[0]} × {view.factor[1]} tokens; drag over a region "
-            "to see it at full resolution"
-        )
-    if not call.mask.size:
-        notes.append(f"mask as given: {call.mask!r}")
-    elif call.pattern.size is None:
-        notes.append(f"mask as given: {call.pattern!r}")
-    st.caption(" · ".join(notes).replace("[", r"\[").replace("<", r"\<").replace("$", r"\$"))
-    return view
-
-
-def _choice(label: str, key: str, name=str.capitalize) -> None:
-    st.segmented_control(
-        label,
-        CHOICES[key],
-        key=key,
-        format_func=name,
-        required=True,
-        persist_state="session",
-        label_visibility="collapsed",
-        width="content",
-    )
-
-
-def _downloads(cap: Capture, call: AttentionCall, view: HeadView) -> None:
-    state = st.session_state
-    title = f"{cap.subject.name} · layer {call.layer} · head {state.head}"
-    name = f"layer{call.layer}-head{state.head}"
-    options = {"title": title, "scale": state.scale, "quantity": state.quantity}
-    theme = "dark" if st.context.theme.type == "dark" else "light"
-    wanted = [
-        (
-            "PNG",
-            f"{name}.png",
-            "image/png",
-            lambda: export.to_png(view, theme=theme, stamp=export.stamp(cap), **options),
-            True,
-        ),
-        (
-            "SVG",
-            f"{name}.svg",
-            "image/svg+xml",
-            lambda: export.to_svg(view, theme=theme, stamp=export.stamp(cap), **options),
-            True,
-        ),
-        ("CSV", f"{name}.csv", "text/csv", lambda: export.to_csv(view), True),
-        ("NPZ", f"layer{call.layer}.npz", "application/octet-stream", lambda: export.to_npz(cap, call), True),
-        (
-            "BertViz",
-            f"layer{call.layer}.html",
-            "text/html",
-            lambda: export.to_html(cap, call.stack, call.layer),
-            max(call.queries, call.keys) <= export.BERTVIZ_TOKENS,
-        ),
-    ]
-    with st.container(horizontal=True, gap="small"):
-        for label, file, kind, make, possible in wanted:
-            st.download_button(
-                label,
-                make,
-                file,
-                kind,
-                icon=":material/download:",
-                on_click="ignore",
-                disabled=not possible,
-                key=f"download-{label}",
-                help=None if possible else f"BertViz draws up to {export.BERTVIZ_TOKENS} tokens.",
-            )
-    with st.expander("Show the code", icon=":material/code:"):
-        st.code(code(cap, call), language="python")
-
-
-def code(cap: Capture, call: AttentionCall) -> str:
-    """The Python that makes this view."""
-    state = st.session_state
-    options = "".join(
-        f", {k}={v!r}"
-        for k, v, d in (("words", state.words, False), ("special", state.special, True), ("region", state.zoom, None))
-        if v != d
-    )
-    placed = (
-        ""
-        if (state.device, state.dtype) == ("cpu", "float32")
-        else f", device={state.device!r}, dtype=torch.{state.dtype}"
-    )
-    return "\n".join(
-        [
-            *(["import torch"] if placed else []),
-            "from interp import capture",
-            "from interp.view import head_view",
-            "from models import load",
-            "",
-            f"cap = capture(load({state.model!r}{placed}), {state.text!r})",
-            f"view = head_view(cap, cap.find({call.layer}, {call.stack!r}), head={state.head}, "
-            f"quantity={state.quantity!r}{options})",
-            "view.matrix, view.queries, view.keys",
-        ]
-    )
 
 
 def _count(n: int) -> str:

@@ -16,8 +16,8 @@ from interp.subject import InputError
 from interp.zoo import CASES, find
 from pages import _canvas
 from pages._server import server
-from pages._sidebar import FIRST, Run, sidebar
-from pages._state import CHOICES, publish
+from pages._sidebar import Run, share, sidebar
+from pages._state import CHOICES
 
 PATTERNS = ("causal", "bidirectional", "prefix", "window only")
 WIDEST = 512  # positions drawn
@@ -35,7 +35,7 @@ def masks() -> None:
         persist_state="session",
         label_visibility="collapsed",
     )
-    publish(text=FIRST)
+    share(run)
     {"look": lambda: _look(run), "compose": _compose, "lint": _lint, "zoo": _zoo}[st.session_state.section]()
 
 
@@ -110,7 +110,8 @@ def _observed(cap: Capture, call: AttentionCall) -> None:
 
 
 def _travel(cap: Capture) -> None:
-    labels = cap.axes["target" if "target" in cap.axes else "input"].labels if cap.axes else ()
+    axis = cap.axes.get("target", cap.axes.get("input"))
+    labels = axis.labels if axis is not None else ()
     acted = _canvas.event("travel").get("token")
     if acted and acted["axis"] == "key":
         st.session_state.changed = acted["index"]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from ..blocks import sinusoids
 from ..bundled import load_bundled
 from ..data import BIBLE, REVIEWS, load_bible, load_reviews, load_snippets, train_wordpiece
 from ..encoder import Encoder, EncoderConfig
@@ -19,6 +20,8 @@ RECIPE = Recipe(steps=2400, warmup=100, matrix_lr=0.02, other_lr=0.003, weight_d
 SIZE = {"layers": 4, "heads": 6, "width": 192, "context": 128, "dropout": 0.0}
 VOCABULARY = 4096
 TOKENS_PER_STEP = 3072
+OFFSETS = (-1, 1, -2, 2, -3, 3)  # positions that the first block's heads start out preferring
+BASE, STRENGTH = 100.0, 3.0  # see prefer_neighbours
 MASKED = 0.2  # share of the tokens; 0.15 in BERT, more learns faster (Wettig et al. 2023)
 CARD = """\
 # {name}
@@ -135,12 +138,39 @@ def corrupt(ids: Tensor, real: Tensor, mask: int, vocab_size: int, generator: to
     return ids.scatter(1, places, shown), places
 
 
+@torch.no_grad()
+def prefer_neighbours(module: Encoder) -> None:
+    """Start positions as sinusoids, and each head of the first block with a mild preference for one OFFSET, all free to
+    change in training.
+
+    A shift by δ positions turns every pair of sinusoids by δ times its frequency (Vaswani et al. 2017, §3.5). So with keys
+    read by a matrix A, and queries by A after that turn, q·k is high where the key lies δ further on. With plain random
+    weights no head looked near its own position in 600 steps, and the loss stayed at that of single words.
+    """
+    width, heads = module.config.width, module.config.heads
+    places = sinusoids(module.config.context, width, BASE)  # (T, C)
+    module.position_embedding.weight.copy_(0.04 * 2**0.5 * places)  # twice as large as the tokens
+    attention = module.blocks[0].attention
+    rates = BASE ** (-torch.arange(0, width, 2) / width)  # (C/2,)
+    size = width // heads
+    for head, offset in zip(range(heads), OFFSETS, strict=True):
+        rows = slice(head * size, (head + 1) * size)
+        read = torch.nn.init.orthogonal_(torch.empty(size, width)) * STRENGTH**0.5  # (D, C)
+        turn = torch.zeros(width, width)
+        cos, sin = (offset * rates).cos(), (offset * rates).sin()
+        even, odd = torch.arange(0, width, 2), torch.arange(1, width, 2)
+        turn[even, even], turn[even, odd], turn[odd, even], turn[odd, odd] = cos, sin, -sin, cos
+        attention.key.weight[rows] = read
+        attention.query.weight[rows] = read @ turn
+
+
 def prepare() -> Training:
     torch.manual_seed(RECIPE.seed)
     corpus = load_corpus()
     tokenizer = train_wordpiece([s for d in corpus.training for s in d], VOCABULARY)
     config = EncoderConfig(tokenizer.get_vocab_size(), **SIZE)
     module = Encoder(config)
+    prefer_neighbours(module)
     pairs, held_out = Pairs(tokenizer, corpus.training), Pairs(tokenizer, corpus.held_out)
 
     def batch(step: int) -> tuple[Tensor, ...]:

@@ -15,6 +15,7 @@ from interp.metrics import (
     Entropy,
     ForbiddenMass,
     Induction,
+    Information,
     NormalisedEntropy,
     ToFirst,
     ToPrevious,
@@ -53,6 +54,7 @@ EXPECTED = {
     "previous": (0.5 + 0.25) / 2,
     "first": (0.5 + 0.25) / 2,
     "distance": (0 + 0.5 + (0.25 * 2 + 0.25)) / 3,
+    "information": -sum(p * math.log2(p) for p in (7 / 12, 3 / 12, 2 / 12)) - 2.5 / 3,  # the mean row is 7, 3, 2 / 12
     "forbidden": 0.0,
 }
 
@@ -92,7 +94,12 @@ def brute_force(weights, real, allowed):
                     rows["first"][h].append(row[0])
                 rows["distance"][h].append(sum(a * abs(q - k) for k, a in enumerate(row)))
                 rows["forbidden"][h].append(sum(a for k, a in enumerate(row) if not allowed[b, q, k]))
-    return {name: [sum(r) / len(r) for r in heads] for name, heads in rows.items()}
+    means = {name: [sum(r) / len(r) for r in heads] for name, heads in rows.items() if name != "information"}
+    means["information"] = []
+    for h, bits in enumerate(means["entropy"]):
+        mean = torch.stack([weights[b, h, q] for b, q in real.nonzero().tolist()]).double().mean(0)
+        means["information"].append(-sum(a * math.log2(a) for a in mean.tolist() if a > 0) - bits)
+    return means
 
 
 @pytest.mark.parametrize("family", ["decoder", "encoder"])
@@ -133,6 +140,13 @@ def test_perfect_induction_and_perfect_duplicates(start):
     table = sweep(captured(weights), [lambda: Induction(start, period), lambda: DuplicateToken(start, period)])
     assert table["induction"].tolist() == [1, 0]
     assert table["duplicate"].tolist() == [0, 1]
+
+
+def test_an_alignment_tells_all_and_a_sink_nothing():
+    alignment, sink = torch.eye(8), torch.zeros(8, 8)
+    sink[:, 0] = 1
+    table = sweep(captured(torch.stack([alignment, sink])[None], "encoder"), [Information])
+    assert table["information"].tolist() == pytest.approx([3, 0])
 
 
 def test_induction_counts_the_second_copy_only():
@@ -199,6 +213,7 @@ def test_standard_metrics_say_where_they_come_from():
         ToPrevious,
         ToFirst,
         Distance,
+        Information,
         ForbiddenMass,
     ]
     assert all(metric.__doc__ for metric in STANDARD)
