@@ -201,7 +201,7 @@ def prepare() -> Training:
 
 
 def filled(card: str) -> str:
-    fields = {"tokens": f"{TOKENS_PER_STEP:,}", "masked:.0%": f"{MASKED:.0%}"}
+    fields = {"tokens:,": f"{TOKENS_PER_STEP:,}", "masked:.0%": f"{MASKED:.0%}"}
     for name, source in (("bible", BIBLE), ("reviews", REVIEWS)):
         fields |= {name: source.package, f"{name}_about": source.about, f"{name}_licence": source.licence}
     for key, value in fields.items():
