@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from pages.embeddings import embeddings
 from pages.heads import heads
 from pages.masks import masks
 
@@ -10,5 +11,6 @@ st.navigation(
     [
         st.Page(heads, title="Heads", icon=":material/grid_view:", default=True),
         st.Page(masks, title="Masks", icon=":material/filter_b_and_w:", url_path="masks"),
+        st.Page(embeddings, title="Embeddings", icon=":material/scatter_plot:", url_path="embeddings"),
     ]
 ).run()
