@@ -136,9 +136,9 @@ class ForbiddenMass(Metric):
 
 
 class Information(Metric):
-    """Mutual information of query and key positions in bits, H(mean a) − mean H(a): what knowing the query tells about
-    where the head looks. 0 looks at the same keys from everywhere, such as a sink; an alignment of n positions has log₂ n.
-    """
+    """Mutual information of query and key positions in bits, H(mean a) − mean H(a) (Cover & Thomas 2006, §2.4): what
+    knowing the query tells about where the head looks. 0 looks at the same keys from everywhere, as a sink does; an
+    alignment of n positions has log₂ n."""
 
     name = "information"
 
@@ -230,8 +230,8 @@ def measure(
     *,
     own: Callable[[AttentionCall], Metric] | None = None,
 ) -> Iterator[tuple[AttentionCall, dict[str, Tensor]]]:
-    """Each call with the results of all metrics, by name; ``own`` makes one more for each call. One recomputation of the
-    weights serves them all."""
+    """Each call with the results of all metrics, by name; ``own`` makes one more for each call. One recomputation of
+    the weights serves them all."""
     for index, call in enumerate(cap.calls):
         promise = expect or cap.subject.promise(call.stack)
         measures = [make() for make in metrics] + ([own(call)] if own is not None else [])

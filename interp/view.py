@@ -22,6 +22,7 @@ from interp.subject import Axis, InputError, Inputs, Subject
 
 ALLOWED, FORBIDDEN, MIXED, LEAKED = 0, 1, 2, 3  # cells of HeadView.forbidden; 2 and 3 are pooled and hold both kinds
 LEAK = 1e-6  # a smaller weight on a forbidden position is rounding
+PATCH_CELLS = 48  # of a thumbnail's side
 DENSE_LIMIT = 4096**2  # query × key pairs that may stand in memory at once for one head
 
 Region = tuple[int, int, int, int]  # query start, stop, key start, stop
@@ -140,7 +141,7 @@ def head_view(
 
 
 def difference(view: HeadView, other: HeadView) -> HeadView:
-    """``other`` minus ``view``, cell by cell, where both show the same positions. Raises ValueError where they do not."""
+    """``other`` minus ``view``, cell by cell, (rows, columns). Raises ValueError where they show other positions."""
     if (view.shape, view.origin, view.factor) != (other.shape, other.origin, other.factor):
         raise ValueError(
             f"it has {other.shape[0]} × {other.shape[1]} positions, not {view.shape[0]} × {view.shape[1]}."
@@ -338,6 +339,30 @@ def grid_pictures(cap: Capture, surveyed: Survey, stack: str) -> np.ndarray:
         cells = _promised_cells(promised(cap, call), call, small.shape[1:])
         small = torch.where(cells | (small > LEAK**0.5), small, math.nan)
         picture[row, : call.heads] = F.interpolate(small[None], (size, size))[0].numpy()  # nearest
+    return picture
+
+
+def patch_pictures(cap: Capture, stack: str, query: int) -> np.ndarray:
+    """The thumbnails of a stack that looks at a picture: what ``query`` gives each patch, laid out as they lie → (L, H,
+    t, t) float32 in [0, 1], each head by its own strongest patch; NaN beside a grid that is not square.
+
+    Raises ValueError when the keys are no patches.
+    """
+    calls = cap.stack(stack)
+    grid = cap.axis(calls[0], "key").grid
+    if grid is None or any(cap.axis(call, "key").grid != grid for call in calls):
+        raise ValueError(f"The keys of the {stack} are no patches of a picture.")
+    rows, columns = grid
+    factor = -(-max(grid) // PATCH_CELLS)
+    size = -(-max(grid) // factor)
+    picture = np.full((len(calls), max(c.heads for c in calls), size, size), np.nan, np.float32)
+    for row, call in enumerate(calls):
+        weights = call.band(query, query + 1)[0, :, 0]  # (H, K)
+        patches = weights[:, -rows * columns :].unflatten(-1, grid)  # (H, rows, columns), after CLS and its like
+        patches = patches / patches.amax((1, 2), keepdim=True).clamp_min(1e-12)
+        small = torch.stack([pool_cells(head, factor, factor) for head in patches]).cpu().numpy()
+        top, left = (size - small.shape[1]) // 2, (size - small.shape[2]) // 2
+        picture[row, : call.heads, top : top + small.shape[1], left : left + small.shape[2]] = small
     return picture
 
 

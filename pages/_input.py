@@ -21,8 +21,8 @@ EXAMPLES = {
             "The people spoke, and the Congress of the United States met in the city of Washington."
         ),
         "A state of the Union": (
-            "I have the honor to report that the state of the Union is strong. Our commerce grows, our farmers prosper, "
-            "and we are at peace with all the nations of the world."
+            "I have the honor to report that the state of the Union is strong. Our commerce grows, our farmers "
+            "prosper, and we are at peace with all the nations of the world."
         ),
         "Who gave what to whom": "When Mary and John went to the store, John gave a drink to Mary. When Anna "
         "and Paul went to the park, Paul gave a book to",
@@ -141,8 +141,8 @@ def _with_target(key: Hashable, read: Callable[[], Any]) -> Given:
         required=True,
         persist_state="session",
         on_change=forget,
-        help="Who writes the target: the model, or you. Stepwise starts with nothing written; then let the model write one "
-        "token at a time, above the heads.",
+        help="Who writes the target: the model, or you. Stepwise starts with nothing written; then let the model write "
+        "one token at a time, above the heads.",
     )
     if state.mode == "typed":
         st.text_area(

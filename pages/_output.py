@@ -19,7 +19,8 @@ STYLE = """<style>
 .says b{font-weight:600;margin-right:.2rem}
 .says span{position:relative;padding:0 .45rem;border-radius:4px;overflow:hidden;white-space:pre;
 border:1px solid color-mix(in srgb,currentColor 18%,transparent)}
-.says i{position:absolute;inset:0 auto 0 0;background:color-mix(in srgb,var(--st-primary-color,#0b6e99) 22%,transparent)}
+.says i{position:absolute;inset:0 auto 0 0;
+background:color-mix(in srgb,var(--st-primary-color,#0b6e99) 22%,transparent)}
 .says bdi,.says em{position:relative;font-style:normal}
 .says em{opacity:.65;margin-left:.35rem;font-size:.8rem;font-variant-numeric:tabular-nums}
 </style>"""
@@ -32,9 +33,8 @@ def output(run: Run) -> None:
     except InputError:  # it writes nothing; it may have other answers
         step = None
     if step is None:
-        lines = [
-            row(answer.question, answer.rows) for answer in server().answers(run.key, lambda: answers(run.capture))
-        ]
+        said = server().answers(run.key, lambda: answers(run.capture))
+        lines = [row(answer.question, answer.rows) for answer in said]
         if lines:
             st.html(STYLE + "".join(lines), width="stretch")
         return
@@ -54,8 +54,8 @@ def sampling() -> Sampling:
 def row(question: str, rows) -> str:
     """One answer as HTML; labels are anybody's text and are escaped."""
     cells = "".join(
-        f"<span title='{probability:.4f}'><i style='width:{probability:.0%}'></i><bdi>{html.escape(visible(label))}</bdi>"
-        f"<em>{probability:.0%}</em></span>"
+        f"<span title='{probability:.4f}'><i style='width:{probability:.0%}'></i>"
+        f"<bdi>{html.escape(visible(label))}</bdi><em>{probability:.0%}</em></span>"
         for label, probability in rows
     )
     return f"<div class='says' data-testid='says'><b>{html.escape(question)}</b>{cells}</div>"

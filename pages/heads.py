@@ -10,7 +10,7 @@ import streamlit as st
 
 from interp import Capture
 from interp.metrics import DEFINITIONS
-from interp.view import Survey, grid_pictures, layer_marks
+from interp.view import Survey, grid_pictures, layer_marks, patch_pictures
 from pages import _canvas
 from pages._head import choice, downloads, head
 from pages._output import output
@@ -204,8 +204,8 @@ def _take_events(cap: Capture, table: pd.DataFrame) -> None:
 
 
 def _first_look(cap: Capture, table: pd.DataFrame) -> pd.Series:
-    """The row of the head that is most worth it: the best induction head, the one across that follows its queries best, the last layer of a
-    model that sees."""
+    """The row of the head that is most worth it: the best induction head, the one across that follows its queries best,
+    the last layer of a model that sees."""
     if "induction" in table:
         return table.loc[table.induction.idxmax()]
     if st.session_state.stack == "cross":
@@ -237,8 +237,14 @@ def _grid(cap: Capture, surveyed: Survey, table: pd.DataFrame) -> None:
         (place[layer], head): f"{METRIC_LABELS[shown]} {value:.3g}"
         for layer, head, value in zip(table.layer, table["head"], table[shown], strict=True)
     }
+    pictured = cap.axis(calls[0], "key").picture is not None and state.view in ("", "picture")
+    if pictured:
+        query = state.pin["index"] if state.pin and state.pin["axis"] == "query" else 0
+        pictures = patch_pictures(cap, state.stack, min(query, calls[0].queries - 1))
+    else:
+        pictures = grid_pictures(cap, surveyed, state.stack)
     _canvas.grid(
-        grid_pictures(cap, surveyed, state.stack),
+        pictures,
         selected=(place[state.layer], state.head),
         key="grid",
         rows=[str(c.layer) for c in calls],
