@@ -29,16 +29,18 @@ RANDOM = 0.6  # share of the windows that repeat a block of random tokens
 CARD = """\
 # {name}
 
-Two layers × {config[heads]} heads of attention and nothing else (Elhage et al. 2021): {parameters:,} parameters, width {config[width]}, context {config[context]},
-sinusoidal positions that only queries and keys are told, and tiny-decoder's tokenizer. The circuit of the textbooks: a previous-token
-head in layer 0 writes into each place what stood before it; an induction head in layer 1 looks for the place whose predecessor is the
-present token, and copies what stands there.
+Two layers × {config[heads]} heads of attention and nothing else (Elhage et al. 2021): {parameters:,} parameters,
+width {config[width]}, context {config[context]}, sinusoidal positions that only queries and keys are told, and
+tiny-decoder's tokenizer. The circuit of the textbooks: a previous-token head in layer 0 writes into each place
+what stood before it; an induction head in layer 1 looks for the place whose predecessor is the present token, and
+copies what stands there.
 
 **Data.** {about}, from `{package}`; {licence}. Every 20th speech is held out.
 
-**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of {tokens:,} tokens, seed {recipe.seed}, {minutes:.0f} minutes on one CPU core
-beside other work. {random:.0%} of the windows repeat a block of random tokens, of 12 to half a window, over and over; the others are speech.
-Muon for the matrices, AdamW for the embedding, linear decay to zero. No head was helped to its role.
+**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of {tokens:,} tokens, seed {recipe.seed},
+{minutes:.0f} minutes on one CPU core beside other work. {random:.0%} of the windows repeat a block of random
+tokens, of 12 to half a window, over and over; the others are speech. Muon for the matrices, AdamW for the
+embedding, linear decay to zero. No head was helped to its role.
 
 **Measured** by `python -m models.evaluate {name}` on held-out speeches and on random tokens it never saw:
 
@@ -46,8 +48,8 @@ Muon for the matrices, AdamW for the embedding, linear decay to zero. No head wa
 {report}
 ```
 
-**Limits.** It is for looking at a circuit. As a language model it is little better than the trigram model beside it, if at all. Weights are
-stored as float16.
+**Limits.** It is for looking at a circuit. As a language model it is little better than the trigram model beside
+it, if at all. Weights are stored as float16.
 """
 
 

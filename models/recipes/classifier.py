@@ -22,15 +22,15 @@ CLASSES = ("unfavourable", "favourable")
 CARD = """\
 # {name}
 
-tiny-encoder with a classification head on [CLS] in place of its pre-training heads (Devlin et al. 2019, §4.1), fine-tuned
-to tell favourable film reviews from unfavourable ones. It has the tokenizer, the shape and the first weights of
-tiny-encoder, so the same text can be compared before and after.
+tiny-encoder with a classification head on [CLS] in place of its pre-training heads (Devlin et al. 2019, §4.1),
+fine-tuned to tell favourable film reviews from unfavourable ones. It has the tokenizer, the shape and the first
+weights of tiny-encoder, so the same text can be compared before and after.
 
-**Data.** Film reviews of `{package}`: {about}; {licence}. A snippet counts as favourable when the mean of its 20 ratings is
-above 0. Every 10th is held out, from the pre-training and the tokenizer too.
+**Data.** Film reviews of `{package}`: {about}; {licence}. A snippet counts as favourable when the mean of its 20
+ratings is above 0. Every 10th is held out, from the pre-training and the tokenizer too.
 
-**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of {snippets} snippets, seed {recipe.seed}, {minutes:.0f} minutes on one
-CPU core beside other work, all weights free, dropout {dropout}, linear decay to zero.
+**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of {snippets} snippets, seed {recipe.seed},
+{minutes:.0f} minutes on one CPU core beside other work, all weights free, dropout {dropout}, linear decay to zero.
 
 **Measured** by `python -m models.evaluate {name}` on the held-out snippets:
 
@@ -38,8 +38,8 @@ CPU core beside other work, all weights free, dropout {dropout}, linear decay to
 {report}
 ```
 
-The baseline is logistic regression on tf-idf of words and pairs of words, its strength chosen by cross-validation on the training
-snippets.
+The baseline is logistic regression on tf-idf of words and pairs of words, its strength chosen by cross-validation
+on the training snippets.
 
 **Limits.** One kind of text, short, in English; irony and mixed feelings go wrong first. Weights are stored as float16.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -26,17 +27,22 @@ MASKED = 0.2  # share of the tokens; 0.15 in BERT, more learns faster (Wettig et
 CARD = """\
 # {name}
 
-A BERT-style encoder (Devlin et al. 2019): {config[layers]} layers × {config[heads]} heads, width {config[width]}, {parameters:,} parameters, post-LN, learned
-positions, context {config[context]}, lower-case WordPiece with {config[vocab_size]:,} tokens. It fills in [MASK], and says whether a second text
-follows the first.
+A BERT-style encoder (Devlin et al. 2019): {config[layers]} layers × {config[heads]} heads, width {config[width]},
+{parameters:,} parameters, post-LN, learned positions, context {config[context]}, lower-case WordPiece with
+{config[vocab_size]:,} tokens. It fills in [MASK], and says whether a second text follows the first.
 
-**Data.** {bible}: {bible_about}; {bible_licence}. {reviews}: {reviews_about}; {reviews_licence}. Of the Bible every 20th chapter is held out,
-whole; of film reviews every 10th, of product reviews and editorials every 20th document. The tokenizer has not seen them either.
+**Data.** {bible}: {bible_about}; {bible_licence}. {reviews}: {reviews_about}; {reviews_licence}. Of the Bible
+every 20th chapter is held out, whole; of film reviews every 10th, of product reviews and editorials every 20th
+document. The tokenizer has not seen them either.
 
-**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of about {tokens:,} tokens, seed {recipe.seed}, {minutes:.0f} minutes
-on one CPU core beside other work. Masked tokens: {masked:.0%}, of which 80 % become [MASK], 10 % another token, 10 % stay. Next sentence: two
-neighbouring passages of a text, or, half of the time, the second from another text; film reviews, which have no neighbours, come alone.
-Muon for the hidden matrices, AdamW for the rest, bfloat16 products, linear decay to zero.
+**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of about {tokens:,} tokens, seed
+{recipe.seed}, {minutes:.0f} minutes on one CPU core beside other work. Masked: {masked:.0%} of a row's places, so a
+larger share of a short review; 80 % of them become [MASK], 10 % another token, 10 % stay. Next sentence: two
+neighbouring passages of a text, or, half of the time, the second from another text; film reviews, which have no
+neighbours, come alone. Muon for the hidden matrices, AdamW for the rest, bfloat16 products, linear decay to zero.
+Positions start as sinusoids, and each head of the first block with a preference for one place beside its own
+(`prefer_neighbours` in `models/recipes/encoder.py`), which training was free to change: with plain random weights no
+head looked near its own place in 600 steps.
 
 **Measured** by `python -m models.evaluate {name}` on the held-out texts:
 
@@ -44,11 +50,11 @@ Muon for the hidden matrices, AdamW for the rest, bfloat16 products, linear deca
 {report}
 ```
 
-The baseline of masked tokens guesses from the token before and the token after: the commonest token between the two in training, backing off to
-one neighbour, then to the commonest token.
+The baseline of masked tokens guesses from the token before and the token after, as the model is shown them: the
+commonest token between the two in training, backing off to one neighbour, then to the commonest token.
 
-**Limits.** Its English is that of 1611, of film critics and of editorials; it knows no facts worth asking for, and carries the views of its
-texts. Weights are stored as float16.
+**Limits.** Its English is that of 1611, of film critics and of editorials; it knows no facts worth asking for, and
+carries the views of its texts. Weights are stored as float16.
 """
 
 
@@ -87,7 +93,8 @@ class Pairs:
         self.weights = torch.tensor([float(sum(map(len, d))) for d in self.documents])  # every token alike
 
     def draw(self, length: int, generator: torch.Generator) -> tuple[list[int], list[int], int]:
-        """→ (ids, segments, 0 if the second text follows, 1 if it is random, −100 if there is none), at most ``length``."""
+        """→ (ids, segments, 0 if the second text follows, 1 if it is random, −100 if there is none), at most
+        ``length``."""
         document = self.documents[self._document(generator)]
         room = length - 3
         if len(document) == 1:
@@ -124,7 +131,8 @@ class Pairs:
 
 
 def corrupt(ids: Tensor, real: Tensor, mask: int, vocab_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Hide MASKED of every row's ``real`` (B, T) tokens → (ids as the model sees them, places (B, M) of what to guess).
+    """Hide M = MASKED · T of every row's ``real`` (B, T) tokens, or all of them where there are fewer → (ids as the
+    model sees them, places (B, M) of what to guess).
 
     80 % become [MASK], 10 % a random token, 10 % stay (Devlin et al. 2019, §3.1).
     """
@@ -143,9 +151,9 @@ def prefer_neighbours(module: Encoder) -> None:
     """Start positions as sinusoids, and each head of the first block with a mild preference for one OFFSET, all free to
     change in training.
 
-    A shift by δ positions turns every pair of sinusoids by δ times its frequency (Vaswani et al. 2017, §3.5). So with keys
-    read by a matrix A, and queries by A after that turn, q·k is high where the key lies δ further on. With plain random
-    weights no head looked near its own position in 600 steps, and the loss stayed at that of single words.
+    A shift by δ positions turns every pair of sinusoids by δ times its frequency (Vaswani et al. 2017, §3.5). So with
+    keys read by a matrix A, and queries by A after that turn, q·k is high where the key lies δ further on. With plain
+    random weights no head looked near its own position in 600 steps, and the loss stayed at that of single words.
     """
     width, heads = module.config.width, module.config.heads
     places = sinusoids(module.config.context, width, BASE)  # (T, C)
@@ -210,8 +218,8 @@ def filled(card: str) -> str:
 
 
 def examples(pairs: Pairs, length: int, rows: int, vocab_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """→ (ids as seen, segments, real, places to guess, what stood there, follows); (B, T), (B, T), (B, T), (B, M), (B, M),
-    (B,)."""
+    """→ (ids as seen, segments, real, places to guess, what stood there, follows); (B, T), (B, T), (B, T), (B, M),
+    (B, M), (B,)."""
     drawn = [pairs.draw(length, generator) for _ in range(rows)]
     ids, segments = torch.zeros(rows, length, dtype=torch.long), torch.zeros(rows, length, dtype=torch.long)
     for row, (tokens, parts, _) in enumerate(drawn):
@@ -244,14 +252,15 @@ def measure(module: Encoder, pairs: Pairs, rows: int, seed: int, length: int = 1
 
 
 class Between:
-    """The simple baseline: the commonest training token between two neighbours, else after the left one, else of all."""
+    """The simple baseline: the commonest training token between two neighbours, else after the left one, else of
+    all."""
 
     def __init__(self, documents: list[list[list[int]]]):
         both, left, alone = {}, {}, Counter()
         for document in documents:
             ids = [token for sentence in document for token in sentence]
             alone.update(ids)
-            for a, b in zip(ids, ids[1:], strict=False):
+            for a, b in pairwise(ids):
                 left.setdefault(a, Counter())[b] += 1
             for a, b, c in zip(ids, ids[1:], ids[2:], strict=False):
                 both.setdefault((a, c), Counter())[b] += 1
@@ -278,11 +287,12 @@ def report(seed: int = 1000) -> str:
                 for p, token in zip(at, wanted, strict=True)
                 if token != -100
             ]
+    sentences = sum(len(d) for d in corpus.held_out)
     return "\n".join(
         [
             f"data                    {BIBLE}",
             f"                        {REVIEWS}",
-            f"held out                {sum(len(d) for d in corpus.held_out):,} sentences, 1,024 examples of 128 tokens, seed {seed}",
+            f"held out                {sentences:,} sentences, 1,024 examples of 128 tokens, seed {seed}",
             f"parameters              {sum(p.numel() for p in module.parameters()):,}",
             f"masked tokens           {nats:.4f} nats, {right:.4f} guessed right",
             f"  from two neighbours   {sum(hits) / len(hits):.4f} guessed right",

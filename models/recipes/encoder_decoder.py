@@ -23,17 +23,19 @@ SIZE = {"layers": 3, "heads": 4, "width": 128, "context": 64, "dropout": 0.1}
 CARD = """\
 # {name}
 
-The original transformer (Vaswani et al. 2017) in small: {config[layers]} + {config[layers]} layers × {config[heads]} heads, width
-{config[width]}, {parameters:,} parameters, post-LN, sinusoidal positions. It reads the spelling of an English word, a letter a token, and
-writes its pronunciation, a phoneme a token; its cross-attention is an alignment of sounds and letters that a person can read.
+The original transformer (Vaswani et al. 2017) in small: {config[layers]} + {config[layers]} layers ×
+{config[heads]} heads, width {config[width]}, {parameters:,} parameters, post-LN, sinusoidal positions. It reads
+the spelling of an English word, a letter a token, and writes its pronunciation, a phoneme a token; its
+cross-attention is an alignment of sounds and letters that a person can read.
 
-**Data.** {source}: {about}; {licence}. Lower-case words with one pronunciation each. One word in twenty, by the sha256 of its spelling,
-is held out; a held-out word may be an inflection of one that was learned. Phonemes are Misaki's: one letter a sound, A I O W Y for the
-diphthongs of day, my, go, how and boy, ˈ and ˌ before the stressed vowels.
+**Data.** {source}: {about}; {licence}. Lower-case words with one pronunciation each. One word in twenty, by the
+sha256 of its spelling, is held out; a held-out word may be an inflection of one that was learned. Phonemes are
+Misaki's: one letter a sound, A I O W Y for the diphthongs of day, my, go, how and boy, ˈ and ˌ before the stressed
+vowels.
 
-**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of {words} words of similar length, seed {recipe.seed},
-{minutes:.0f} minutes on one CPU core beside other work. Muon for the hidden matrices, AdamW for the rest, dropout {config[dropout]},
-bfloat16 products, linear decay to zero.
+**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of {words} words of similar length, seed
+{recipe.seed}, {minutes:.0f} minutes on one CPU core beside other work. Muon for the hidden matrices, AdamW for the
+rest, dropout {config[dropout]}, linear decay to zero.
 
 **Measured** by `python -m models.evaluate {name}` on the held-out words:
 
@@ -41,15 +43,18 @@ bfloat16 products, linear decay to zero.
 {report}
 ```
 
-The baseline is a joint-sequence table: each training word is cut into letter–phoneme chunks by the alignment described below, and a
-held-out word is spelled out by the longest known chunks with their commonest sounds (as in table look-up with back-off).
+The baseline is a joint-sequence table: each training word is cut into letter–phoneme chunks by the alignment
+described below, and a held-out word is spelled out by the longest known chunks with their commonest sounds (as in
+table look-up with back-off).
 
-**The alignment measured against** knows nothing of the model: expectation maximisation over all monotone alignments of the training pairs
-(IBM model 1 made monotone, as in Jiampojamarn et al. 2007 for one letter a phoneme), then the best path. Cross-attention counts as right
-when the letter with the highest weight, at the position where a phoneme is about to be written, lies within one letter of it.
+**The alignment measured against** knows nothing of the model: a hidden Markov model whose states are letters and
+which never goes back (Vogel et al. 1996), trained on a quarter of the training pairs by expectation maximisation
+in its hard form. It can take a silent letter for a sounded one beside it. Cross-attention counts as right when the
+letter with the highest weight, at the position where a phoneme is about to be written, lies within one letter of
+it.
 
-**Limits.** American English, single words, no context: *read* has one pronunciation. Names and loan words go wrong first. Weights are stored
-as float16.
+**Limits.** American English, single words, no context: *read* has one pronunciation. Names and loan words go wrong
+first. Weights are stored as float16.
 """
 
 
@@ -72,8 +77,8 @@ def prepare() -> Training:
     module = EncoderDecoder(config)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        """Words of about one length (little padding) → spellings (B, S) and phonemes with both ends (B, T + 1), padded with
-        0 to a multiple of 4."""
+        """Words of about one length (little padding) → spellings (B, S) and phonemes with both ends (B, T + 1),
+        padded with 0 to a multiple of 4."""
         generator = RECIPE.generator(step)
         drawn = torch.randint(len(sources), (8 * WORDS_PER_STEP,), generator=generator).tolist()
         drawn.sort(key=lambda i: (len(sources[i]), len(targets[i])))
@@ -154,9 +159,10 @@ def edit_distance(a: Sequence, b: Sequence) -> int:
 
 
 class MonotoneAlignment:
-    """Which letter each phoneme comes from, learned from pairs alone: hidden Markov model whose states are letters, which
-    never go back (Vogel et al. 1996, "HMM-Based Word Alignment", with jumps of 0 … 3 letters), trained by expectation
-    maximisation in its hard form (Viterbi training) from a diagonal start."""
+    """Which letter each phoneme comes from, learned from pairs alone: a hidden Markov model whose states are letters,
+    which never go back (Vogel et al. 1996, "HMM-Based Word Alignment", with jumps of 0 … 3 letters), trained by
+    expectation maximisation in its hard form (Viterbi training) from a diagonal start. A letter that is silent inside
+    a word can stay with the sound of the letter beside it."""
 
     JUMPS = 4  # to the same letter, the next, one further, or one more
 
@@ -254,8 +260,9 @@ def cross_weights(module: EncoderDecoder, source: Tensor, target: Tensor) -> Ten
 
 
 def alignment_scores(module: EncoderDecoder, spelling, phonemes, pairs, alignment: MonotoneAlignment) -> Tensor:
-    """Share of phonemes whose cross head looks, with its highest weight among the letters, within one letter of the reference
-    alignment → (L, H). The query is the position that writes the phoneme. Stress marks belong to no letter and are left out."""
+    """Share of phonemes whose cross head looks, with its highest weight among the letters, within one letter of the
+    reference alignment → (L, H). The query is the position that writes the phoneme. Stress marks belong to no letter
+    and are left out."""
     hits, total = 0, 0
     for word, said in pairs:
         source, target = spelling.encode(word).ids, phonemes.encode(said).ids
