@@ -68,8 +68,8 @@ export function drawLegend(figure, matrix, wedge) {
 
 /** The numbers alone, where the scale's range has changed and its colours have not. */
 export function writeNumbers({ legend }, matrix) {
-  const numbers = matrix.barNumbers().map((text) => Object.assign(document.createElement("span"), { textContent: text }));
-  legend.querySelector(".hw-numbers")?.replaceChildren(...numbers);
+  const span = (text) => Object.assign(document.createElement("span"), { textContent: text });
+  legend.querySelector(".hw-numbers")?.replaceChildren(...matrix.barNumbers().map(span));
 }
 
 export function edgeColour(matrix, theme, t) {
