@@ -1,0 +1,96 @@
+"""What language models are measured with: Kneser–Ney by hand, head scores from captured patterns, losses by window."""
+
+import re
+
+import pytest
+import torch
+from torch import nn, tensor
+
+from interp import capture
+from models import wrap
+from models.attention_only import AttentionOnly, AttentionOnlyConfig
+from models.bundled import ASSETS, load_bundled
+from models.data import END_OF_TEXT
+from models.decoder import Decoder, DecoderConfig
+from models.recipes.language import KneserNeyTrigram, attention_weights, best_head, head_scores, token_losses
+
+
+def generator(seed=5):
+    return torch.Generator().manual_seed(seed)
+
+
+def enlarged(module):
+    """Weights far larger than at initialisation, so that attention is far from uniform."""
+    for parameter in module.eval().requires_grad_(False).parameters():
+        nn.init.normal_(parameter, std=0.4, generator=generator())
+    return module
+
+
+def test_kneser_ney_by_hand():
+    """a b a b a c over {a, b, c}: trigrams aba ×2, bab ×1, bac ×1; so d₃ = 2 / (2 + 2·1) = 1/2.
+
+    N(·vw): ba 1, ab 1, ac 1, so d₂ = 3 / 3 = 1. N(·w): a 1, b 1, c 1, so d₁ = 1.
+    P(w) = 1/3 and P(a | b) = P(c | a) = P(w) = 1/3, as nothing is left after such discounts.
+    P(a | ab) = (2 − 1/2) / 2 + (1/2 · 1) / 2 · 1/3 = 5/6.
+    P(c | ba) = (1 − 1/2) / 2 + (1/2 · 2) / 2 · 1/3 = 5/12.
+    """
+    a, b, c = range(3)
+    model = KneserNeyTrigram([a, b, a, b, a, c], vocab_size=3)
+    assert model.probability(a, b, a) == pytest.approx(5 / 6)
+    assert model.probability(b, a, c) == pytest.approx(5 / 12)
+    assert model.probability(c, c, b) == pytest.approx(1 / 3)  # a context never seen
+
+
+def test_kneser_ney_sums_to_one():
+    ids = torch.randint(9, (400,), generator=generator()).square().remainder(11).tolist()
+    model = KneserNeyTrigram(ids, vocab_size=11)
+    for u, v in ((0, 1), (4, 4), (10, 3)):
+        assert sum(model.probability(u, v, w) for w in range(11)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        Decoder(DecoderConfig(vocab_size=40, context=64, layers=2, heads=2, width=8)),
+        AttentionOnly(AttentionOnlyConfig(vocab_size=40, context=64, layers=2, heads=2, width=8)),
+    ],
+    ids=["decoder", "attention-only"],
+)
+def test_head_scores_are_means_of_captured_patterns(module):
+    ids = torch.randint(40, (2, 17), generator=generator())
+    weights = attention_weights(enlarged(module), ids)  # (L, B, H, T, T)
+    for call, layer in zip(capture(wrap(module, kind="decoder"), {"input_ids": ids}).calls, weights, strict=True):
+        for head in range(2):
+            torch.testing.assert_close(layer[:, head], call.weights(head), atol=1e-6, rtol=1e-5)
+    previous, induction = head_scores(module, bos=0, length=5, seeds=range(3))
+    rows = []
+    for seed in range(3):
+        r = torch.randint(39, (5,), generator=generator(seed)) + 1  # bos is token 0
+        rows.append(torch.cat([tensor([0]), r, r]))
+    weights = attention_weights(module, torch.stack(rows))
+    for layer in range(2):
+        for head in range(2):
+            pattern = weights[layer, :, head]  # (B, T, T)
+            before = [pattern[b, t, t - 1] for b in range(3) for t in range(1, 11)]
+            after_earlier = [pattern[b, t, t - 4] for b in range(3) for t in range(6, 11)]
+            assert float(previous[layer, head]) == pytest.approx(float(sum(before) / len(before)), abs=1e-6)
+            assert float(induction[layer, head]) == pytest.approx(float(sum(after_earlier) / 15), abs=1e-6)
+
+
+def test_bundled_decoder_scores_what_its_card_says():
+    module, tokenizers, _ = load_bundled("tiny-decoder")
+    card = (ASSETS / "tiny-decoder" / "README.md").read_text(encoding="utf-8")
+    both = head_scores(module, tokenizers["text"].token_to_id(END_OF_TEXT), seeds=range(1000, 1008))
+    for what, scores in zip(("previous-token", "induction"), both, strict=True):
+        score, layer, head = re.search(rf"best {what} +([\d.]+) at layer (\d+), head (\d+)", card).groups()
+        assert best_head(scores) == (int(layer), int(head), pytest.approx(float(score), abs=0.01))
+
+
+def test_token_losses_are_those_of_each_window():
+    module = enlarged(Decoder(DecoderConfig(vocab_size=40, context=64, layers=1, heads=2, width=8)))
+    ids = torch.randint(40, (23,), generator=generator()).tolist()
+    losses = token_losses(module, ids, window=7)
+    assert losses.shape == (3, 7)  # 22 predictions; the last one fills no window
+    chances = module(tensor([ids[7:14]]))[0].softmax(-1)
+    for t in range(7):
+        assert float(losses[1, t]) == pytest.approx(-float(chances[t, ids[8 + t]].log()), abs=1e-5)
