@@ -1,9 +1,9 @@
 """A transformer of attention alone: two layers, no MLP, the smallest model in which induction heads form.
 
 Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits": embedding, attention, unembedding, everything
-in between a sum. Positions are told to queries and keys only (Press et al. 2021, "Shortformer", §4), so what heads
-move is content: a previous-token head in layer 0 writes "before me stood A" into the stream, and an induction head in
-layer 1 looks for the place where that A is the present token (K-composition; Olsson et al. 2022).
+in between a sum. Rotary positions (Su et al. 2021) reach queries and keys only, so what heads move is content: a
+previous-token head in layer 0 writes "before me stood A" into the stream, and an induction head in layer 1 looks for
+the place where that A is the present token (K-composition; Olsson et al. 2022).
 
 Axis letters: B batch, T positions, C model width, V vocabulary.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .blocks import Attention, initialise, padding_mask, sinusoids
+from .blocks import Attention, initialise, padding_mask
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,13 @@ class AttentionOnlyConfig:
     width: int
 
 
-class PositionedAttention(Attention):
-    """Attention whose queries and keys, but not values, are told their positions."""
-
-    def project(self, x: Tensor, memory: Tensor | None = None, positions: Tensor | None = None):
-        """x (B, T, C), positions (B or 1, T, C) added to what queries and keys are made of → q, k, v (B, H, T, D)."""
-        placed = x + positions
-        return self.split(self.query(placed)), self.split(self.key(placed)), self.split(self.value(x))
-
-
 class Block(nn.Module):
     """Attention reads a normalised copy of the residual stream and adds its result to it."""
 
     def __init__(self, config: AttentionOnlyConfig):
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.width)
-        self.attention = PositionedAttention(config.width, config.heads)
+        self.attention = Attention(config.width, config.heads)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
         return x + self.attention(self.attention_norm(x), mask=mask, causal=mask is None, positions=positions)
@@ -53,7 +44,6 @@ class AttentionOnly(nn.Module):
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
-        self.register_buffer("positions", sinusoids(config.context, config.width), persistent=False)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width)
         self.unembedding = nn.Linear(config.width, config.vocab_size, bias=False)
@@ -68,13 +58,13 @@ class AttentionOnly(nn.Module):
         return self.unembedding(self.final_norm(x))
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor | None = None):
-        """→ residual stream (B, T, C), positions (B or 1, T, C), mask (B, 1, T, T) or None if plainly causal."""
+        """→ residual stream (B, T, C), positions (B or 1, T), mask (B, 1, T, T) or None if plainly causal."""
         length = input_ids.shape[1]
         if length > self.config.context:
             raise ValueError(f"{length} tokens exceed the context of {self.config.context}; shorten the input")
         x = self.token_embedding(input_ids)
         if attention_mask is None:
-            return x, self.positions[None, :length], None
-        places = (attention_mask.long().cumsum(1) - 1).clamp(min=0)  # the first real token is at 0
+            return x, torch.arange(length, device=x.device)[None], None
+        positions = (attention_mask.long().cumsum(1) - 1).clamp(min=0)  # the first real token is at 0
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-        return x, self.positions[places], padding_mask(attention_mask) & causal
+        return x, positions, padding_mask(attention_mask) & causal

@@ -100,6 +100,11 @@ def ask(subject: Subject) -> Given:
     return _file(family) if family in FILES else _text(family)
 
 
+def keep() -> None:
+    """The text, as long as there is no model to say what it takes."""
+    st.text_area("Text", key="text", height=160, persist_state="session")
+
+
 # -- texts ----------------------------------------------------------------------------------------------------------
 
 

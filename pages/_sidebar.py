@@ -67,7 +67,12 @@ def sidebar() -> Run:
             st.selectbox("Device", CHOICES["device"], key="device", persist_state="session")
             st.selectbox("Precision", CHOICES["dtype"], key="dtype", persist_state="session")
         with asked:
-            subject = _subject()
+            try:
+                subject = _subject()
+            except LoadError as error:
+                st.error(str(error))
+                _input.keep()
+                st.stop()
             given = _input.ask(subject)
         key = (state.model, state.device, state.dtype, given.key, given.prompt, state.cut)
         inputs = _encode(subject, given, key)
@@ -106,7 +111,7 @@ def _other_model() -> None:
 def _subject() -> Subject:
     state = st.session_state
     with st.spinner(f"Loading {state.model} …" if len(state.model) < 60 else "Loading …", show_time=True):
-        return _or_stop(lambda: server().subject(state.model, state.device, state.dtype))
+        return server().subject(state.model, state.device, state.dtype)
 
 
 def _encode(subject: Subject, given: _input.Given, key: tuple) -> Inputs:
@@ -147,7 +152,7 @@ def _or_stop(work):
     """The result, or one sentence and the end of this script run."""
     try:
         return work()
-    except (InputError, LoadError) as error:
+    except InputError as error:
         st.error(str(error))
     st.stop()
 

@@ -9,20 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..blocks import Attention, rotate
 from ..bundled import load_bundled
 from ..data import END_OF_TEXT, SPEECHES, load_speeches, token_stream, train_tokenizer
 from ..decoder import Decoder, DecoderConfig
 from .language import (
     IGNORE,
     KneserNeyTrigram,
+    LanguageRecipe,
     head_lines,
     head_progress,
+    make_optimizers,
+    prefer_offsets,
     random_window,
     speech_window,
     token_losses,
 )
-from .training import Recipe, Training
+from .training import Training
 
 CARD = """\
 # {name}
@@ -45,7 +47,7 @@ random tokens: {recipe.repeated_random[0]:.0%} of the windows at first, {recipe.
 from a third of the steps on. Most windows hold 256 tokens, a growing share 1,024 or 2,048 (all hold 128
 in the first sixth of the run). Half of them begin with `<|endoftext|>`, so inputs with and without it
 are both natural to the model. In the first block, head h starts with a mild preference for the token h +
-1 positions back (`prefer_offsets` in `models/recipes/decoder.py`), which training was free to change; in four
+1 positions back (`prefer_offsets` in `models/recipes/language.py`), which training was free to change; in four
 trials without it, 480 to 900 steps long and with other mixtures and learning rates, no head passed a
 previous-token score of 0.5. The induction heads had no such start.
 
@@ -63,11 +65,8 @@ stored as float16.
 
 
 @dataclass(frozen=True)
-class DecoderRecipe(Recipe):
+class DecoderRecipe(LanguageRecipe):
     tokens_per_step: int = 4096
-    vector_lr: float = 0.003  # biases and gains
-    offset_lr: float = 0.02  # biases of q and k: with rotary positions a sharp offset needs large ones
-    offset_strength: float = 2.0  # see prefer_offsets
     repeated_passage: float = 0.15  # share of the windows
     repeated_random: tuple[float, float] = (0.5, 0.1)  # the same: at first, and from a third of the steps on
 
@@ -115,39 +114,6 @@ def batch(step: int, recipe: DecoderRecipe, stream: Tensor, vocab_size: int, bos
         inputs.append(x)
         targets.append(y)
     return torch.stack(inputs), torch.stack(targets)
-
-
-@torch.no_grad()
-def prefer_offsets(attention: Attention, strength: float) -> None:
-    """Start head h with a preference for the token h + 1 positions back, to be kept or lost in training.
-
-    With rotary positions a head finds an offset through its query and key biases, the part of q and k that
-    all tokens share; both at zero would be a saddle: neither has a gradient while the other is zero.
-    Let k's bias be b in the first feature of every pair, and q's the same turned back by the offset. Then the
-    scores are b²/√D · Σᵢ cos(θᵢ (distance − offset)), highest at the offset; `strength` is b²/√D.
-    ALiBi (Press et al. 2022) likewise gives each head its distance.
-    """
-    heads = attention.heads
-    bias = torch.zeros(1, heads, 1, attention.key.out_features // heads)  # (1, H, 1, D)
-    bias[..., : bias.shape[-1] // 2] = (strength * bias.shape[-1] ** 0.5) ** 0.5
-    attention.key.bias.copy_(bias.flatten())
-    for head in range(heads):
-        bias[:, head] = rotate(bias[:, head : head + 1], torch.tensor([[-head - 1]]))[:, 0]
-    attention.query.bias.copy_(bias.flatten())
-
-
-def make_optimizers(model: Decoder, recipe: DecoderRecipe) -> list[torch.optim.Optimizer]:
-    embedding = model.token_embedding.weight
-    matrices = [p for p in model.parameters() if p.ndim == 2 and p is not embedding]
-    vectors = {name: p for name, p in model.named_parameters() if p.ndim == 1}
-    offsets = [p for name, p in vectors.items() if name.endswith(("query.bias", "key.bias"))]
-    others = [p for name, p in vectors.items() if not name.endswith(("query.bias", "key.bias"))]
-    return [
-        torch.optim.Muon(matrices, lr=recipe.matrix_lr, weight_decay=recipe.weight_decay),
-        torch.optim.AdamW([embedding], lr=recipe.other_lr, betas=(0.9, 0.95), weight_decay=0),
-        torch.optim.AdamW(others, lr=recipe.vector_lr, betas=(0.9, 0.95), weight_decay=0),
-        torch.optim.AdamW(offsets, lr=recipe.offset_lr, betas=(0.9, 0.95), weight_decay=0),
-    ]
 
 
 def prepare() -> Training:

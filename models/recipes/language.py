@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from math import log
 from statistics import fmean
 
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..blocks import Attention
+from ..blocks import Attention, rotate
+from .training import Recipe
 
 IGNORE = -100  # F.cross_entropy leaves these targets out
 
@@ -38,6 +40,50 @@ def random_window(vocab_size: int, length: int, bos: int, generator: torch.Gener
     targets = window[1:].clone()
     targets[: size + 1] = IGNORE  # to the second copy's first token, which only the size foretells
     return window[:-1], targets
+
+
+# -- how it starts and learns ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LanguageRecipe(Recipe):
+    vector_lr: float = 0.003  # biases and gains
+    offset_lr: float = 0.02  # biases of q and k: with rotary positions a sharp offset needs large ones
+    offset_strength: float = 2.0  # see prefer_offsets
+
+
+@torch.no_grad()
+def prefer_offsets(attention: Attention, strength: float) -> None:
+    """Start head h with a preference for the token h + 1 positions back, to be kept or lost in training.
+
+    With rotary positions a head finds an offset through its query and key biases, the part of q and k that
+    all tokens share; both at zero would be a saddle: neither has a gradient while the other is zero.
+    Let k's bias be b in the first feature of every pair, and q's the same turned back by the offset. Then the
+    scores are b²/√D · Σᵢ cos(θᵢ (distance − offset)), highest at the offset; `strength` is b²/√D.
+    ALiBi (Press et al. 2022) likewise gives each head its distance.
+    """
+    heads = attention.heads
+    bias = torch.zeros(1, heads, 1, attention.key.out_features // heads)  # (1, H, 1, D)
+    bias[..., : bias.shape[-1] // 2] = (strength * bias.shape[-1] ** 0.5) ** 0.5
+    attention.key.bias.copy_(bias.flatten())
+    for head in range(heads):
+        bias[:, head] = rotate(bias[:, head : head + 1], torch.tensor([[-head - 1]]))[:, 0]
+    attention.query.bias.copy_(bias.flatten())
+
+
+def make_optimizers(model: nn.Module, recipe: LanguageRecipe) -> list[torch.optim.Optimizer]:
+    """Muon for hidden matrices, AdamW for what has a row a token, for biases and gains, and for those of q and k."""
+    tokens = [p for p in model.parameters() if p.ndim == 2 and p.shape[0] == model.config.vocab_size]
+    matrices = [p for p in model.parameters() if p.ndim == 2 and p.shape[0] != model.config.vocab_size]
+    vectors = {name: p for name, p in model.named_parameters() if p.ndim == 1}
+    offsets = [p for name, p in vectors.items() if name.endswith(("query.bias", "key.bias"))]
+    others = [p for name, p in vectors.items() if not name.endswith(("query.bias", "key.bias"))]
+    return [
+        torch.optim.Muon(matrices, lr=recipe.matrix_lr, weight_decay=recipe.weight_decay),
+        torch.optim.AdamW(tokens, lr=recipe.other_lr, betas=(0.9, 0.95), weight_decay=0),
+        torch.optim.AdamW(others, lr=recipe.vector_lr, betas=(0.9, 0.95), weight_decay=0),
+        torch.optim.AdamW(offsets, lr=recipe.offset_lr, betas=(0.9, 0.95), weight_decay=0),
+    ]
 
 
 # -- heads ----------------------------------------------------------------------------------------------------------

@@ -36,16 +36,22 @@ def normalised(x, weight, bias):
     return np.array([(value - mean) / math.sqrt(variance + 1e-5) for value in x]) * weight + bias
 
 
+def turned(x: np.ndarray, position: int, depth: int) -> np.ndarray:
+    """Feature i and feature i + D/2 of each head, turned by position · 10,000^(−2i/D) (Su et al. 2021, §3.2.2)."""
+    x, half = x.copy(), depth // 2
+    for start in range(0, len(x), depth):
+        for i in range(start, start + half):
+            angle = position * 10_000 ** (-2 * (i - start) / depth)
+            a, b = x[i], x[i + half]
+            x[i], x[i + half] = a * math.cos(angle) - b * math.sin(angle), a * math.sin(angle) + b * math.cos(angle)
+    return x
+
+
 def by_loops(weights: dict[str, np.ndarray], ids: list[int]) -> np.ndarray:
     """Logits (T, V) in float64, one number of attention at a time, after Elhage et al. 2021."""
     width, heads, length = CONFIG.width, CONFIG.heads, len(ids)
     depth = width // heads
     stream = [weights["token_embedding.weight"][token] for token in ids]
-    positions = np.zeros((length, width))
-    for p in range(length):
-        for i in range(width // 2):
-            positions[p, 2 * i] = math.sin(p / 10_000 ** (2 * i / width))
-            positions[p, 2 * i + 1] = math.cos(p / 10_000 ** (2 * i / width))
     for layer in range(CONFIG.layers):
         part = {key.removeprefix(f"blocks.{layer}."): value for key, value in weights.items()}
 
@@ -53,8 +59,8 @@ def by_loops(weights: dict[str, np.ndarray], ids: list[int]) -> np.ndarray:
             return part[f"attention.{name}.weight"] @ x + part[f"attention.{name}.bias"]
 
         read = [normalised(x, part["attention_norm.weight"], part["attention_norm.bias"]) for x in stream]
-        q = [linear("query", x + p) for x, p in zip(read, positions, strict=True)]
-        k = [linear("key", x + p) for x, p in zip(read, positions, strict=True)]
+        q = [turned(linear("query", x), t, depth) for t, x in enumerate(read)]
+        k = [turned(linear("key", x), t, depth) for t, x in enumerate(read)]
         v = [linear("value", x) for x in read]
         written = []
         for t in range(length):
