@@ -41,10 +41,10 @@ def hover(text: str, facts: Sequence[str]) -> str:
 
 def legend(colours: dict[str, str], shapes: dict[str, str]) -> str:
     """One line of HTML: what the colours and the shapes mean."""
-    marks = [f"<span style='color:{colour}'>⬤</span> {html.escape(name)}" for name, colour in colours.items()]
-    forms = [f"{SHAPES.get(shape, '○')} {html.escape(name)}" for name, shape in shapes.items()]
-    parts = "".join(f"<span style='margin-right:.9em;white-space:nowrap'>{part}</span>" for part in marks)
-    parts += "".join(f"<span style='margin-right:.9em;white-space:nowrap'>{part}</span>" for part in forms)
+    marks = [(f"color:{colour}", "⬤", name) for name, colour in colours.items()]
+    marks += [("font-size:1.2em", SHAPES.get(shape, "○"), name) for name, shape in shapes.items()]
+    pairs = (f"<span style='{style}'>{mark}</span> {html.escape(name)}" for style, mark, name in marks)
+    parts = "".join(f"<span style='margin-right:.9em;white-space:nowrap'>{pair}</span>" for pair in pairs)
     return f"<div data-testid='embedding-legend' style='font-size:.82rem;line-height:1.6'>{parts}</div>"
 
 
@@ -79,7 +79,7 @@ def figure(
     fig.update_xaxes(title=axes[0], showgrid=True, **bare)
     fig.update_yaxes(title=axes[1], showgrid=True, **bare)
     fig.update_layout(
-        height=380,
+        height=350,
         margin={"l": 0, "r": 0, "t": 4, "b": 0},
         showlegend=False,
         hoverlabel={"align": "left"},

@@ -3,68 +3,30 @@
 from __future__ import annotations
 
 import html
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
-from interp.embeddings import (
-    Reading,
-    Texts,
-    accuracy,
-    clusters,
-    contingency,
-    contrast,
-    matched,
-    parse_texts,
-    project,
-    read,
-    read_texts,
-)
-from interp.subject import InputError, LoadError, Subject
+from interp.embeddings import Texts, contingency, parse_texts, read_texts
+from interp.subject import InputError
 from pages import _scatter
-from pages._server import Shelf, server
+from pages._side import FIGURES, Side, csv_of, side_of
 from pages._sidebar import models_here, page_frame
 
 EXAMPLE = Path(__file__).parents[1] / "assets" / "examples" / "reviews.tsv"
 NO_MODEL = "(no second model)"
 PROJECTIONS = {"pca": "PCA", "tsne": "t-SNE"}
 COLOURS = {"cluster": "Cluster", "label": "Label", "said": "Classifier's answer"}
-FIGURES = {
-    "Silhouette": "How well the clusters keep apart: 1 is far apart, 0 is overlapping, below 0 is mixed up.",
-    "… of labels": "The same for the groups that the given labels make: does this layer keep the labels apart?",
-    "Rand, labels": "Adjusted Rand index of clusters and labels: 1 is the same grouping, 0 is agreement by chance.",
-    "Rand, answers": "Adjusted Rand index of clusters and the classifier's answers: do clusters follow its decisions?",
-    "Accuracy": "The fraction of labelled texts whose label the classifier says.",
-}
-
-
-@dataclass(frozen=True)
-class Side:
-    """One model's view of the texts: ``found`` (N,) clusters, ``place`` (N, 2), ``figures`` by the names above."""
-
-    subject: Subject
-    reading: Reading
-    found: np.ndarray
-    place: np.ndarray
-    figures: dict[str, float]
-
-
-@st.cache_resource(show_spinner=False)
-def shelves() -> tuple[Shelf, Shelf, Shelf]:
-    """Readings, clusters and projections, shared by all sessions."""
-    return Shelf(8), Shelf(32), Shelf(32)
 
 
 def embeddings() -> None:
     """The page."""
     page_frame()
+    st.html("<style>[data-testid=stMetricValue]{font-size:1.3rem}</style>")  # five figures in half a page
     st.caption(
-        "One vector a text, pooled from the last hidden layer. k-means groups the vectors by direction, in all "
-        "dimensions; the pictures show two. Do the groups follow the labels, before and after fine-tuning?"
+        "Each text as one vector of the last hidden layer, grouped by k-means in all its dimensions and drawn in two. "
+        "Do the groups follow the labels, before and after fine-tuning?"
     )
     names, options = _controls()
     given = _texts()
@@ -72,7 +34,7 @@ def embeddings() -> None:
     sides: list[Side | None] = []
     for name, column in zip(names, columns, strict=True):
         with column:
-            sides.append(_side(name, given, options, next((s for s in sides if s), None)))
+            sides.append(side_of(name, given, options, next((s for s in sides if s), None)))
     if any(sides):
         _explorer(given, sides, PROJECTIONS[options["projection"]])
 
@@ -134,42 +96,6 @@ def _texts() -> Texts:
         st.stop()
 
 
-def _side(name: str, given: Texts, options: dict, beside: Side | None) -> Side | None:
-    """Everything about one model, or None and one sentence. Clusters are numbered like those ``beside``."""
-    readings, groups, places = shelves()
-    key = (name, options["device"], given.texts, options["pooling"], options["cut"])
-    try:
-        with st.spinner("Loading the model …", show_time=True):
-            subject = server().subject(name, options["device"], "float32")
-        bar, started = st.empty(), time.monotonic()
-
-        def progress(fraction: float) -> None:
-            if time.monotonic() - started > 0.5:
-                bar.progress(fraction, text=f"Reading {len(given.texts):,} texts … {fraction:.0%}")
-
-        def make() -> Reading:
-            with server().stove:
-                return read(subject, given.texts, options["pooling"], progress, options["cut"])
-
-        reading = readings.get(key, make)
-        bar.empty()
-        vectors, k, seed, method = reading.vectors, options["k"], options["seed"], options["projection"]
-        with st.spinner("Clusters and projection …", show_time=True):
-            found = groups.get((*key, k, seed), lambda: clusters(vectors, k, seed))
-            place = places.get((*key, method, seed), lambda: project(vectors, method, seed))
-    except (InputError, LoadError) as error:
-        st.error(str(error))
-        return None
-    if beside is not None:
-        found = matched(found, beside.found)
-    held = contrast(vectors, found, given.labels)
-    figures = dict(zip(FIGURES, (held.silhouette, held.label_silhouette, held.adjusted_rand), strict=False))
-    if reading.said:
-        figures["Rand, answers"] = contrast(vectors, found, reading.said).adjusted_rand
-        figures["Accuracy"] = accuracy(subject, reading.said, given.labels)
-    return Side(subject, reading, found, place, figures)
-
-
 @st.fragment
 def _explorer(given: Texts, sides: list[Side | None], projection: str) -> None:
     """Pictures, figures and tables. A click runs only this."""
@@ -189,7 +115,7 @@ def _explorer(given: Texts, sides: list[Side | None], projection: str) -> None:
         )
         st.download_button(
             "CSV",
-            _csv(given, sides),
+            csv_of(given, sides),
             "embeddings.csv",
             "text/csv",
             key="download-embeddings",
@@ -281,10 +207,11 @@ def _story(given: Texts, sides: list[Side | None], chosen: int | None) -> str:
 
 def _figures(side: Side, shown: list[Side]) -> None:
     names = [name for name in FIGURES if any(name in other.figures for other in shown)]
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, gap="medium"):
         for name in names:
             value = side.figures.get(name, np.nan)
-            st.metric(name, "–" if np.isnan(value) else f"{value:.2f}", help=FIGURES[name], width="content")
+            shown_as = "–" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
+            st.metric(name, shown_as, help=FIGURES[name], width="content")
 
 
 def _tables(given: Texts, side: Side) -> None:
@@ -293,18 +220,6 @@ def _tables(given: Texts, side: Side) -> None:
         table = contingency(side.found, given.labels)
         table.index = [f"cluster {number + 1}" for number in table.index]
         st.dataframe(table, height="content")
-
-
-def _csv(given: Texts, sides: list[Side | None]) -> bytes:
-    table = pd.DataFrame({"text": given.texts, "label": given.labels})
-    for which, side in zip(("before", "after"), sides, strict=False):
-        if side:
-            table[f"{which}_model"] = side.subject.name
-            table[f"{which}_cluster"] = side.found + 1
-            table[f"{which}_x"], table[f"{which}_y"] = side.place.T
-            if side.reading.said:
-                table[f"{which}_answer"] = side.reading.said
-    return table.to_csv(index=False).encode()
 
 
 if __name__ == "__main__":  # Streamlit runs this file itself when the very first visitor of a server opens /embeddings
