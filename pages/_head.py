@@ -1,10 +1,10 @@
-"""One head large: as a matrix, as edges or over its picture; and what of it leaves the house."""
+"""One head large: as a matrix, as edges or over its picture."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from interp import Capture, export
+from interp import Capture
 from interp.call import AttentionCall
 from interp.subject import Axis, InputError, LoadError
 from interp.view import HeadView, difference, expect_same_tokens, head_view, recorded
@@ -174,80 +174,4 @@ def choice(label: str, key: str, name=str.capitalize, options: tuple[str, ...] |
         persist_state="session",
         label_visibility="collapsed",
         width="content",
-    )
-
-
-def downloads(cap: Capture, call: AttentionCall, view: HeadView) -> None:
-    state = st.session_state
-    title = f"{cap.subject.name} · layer {call.layer} · head {state.head}"
-    name = f"layer{call.layer}-head{state.head}"
-    options = {"title": title, "scale": state.scale, "quantity": state.quantity}
-    theme = "dark" if st.context.theme.type == "dark" else "light"
-    wanted = [
-        (
-            "PNG",
-            f"{name}.png",
-            "image/png",
-            lambda: export.to_png(view, theme=theme, stamp=export.stamp(cap), **options),
-            True,
-        ),
-        (
-            "SVG",
-            f"{name}.svg",
-            "image/svg+xml",
-            lambda: export.to_svg(view, theme=theme, stamp=export.stamp(cap), **options),
-            True,
-        ),
-        ("CSV", f"{name}.csv", "text/csv", lambda: export.to_csv(view), True),
-        ("NPZ", f"layer{call.layer}.npz", "application/octet-stream", lambda: export.to_npz(cap, call), True),
-        (
-            "BertViz",
-            f"layer{call.layer}.html",
-            "text/html",
-            lambda: export.to_html(cap, call.stack, call.layer),
-            max(call.queries, call.keys) <= export.BERTVIZ_TOKENS,
-        ),
-    ]
-    with st.container(horizontal=True, gap="small"):
-        for label, file, kind, make, possible in wanted:
-            st.download_button(
-                label,
-                make,
-                file,
-                kind,
-                icon=":material/download:",
-                on_click="ignore",
-                disabled=not possible,
-                key=f"download-{label}",
-                help=None if possible else f"BertViz draws up to {export.BERTVIZ_TOKENS} tokens.",
-            )
-    with st.expander("Show the code", icon=":material/code:"):
-        st.code(code(cap, call), language="python")
-
-
-def code(cap: Capture, call: AttentionCall) -> str:
-    """The Python that makes this view."""
-    state = st.session_state
-    options = "".join(
-        f", {k}={v!r}"
-        for k, v, d in (("words", state.words, False), ("special", state.special, True), ("region", state.zoom, None))
-        if v != d
-    )
-    placed = (
-        ""
-        if (state.device, state.dtype) == ("cpu", "float32")
-        else f", device={state.device!r}, dtype=torch.{state.dtype}"
-    )
-    return "\n".join(
-        [
-            *(["import torch"] if placed else []),
-            "from interp import capture",
-            "from interp.view import head_view",
-            "from models import load",
-            "",
-            f"cap = capture(load({state.model!r}{placed}), {state.text!r})",
-            f"view = head_view(cap, cap.find({call.layer}, {call.stack!r}), head={state.head}, "
-            f"quantity={state.quantity!r}{options})",
-            "view.matrix, view.queries, view.keys",
-        ]
     )

@@ -80,11 +80,13 @@ TARGETS = {"written": "Model", "typed": "Typed", "stepwise": "Stepwise"}
 
 @dataclass(frozen=True)
 class Given:
-    """An input before it is encoded: ``read()`` makes what the subject encodes, ``key`` tells it from others,
-    ``prompt`` says that the target is to be cut back to its start, to be written on from there."""
+    """An input before it is encoded. ``read()`` makes what the subject encodes, ``code`` is the Python for that,
+    ``key`` tells it from others, ``prompt`` says that the target is to be cut back to its start, to be written from
+    there."""
 
     key: Hashable
     read: Callable[[], Any]
+    code: str
     prompt: bool = False
 
 
@@ -129,13 +131,13 @@ def _text(family: str) -> Given:
     )
     if family == "encoder":
         given = (state.text, state.second) if state.second else state.text
-        return Given(given, lambda: given)
+        return Given(given, lambda: given, repr(given))
     if family == "encoder-decoder":
-        return _with_target(state.text, lambda: state.text)
-    return Given(state.text, lambda: state.text)
+        return _with_target(state.text, lambda: state.text, repr(state.text))
+    return Given(state.text, lambda: state.text, repr(state.text))
 
 
-def _with_target(key: Hashable, read: Callable[[], Any]) -> Given:
+def _with_target(key: Hashable, read: Callable[[], Any], code: str) -> Given:
     """The target of an encoder-decoder: typed, or left to the model."""
     state = st.session_state
     st.segmented_control(
@@ -159,8 +161,8 @@ def _with_target(key: Hashable, read: Callable[[], Any]) -> Given:
             on_change=forget,
         )
         typed = state.target or " "  # nothing typed is not the same as left to the model
-        return Given((key, typed), lambda: (read(), typed))
-    return Given((key, None), lambda: (read(), None), prompt=state.mode == "stepwise")
+        return Given((key, typed), lambda: (read(), typed), f"({code}, {typed!r})")
+    return Given((key, None), lambda: (read(), None), code, prompt=state.mode == "stepwise")
 
 
 def _take_example(family: str) -> None:
@@ -212,10 +214,11 @@ def _file(family: str) -> Given:
             st.stop()
         source, key = examples[name], f"example {name}"
     st.caption(f"Shown: {_plain(name)}")
+    file = name if own is not None else str(source)
     if family == "vision":
-        return Given(key, lambda: read_image(source))
+        return Given(key, lambda: read_image(source), f"read_image(Path({file!r}))")
     st.audio(source if isinstance(source, bytes) else source.read_bytes(), format="audio/wav")
-    return _with_target(key, lambda: read_wav(source))
+    return _with_target(key, lambda: read_wav(source), f"read_wav(Path({file!r}))")
 
 
 def _first_file(family: str) -> str | None:

@@ -23,9 +23,11 @@ HEAVY_SECONDS, HEAVY_BYTES = 20.0, 2 * 2**30  # above either, a person says go f
 
 @dataclass(frozen=True)
 class Run:
-    """What the pages look at. ``inputs`` are those of the capture, ``key`` tells the run from all others."""
+    """What the pages look at. ``given`` is what the person gave, ``inputs`` what became of it, ``key`` tells the run
+    from all others."""
 
     subject: Subject
+    given: _input.Given
     capture: Capture
     inputs: Inputs
     cost: Cost
@@ -84,7 +86,7 @@ def sidebar() -> Run:
         _confirm(cost, key)
     with st.spinner("Running the model …", show_time=True):
         cap = _or_stop(lambda: server().capture(key, subject, inputs))
-    return Run(subject, cap, inputs, cost, key)
+    return Run(subject, given, cap, inputs, cost, key)
 
 
 def share(run: Run, **defaults) -> bool:

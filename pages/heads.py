@@ -12,7 +12,8 @@ from interp import Capture
 from interp.metrics import DEFINITIONS
 from interp.view import Survey, grid_pictures, layer_marks, patch_pictures
 from pages import _canvas
-from pages._head import choice, downloads, head
+from pages._downloads import downloads
+from pages._head import choice, head
 from pages._output import output
 from pages._server import server
 from pages._sidebar import Run, share, sidebar
@@ -153,7 +154,7 @@ def _explorer(run: Run, surveyed: Survey) -> None:
     with right:
         call = cap.find(state.layer, state.stack)
         view = head(run, call)
-        downloads(cap, call, view)
+        downloads(run, call, view)
     if not share(run, stack=first_stack(cap), view=state.views[0]):
         st.caption(
             "A long text or a file of your own does not travel in a link; the link carries the rest of the view."

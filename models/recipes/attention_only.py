@@ -25,7 +25,7 @@ from .language import (
 )
 from .training import Training
 
-RECIPE = LanguageRecipe(steps=1400, other_lr=0.005, weight_decay=0.05, bfloat16=False)
+RECIPE = LanguageRecipe(steps=1200, other_lr=0.005, weight_decay=0.05, offset_strength=8.0, bfloat16=False)
 SIZE = {"layers": 2, "heads": 4, "width": 192, "context": 512}
 TOKENS_PER_STEP = 4096
 RANDOM = 0.6  # share of the windows that repeat a block of random tokens
@@ -43,7 +43,7 @@ copies what stands there.
 **Training.** `python -m models.train {name}`: {recipe.steps:,} steps of {tokens:,} tokens, seed {recipe.seed},
 {minutes:.0f} minutes on one CPU core beside other work. {random:.0%} of the windows repeat a block of random
 tokens, of 12 to half a window, over and over; the others are speech. Muon for the matrices, AdamW for the
-embeddings, linear decay to zero. In layer 0, head h starts with a mild preference for the token h + 1 positions back
+embeddings, linear decay to zero. In layer 0, head h starts with a preference for the token h + 1 positions back
 (`prefer_offsets` in `models/recipes/language.py`), which training was free to change: with random weights alone no
 previous-token head had formed after 400 steps. The induction head had no such start.
 

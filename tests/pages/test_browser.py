@@ -3,49 +3,21 @@
 import io
 import re
 import time
-from urllib.parse import parse_qs, urlparse
 
 import pandas as pd
 import pytest
+from opening import SLOW, address, grid, head, shows
 from playwright.sync_api import Page, expect
 
 from interp import capture, sweep
 from models import load
 
 TEXT = "The people of the United States and the people of the world."
-SLOW = 60_000  # ms; a first run on a busy machine
-expect.set_options(timeout=SLOW)
 
 
 @pytest.fixture
-def page(browser, app_url):
-    context = browser.new_context(viewport={"width": 1500, "height": 1000}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(SLOW)
-    page.problems = []
-    page.on("console", lambda message: page.problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on(
-        "request",
-        lambda r: page.problems.append(r.url) if urlparse(r.url).hostname not in ("127.0.0.1", None, "") else None,
-    )
-    page.goto(app_url)
-    expect(head(page)).to_be_visible(timeout=SLOW)
-    yield page
-    assert not page.problems, page.problems
-    context.close()
-
-
-def grid(page: Page):
-    return page.get_by_test_id("headwise-grid")
-
-
-def head(page: Page):
-    return page.get_by_test_id("headwise-head")
-
-
-def shows(page: Page, layer: int, number: int):
-    expect(head(page)).to_have_attribute("data-head", re.compile(rf"^layer {layer} · head {number}\b"))
+def page(visit):
+    return visit()
 
 
 def type_text(page: Page, text: str) -> None:
@@ -55,10 +27,6 @@ def type_text(page: Page, text: str) -> None:
     tokens = len(load("tiny-decoder").encode(text).axes["input"])
     expect(page.get_by_test_id("headline")).to_contain_text(f"{tokens} tokens")
     expect(page.get_by_test_id("headline")).not_to_contain_text("measuring")
-
-
-def address(page: Page) -> dict[str, str]:
-    return {k: v[0] for k, v in parse_qs(urlparse(page.url).query).items()}
 
 
 def choose(page: Page, layer: int, number: int) -> None:
@@ -139,9 +107,9 @@ def test_long_text_is_pooled_and_zooms_to_full_resolution(page):
     box = page.get_by_label("Text", exact=True)
     box.fill(words)
     box.press("Control+Enter")
-    page.get_by_text("Cut the text after").click()
+    page.get_by_text("Cut after").click()
     expect(page.get_by_test_id("headline")).to_contain_text("2,048 tokens")
-    expect(page.get_by_text("each cell is the largest of 4 × 4 tokens")).to_be_visible()
+    expect(page.get_by_text("each cell is the largest of 4 × 4 positions")).to_be_visible()
     over = head(page).locator(".hw-over").bounding_box()
     left, top, width, height = (float(x) for x in head(page).locator(".hw-base").get_attribute("data-plot").split(","))
     page.mouse.move(over["x"] + left + 10 * width, over["y"] + top + 200 * height)

@@ -1,0 +1,93 @@
+"""What of a head leaves the house: figures, numbers, BertViz's page, and the Python that makes the view."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from interp import export
+from interp.call import AttentionCall
+from interp.view import HeadView, recorded
+from pages._sidebar import Run
+
+
+def downloads(run: Run, call: AttentionCall, view: HeadView) -> None:
+    """A row of buttons, each making its file when it is clicked."""
+    cap, state = run.capture, st.session_state
+    title = f"{cap.subject.name} · layer {call.layer} · head {state.head}"
+    name = f"layer{call.layer}-head{state.head}"
+    options = {"title": title, "scale": state.scale, "quantity": state.quantity}
+    theme = "dark" if st.context.theme.type == "dark" else "light"
+    wanted = [
+        (
+            "PNG",
+            f"{name}.png",
+            "image/png",
+            lambda: export.to_png(view, theme=theme, stamp=export.stamp(cap), **options),
+            True,
+        ),
+        (
+            "SVG",
+            f"{name}.svg",
+            "image/svg+xml",
+            lambda: export.to_svg(view, theme=theme, stamp=export.stamp(cap), **options),
+            True,
+        ),
+        ("CSV", f"{name}.csv", "text/csv", lambda: export.to_csv(view), True),
+        ("NPZ", f"layer{call.layer}.npz", "application/octet-stream", lambda: export.to_npz(cap, call), True),
+        (
+            "BertViz",
+            f"layer{call.layer}.html",
+            "text/html",
+            lambda: export.to_html(cap, call.stack, call.layer),
+            max(call.queries, call.keys) <= export.BERTVIZ_TOKENS,
+        ),
+    ]
+    with st.container(horizontal=True, gap="small"):
+        for label, file, kind, make, possible in wanted:
+            st.download_button(
+                label,
+                make,
+                file,
+                kind,
+                icon=":material/download:",
+                on_click="ignore",
+                disabled=not possible,
+                key=f"download-{label}",
+                help=None if possible else f"BertViz draws up to {export.BERTVIZ_TOKENS} tokens.",
+            )
+    with st.expander("Show the code", icon=":material/code:"):
+        st.code(code(run, call), language="python")
+
+
+def code(run: Run, call: AttentionCall) -> str:
+    """The Python that makes this view."""
+    state, given = st.session_state, run.given
+    region = state.zoom or (None if state.padding else recorded(run.capture, call))
+    choices = (("words", state.words, False), ("special", state.special, True), ("region", region, None))
+    options = "".join(f", {name}={value!r}" for name, value, default in choices if value != default)
+    placed = (state.device, state.dtype) != ("cpu", "float32")
+    where = f", device={state.device!r}, dtype=torch.{state.dtype}" if placed else ""
+    reads = [name for name in ("read_image", "read_wav") if f"{name}(" in given.code]
+    steps = [name for name, used in (("extend", state.written), ("restart", given.prompt)) if used]
+    inputs = [f"inputs = subject.encode({given.code}{', truncate=True' if state.cut else ''})"]
+    if given.prompt:
+        inputs.append("inputs = restart(inputs)")
+    if state.written:
+        inputs.append(f"inputs = extend(subject, inputs, {list(state.written)})")
+    return "\n".join(
+        [
+            *(["from pathlib import Path", ""] if reads else []),
+            *(["import torch", ""] if placed else []),
+            "from interp import capture",
+            *([f"from interp.generate import {', '.join(steps)}"] if steps else []),
+            "from interp.view import head_view",
+            f"from models import {', '.join(['load', *reads])}",
+            "",
+            f"subject = load({state.model!r}{where})",
+            *inputs,
+            "cap = capture(subject, inputs)",
+            f"view = head_view(cap, cap.find({call.layer}, {call.stack!r}), head={state.head}, "
+            f"quantity={state.quantity!r}{options})",
+            "view.matrix, view.queries, view.keys",
+        ]
+    )

@@ -1,0 +1,51 @@
+"""Opening the app in a real browser, and finding one's way in it."""
+
+import re
+from contextlib import contextmanager
+from urllib.parse import parse_qs, urlencode, urlparse
+
+from playwright.sync_api import Page, expect
+
+SLOW = 90_000  # ms; a first run on a busy machine
+expect.set_options(timeout=SLOW)
+
+
+@contextmanager
+def opened(browser, url: str, **options):
+    """A page of the app at ``url``, its head drawn. Fails for any error of the browser's console, and for any request
+    that leaves this machine."""
+    context = browser.new_context(viewport={"width": 1500, "height": 1000}, accept_downloads=True, **options)
+    page = context.new_page()
+    page.set_default_timeout(SLOW)
+    problems = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "request",
+        lambda r: problems.append(r.url) if urlparse(r.url).hostname not in ("127.0.0.1", None, "") else None,
+    )
+    page.goto(url)
+    expect(head(page)).to_be_visible(timeout=SLOW)
+    yield page
+    assert not problems, problems
+    context.close()
+
+
+def link(url: str, **view: str) -> str:
+    return f"{url}/?{urlencode(view)}" if view else url
+
+
+def grid(page: Page):
+    return page.get_by_test_id("headwise-grid")
+
+
+def head(page: Page):
+    return page.get_by_test_id("headwise-head")
+
+
+def shows(page: Page, layer: int, number: int):
+    expect(head(page)).to_have_attribute("data-head", re.compile(rf"^layer {layer} · head {number}\b"))
+
+
+def address(page: Page) -> dict[str, str]:
+    return {k: v[0] for k, v in parse_qs(urlparse(page.url).query).items()}
