@@ -37,7 +37,7 @@ class Picture:
         return self
 
     def wait_drawn(self, count):
-        """Wait for the count-th full drawing (the first of all comes after torch is imported); the canvas's data: drawn, drawMs, plot."""
+        """Wait for the count-th full drawing (a cold server imports torch first); the canvas's data: drawn, plot …"""
         sync_api.expect(self.page.locator(f".hw-base[data-drawn='{count}']")).to_be_attached(timeout=30_000)
         return self.data()
 
