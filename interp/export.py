@@ -13,29 +13,26 @@ from __future__ import annotations
 
 import csv
 import datetime
-import html
 import io
 import json
 import os
-import re
-import secrets
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from interp import bertviz
 from interp.call import AttentionCall
 from interp.capture import Capture
+from interp.subject import Axis, Picture, Sound
 from interp.view import HeadView
 
 VERSION = "0.1.0"  # of Headwise
 NPZ_BYTES = 256 * 2**20  # weights one NPZ may hold
 BERTVIZ_TOKENS = 64  # BertViz draws H·Q·K lines at once; above this the browser stalls
-ASSETS = Path(__file__).parent.parent / "assets" / "bertviz"
 
 
 def stamp(cap: Capture) -> dict[str, Any]:
@@ -50,6 +47,7 @@ def stamp(cap: Capture) -> dict[str, Any]:
         "dtype": str(subject.dtype).removeprefix("torch."),
         "attention": subject.implementation,
         "tokens": {name: len(axis) for name, axis in cap.axes.items()},
+        "axes": {name: about for name, axis in cap.axes.items() if (about := _described(axis))},
         "edits": [repr(edit) for edit in cap.edits],
         "unseen": [str(module) for module in cap.unseen],
         "notes": list(cap.notes),
@@ -60,41 +58,91 @@ def stamp(cap: Capture) -> dict[str, Any]:
     }
 
 
+def _described(axis: Axis) -> dict[str, Any]:
+    """The picture or the recording that an axis lies on, JSON-able. ``box`` is in pixels of a picture of ``size``."""
+    about: dict[str, Any] = {}
+    if axis.grid is not None:
+        about["grid"] = [int(n) for n in axis.grid]
+    if axis.picture is not None:
+        about["box"] = [float(edge) for edge in axis.picture.box]
+        about["size"] = [int(n) for n in axis.picture.pixels.shape[1::-1]]
+    if axis.sound is not None:
+        about |= {"step": float(axis.sound.step), "seconds": float(axis.sound.seconds)}
+    return about
+
+
 def to_png(
     view: HeadView, title: str = "", scale: str = "linear", theme: str = "light", *,
-    quantity: str = "weights", stamp: Mapping[str, Any] | None = None,
+    quantity: str = "weights", stamp: Mapping[str, Any] | None = None, query_sound: Sound | None = None,
+    key_sound: Sound | None = None, axis_names: tuple[str, str] = ("queries", "keys"),
 ) -> bytes:  # fmt: skip
     """One head as a figure for print, two pixels for each CSS pixel.
 
     Colours and scale are those of the app's canvas: ``scale`` "linear" or "log" (five decades), ``theme``
     "light" or "dark". Forbidden cells are hatched, and weight on them stands in the alarm colour.
     ``quantity`` is what ``view`` was made with. ``stamp`` (of ``stamp(cap)``) goes into the small print and,
-    as JSON, into the text chunk "headwise". Raises ValueError for an unknown scale, theme or quantity.
+    as JSON, into the text chunk "headwise". ``query_sound``, ``key_sound``: the recording whose positions the queries
+    or keys are, of a view that merges no words and hides no tokens; they are told in seconds, and the spectrogram of
+    the keys stands above them. ``axis_names`` (of ``axis_names(cap, call)``) are what rows and columns are called.
+    Raises ValueError for an unknown scale, theme or quantity.
     """
-    from interp import figure
-
-    return figure.draw(figure.Png, view, title, scale, theme, quantity, *_print(view, stamp))
+    return _heatmap("Png", view, title, scale, theme, quantity, stamp, query_sound, key_sound, axis_names)
 
 
 def to_svg(
     view: HeadView, title: str = "", scale: str = "linear", theme: str = "light", *,
-    quantity: str = "weights", stamp: Mapping[str, Any] | None = None,
+    quantity: str = "weights", stamp: Mapping[str, Any] | None = None, query_sound: Sound | None = None,
+    key_sound: Sound | None = None, axis_names: tuple[str, str] = ("queries", "keys"),
 ) -> bytes:  # fmt: skip
     """The same figure as vectors and text, stamp in ``<metadata>``; above 96 cells a side one picture."""
-    from interp import figure
-
-    return figure.draw(figure.Svg, view, title, scale, theme, quantity, *_print(view, stamp))
+    return _heatmap("Svg", view, title, scale, theme, quantity, stamp, query_sound, key_sound, axis_names)
 
 
-def to_csv(view: HeadView) -> bytes:
-    """One head as a matrix for a spreadsheet: queries down, keys across, both named ``index:'token'``.
+def picture_png(
+    view: HeadView, picture: Picture, grid: tuple[int, int], query: int = 0, title: str = "", scale: str = "linear",
+    theme: str = "light", *, quantity: str = "weights", stamp: Mapping[str, Any] | None = None,
+) -> bytes:  # fmt: skip
+    """What one query gives to each patch of a picture, painted over the picture, as a figure for print.
+
+    ``picture`` and ``grid`` are those of the axis that is both queries and keys; ``query`` is a position in it: special
+    tokens such as CLS first (0), then the patches, row by row. Left stands the picture with the chosen patch outlined,
+    right the same in grey under the weights; what special tokens get stands above. The colours span this query's
+    weights on patches. ``view`` holds at least the row of ``query``, with all keys. The rest is as in ``to_png``.
+    Raises ValueError for a view that is pooled or cropped, a grid that does not fit, or a query that is not there.
+    """
+    return _picture("Png", view, picture, grid, query, title, scale, theme, quantity, stamp)
+
+
+def picture_svg(
+    view: HeadView, picture: Picture, grid: tuple[int, int], query: int = 0, title: str = "", scale: str = "linear",
+    theme: str = "light", *, quantity: str = "weights", stamp: Mapping[str, Any] | None = None,
+) -> bytes:  # fmt: skip
+    """The same figure as SVG: two embedded pictures, vectors and text."""
+    return _picture("Svg", view, picture, grid, query, title, scale, theme, quantity, stamp)
+
+
+def axis_names(cap: Capture, call: AttentionCall) -> tuple[str, str]:
+    """What a call's queries and keys are positions of: ("queries", "keys"), or ("target queries", "source keys") where
+    there are two sequences."""
+    return tuple(
+        f"{name} {plural}" if len(cap.axes) > 1 and (name := _axis_name(cap, call, side)) else plural
+        for side, plural in (("query", "queries"), ("key", "keys"))
+    )
+
+
+def to_csv(view: HeadView, *, query_sound: Sound | None = None, key_sound: Sound | None = None) -> bytes:
+    """One head as a matrix for a spreadsheet: queries down, keys across, both named ``index:'token'``, or by the time
+    at which they begin, such as ``1.24 s``, where ``query_sound`` or ``key_sound`` is their recording.
 
     Values round-trip to the same float32; no value is an empty field. UTF-8 with a byte order mark, without
     which Excel reads tokens in the wrong alphabet (in Python: ``pandas.read_csv(file, index_col=0)``). The
     quotes keep a spreadsheet from reading ``12:30`` as a time, and nothing can start a formula.
     """
+    from interp.figure.sound import times
 
-    def names(labels: tuple[str, ...], axis: int) -> list[str]:
+    def names(labels: tuple[str, ...], axis: int, sound: Sound | None) -> list[str]:
+        if sound is not None:
+            return times(sound, view, axis)
         first, size, whole = view.origin[axis], view.factor[axis], view.shape[axis]
         starts = range(first, first + size * len(labels), size)
         places = [str(s) if size == 1 else f"{s}–{min(s + size, whole) - 1}" for s in starts]
@@ -102,8 +150,8 @@ def to_csv(view: HeadView) -> bytes:
 
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["query / key", *names(view.keys, 1)])
-    for name, row in zip(names(view.queries, 0), view.matrix.cpu().float().numpy(), strict=True):
+    writer.writerow(["query / key", *names(view.keys, 1, key_sound)])
+    for name, row in zip(names(view.queries, 0, query_sound), view.matrix.cpu().float().numpy(), strict=True):
         writer.writerow([name, *("" if np.isnan(value) else str(value) for value in row)])
     return out.getvalue().encode("utf-8-sig")
 
@@ -113,14 +161,15 @@ def to_npz(cap: Capture, call: AttentionCall | None = None) -> bytes:
 
     One call: ``weights`` (B, H, Q, K) float32, ``queries`` (Q,) and ``keys`` (K,) token texts,
     ``query_offsets`` (Q, 2) and ``key_offsets`` (K, 2) characters where the axis has them, and ``metadata``,
-    a JSON string. Every call: the same names behind ``stack.layer.``, such as ``decoder.0.weights``. Raises
-    ValueError above 256 MB of weights.
+    a JSON string: what ``stamp`` says, ``calls``, and in ``axes`` the ``grid`` and ``box`` of a picture or the ``step``
+    and ``seconds`` of a recording. Every call: the same names behind ``stack.layer.``, such as
+    ``decoder.0.weights``. Raises ValueError above 256 MB of weights.
     """
     calls = cap.calls if call is None else (call,)
     need = sum(4 * c.batch * c.heads * c.queries * c.keys for c in calls)
     if need > NPZ_BYTES:
         what = f"All {len(calls)} calls of this run" if call is None else f"Layer {call.layer}"
-        advice = "Export one layer" if call is None and len(calls) > 1 else "Use a shorter text"
+        advice = "Export one layer" if call is None and len(calls) > 1 else "Use a shorter input"
         limit = f"an NPZ holds up to {NPZ_BYTES // 2**20} MB"
         raise ValueError(f"{what} would take {need / 2**20:,.0f} MB of weights; {limit}. {advice}.")
     arrays, described = {}, []
@@ -145,6 +194,7 @@ def to_npz(cap: Capture, call: AttentionCall | None = None) -> bytes:
                 "layer": c.layer,
                 "kind": c.kind,
                 "seen": c.seen,
+                "axes": [_axis_name(cap, c, "query"), _axis_name(cap, c, "key")],
             }
         )
     arrays["metadata"] = np.array(json.dumps({**stamp(cap), "calls": described}))
@@ -163,7 +213,7 @@ def to_html(cap: Capture, stack: str | None = None, layer: int = 0) -> str:
     """
     call = cap.find(layer, stack)
     if (tokens := max(call.queries, call.keys)) > BERTVIZ_TOKENS:
-        raise ValueError(f"BertViz draws up to {BERTVIZ_TOKENS} tokens; this text has {tokens:,}. Shorten it.")
+        raise ValueError(f"BertViz draws up to {BERTVIZ_TOKENS} tokens; this input has {tokens:,}. Shorten it.")
     weights = torch.cat([band[0] for _, _, band in call.bands()], 1)  # (H, Q, K)
     weights = weights.cpu().double().numpy().round(5)
     heads = list(range(call.heads))
@@ -172,8 +222,8 @@ def to_html(cap: Capture, stack: str | None = None, layer: int = 0) -> str:
             {
                 "name": None,
                 "attn": [np.nan_to_num(weights, nan=0.0).tolist()],
-                "left_text": _short_labels(cap.axis(call, "query").labels),
-                "right_text": _short_labels(cap.axis(call, "key").labels),
+                "left_text": bertviz.short_labels(cap.axis(call, "query").labels),
+                "right_text": bertviz.short_labels(cap.axis(call, "key").labels),
             }
         ],
         "default_filter": "0", "display_mode": "light", "layer": layer, "heads": None,
@@ -184,84 +234,8 @@ def to_html(cap: Capture, stack: str | None = None, layer: int = 0) -> str:
         np.isnan(weights).any()
     )
     what = "cross-attention" if call.kind == "cross" else call.stack
-    return PAGE.format(
-        nonce=(nonce := secrets.token_urlsafe(16)),
-        title=html.escape(f"{cap.subject.name} · {what} · layer {layer}"),
-        jquery=(ASSETS / "jquery.slim.min.js").read_text("utf-8"),
-        d3=(ASSETS / "d3.min.js").read_text("utf-8"),
-        shared=_script_json(shared),
-        head_view=_bertviz("head_view", nonce),
-        model_view=_bertviz("model_view", nonce),
-        bertviz=html.escape(_version("bertviz") or ""),
-        footer=html.escape(" · ".join(small)),
-        metadata=_script_json(about),
-    )
-
-
-# The two pages ask require.js for jquery and d3; here that is a function which hands them the ones above it.
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" 
-  content="default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 "Helvetica Neue", Helvetica, Arial, sans-serif; color: #1d2733; background: #fff }}
-body {{ max-width: 1000px; margin: 32px auto; padding: 0 24px }}
-h1 {{ font-size: 22px; font-weight: 600; margin: 0 0 4px }}
-h2 {{ font-size: 17px; font-weight: 600; margin: 36px 0 2px }}
-p, footer {{ color: #5d6874; margin: 0 0 14px }}
-section {{ overflow-x: auto }}
-footer {{ font-size: 12px; border-top: 1px solid #dde2e7; margin-top: 40px; padding-top: 10px }}
-#head-view select {{ font: inherit }}
-#head-view text {{ white-space: pre }}
-</style>
-<h1>{title}</h1>
-<h2>Head view</h2>
-<p>Queries left, keys right. Point at a token to see its edges; click a coloured square to switch its head,
-double-click to see it alone.</p>
-<section id="head-view"><span hidden>Layer: <select id="layer"></select></span><div id="vis"></div></section>
-<h2>Model view</h2>
-<p>Every head of the layer. Click one to enlarge it.</p>
-<section id="model-view"><div id="vis"></div></section>
-<footer>{footer} · drawn by BertViz {bertviz} (Vig 2019, Apache-2.0)
-with d3 5.7.0 (BSD-3-Clause) and jQuery 3.7.1 (MIT)</footer>
-<script type="application/json" id="metadata">{metadata}</script>
-<script nonce="{nonce}">{jquery}</script>
-<script nonce="{nonce}">{d3}</script>
-<script nonce="{nonce}">
-const HEADWISE = {shared};
-const requirejs = (names, draw) => draw(jQuery, d3);
-</script>
-{head_view}
-{model_view}
-</html>
-"""
-
-
-def _bertviz(view: str, nonce: str) -> str:
-    """One of BertViz's scripts, reading the shared data instead of a copy."""
-    package = find_spec("bertviz")
-    if package is None or not package.submodule_search_locations:
-        raise ImportError("The HTML export draws with BertViz: pip install bertviz.")
-    source = (Path(package.submodule_search_locations[0]) / f"{view}.js").read_text("utf-8")
-    source = re.sub(r"require\.config\(\{.*?\n\}\);", "", source, flags=re.DOTALL)  # the addresses of the CDN
-    root = view.replace("_", "-")
-    source = source.replace("PYTHON_PARAMS;", f"{{...HEADWISE, root_div_id: '{root}'}};", 1)
-    return f'<script nonce="{nonce}">\n{source}\n</script>'
-
-
-def _script_json(value: Any) -> str:
-    """JSON that can stand in a script: ASCII, and no ``<`` that could end it."""
-    return json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _short_labels(labels: tuple[str, ...], room: int = 13) -> list[str]:
-    """Tokens as BertViz's columns have room for."""
-    from interp.figure import visible
-
-    return [text if len(text) <= room else text[: room - 1] + "…" for text in map(visible, labels)]
+    title = f"{cap.subject.name} · {what} · layer {layer}"
+    return bertviz.page(title, shared, " · ".join(small), about, _version("bertviz") or "")
 
 
 def _one_line(label: str) -> str:
@@ -276,18 +250,50 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _print(view: HeadView, about: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
-    """A figure's metadata and the parts of its small print."""
+def _axis_name(cap: Capture, call: AttentionCall, side: str) -> str | None:
+    """What the input calls the axis of a call's side: "input", "source" or "target"."""
+    axis = cap.axis(call, side)
+    return next((name for name, own in cap.axes.items() if own is axis), None)
+
+
+def _heatmap(pen, view, title, scale, theme, quantity, about, query_sound, key_sound, names: tuple[str, str]) -> bytes:
+    from interp.figure import heatmap, pens
+
+    about = dict(about) if about is not None else {"headwise": VERSION}
+    parts = _shown_parts(view, (query_sound, key_sound))
+    return heatmap.draw(
+        getattr(pens, pen), view, title=title, scale=scale, theme=theme, quantity=quantity, stamp=about,
+        footer=[*parts, *view.left_out, *_stamp_parts(about)], query_sound=query_sound, key_sound=key_sound,
+        axis_names=names,
+    )  # fmt: skip
+
+
+def _picture(pen, view, picture, grid, query, title, scale, theme, quantity, about) -> bytes:
+    from interp.figure import pens
+    from interp.figure import picture as over
+
+    about = dict(about) if about is not None else {"headwise": VERSION}
+    return over.draw(
+        getattr(pens, pen), view, picture, grid, query, title=title, scale=scale, theme=theme, quantity=quantity,
+        stamp=about, footer=[*view.left_out, *_stamp_parts(about)],
+    )  # fmt: skip
+
+
+def _shown_parts(view: HeadView, sounds: tuple[Sound | None, Sound | None]) -> list[str]:
+    """What of the whole a heat map shows, for its small print."""
     parts = []
     if max(view.factor) > 1:
         parts.append(f"each cell is the largest of {view.factor[0]} × {view.factor[1]} positions")
-    for axis, name in enumerate(("queries", "keys")):
+    for axis, (name, sound) in enumerate(zip(("queries", "keys"), sounds, strict=True)):
         first, count = view.origin[axis], view.matrix.shape[axis] * view.factor[axis]
-        last = min(first + count, view.shape[axis]) - 1
-        if last - first + 1 < view.shape[axis]:
-            parts.append(f"{name} {first}–{last} of {view.shape[axis]}")
-    about = dict(about) if about is not None else {"headwise": VERSION}
-    return about, [*parts, *view.left_out, *_stamp_parts(about)]
+        end, whole = min(first + count, view.shape[axis]), view.shape[axis]
+        if end - first == whole:
+            continue
+        if sound is None:
+            parts.append(f"{name} {first}–{end - 1} of {whole}")
+        else:
+            parts.append(f"{name} {first * sound.step:.2f}–{end * sound.step:.2f} s of {whole * sound.step:.2f} s")
+    return parts
 
 
 def _stamp_parts(about: Mapping[str, Any]) -> list[str]:
@@ -297,9 +303,14 @@ def _stamp_parts(about: Mapping[str, Any]) -> list[str]:
         parts.append(about["origin"] if "@" in about["origin"] else about["model"])  # a hub id with its revision
         parts.append(f"{_amount(about['parameters'])} parameters")
         parts += [about["dtype"], f"attention: {about['attention']}"]
-        parts += [
-            f"{count:,} {'tokens' if name == 'input' else name + ' tokens'}" for name, count in about["tokens"].items()
-        ]
+        for name, count in about["tokens"].items():
+            own, lies = "" if name == "input" else f"{name} ", about.get("axes", {}).get(name, {})
+            if "seconds" in lies:
+                parts.append(f"{own}{lies['seconds']:.2f} s in {count:,} frames")
+            elif "grid" in lies:
+                parts.append(f"{own}{lies['grid'][0]} × {lies['grid'][1]} patches")
+            else:
+                parts.append(f"{count:,} {own}tokens")
         parts += [f"edited: {edit}" for edit in about["edits"]] + about["notes"]
         if about["unseen"]:
             parts.append(f"{len(about['unseen'])} attention modules were not seen")

@@ -16,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from interp import capture, export, figure
+from interp import bertviz, capture, export
 from interp.__main__ import main
+from interp.figure import colour, heatmap
 from interp.subject import Axis, Inputs
 from interp.view import FORBIDDEN, LEAKED, head_view
 from models import wrap
@@ -142,7 +143,7 @@ def opened(png):
 
 def cell(image, view, row, column, title=""):
     """The colour near a cell's corner, where no number stands."""
-    place = figure.Layout.of(view, title)
+    place = heatmap.Layout.of(view, title)
     return image.getpixel((round(2 * place.x(column)) + 3, round(2 * place.y(row)) + 3))
 
 
@@ -153,7 +154,7 @@ def test_png_cells_have_the_colour_of_their_value(theme, brightest, darkest):
     matrix[3, 7], matrix[4, 2] = 1.0, 0.0
     view = replace(head_view(cap, cap.calls[0], 0), matrix=matrix)
     image = opened(export.to_png(view, "a title", theme=theme))
-    table = figure.sequential(theme)
+    table = colour.sequential(theme)
     assert cell(image, view, 3, 7, "a title") == tuple(table[255])
     assert cell(image, view, 4, 2, "a title") == tuple(table[0])
     assert cell(image, view, 9, 9, "a title") == tuple(table[128])
@@ -165,8 +166,8 @@ def test_png_cells_have_the_colour_of_their_value(theme, brightest, darkest):
 def test_the_alarm_is_there_only_when_weight_leaked():
     cap = llama(words(20))
     view = head_view(cap, cap.calls[0], 0)
-    for theme in figure.THEMES:
-        alarm = figure.Palette.of(theme).alarm
+    for theme in colour.THEMES:
+        alarm = colour.Palette.of(theme).alarm
         clean, bad = (
             opened(export.to_png(view, theme=theme)),
             opened(export.to_png(leaked(view, 2, 9), theme=theme)),
@@ -174,10 +175,10 @@ def test_the_alarm_is_there_only_when_weight_leaked():
         assert alarm not in {colour for _, colour in clean.getcolors(2**20)}
         assert cell(bad, view, 2, 9) == alarm
         svg = export.to_svg(view, theme=theme).decode()
-        assert "forbidden by the mask" in svg and "weight on forbidden" not in svg and figure.css(alarm) not in svg
+        assert "forbidden by the mask" in svg and "weight on forbidden" not in svg and colour.css(alarm) not in svg
         svg = export.to_svg(leaked(view, 2, 9), theme=theme).decode()
         assert (
-            "weight on forbidden positions (1)" in svg and svg.count(figure.css(alarm)) == 2
+            "weight on forbidden positions (1)" in svg and svg.count(colour.css(alarm)) == 2
         )  # the cell and its swatch
     assert (
         "forbidden"
@@ -191,7 +192,7 @@ def test_a_pooled_cell_that_hides_a_leak_raises_the_alarm_and_a_score_does_not()
     codes = view.forbidden.clone()
     codes[2, 3] = LEAKED
     hiding = replace(view, forbidden=codes)
-    assert cell(opened(export.to_png(hiding)), view, 2, 3) == figure.Palette.of("light").alarm
+    assert cell(opened(export.to_png(hiding)), view, 2, 3) == colour.Palette.of("light").alarm
     assert "weight on forbidden positions (1)" in export.to_svg(hiding).decode()
     assert "weight on forbidden" not in export.to_svg(hiding, quantity="scores").decode()
 
@@ -255,8 +256,8 @@ def test_unknown_options_are_named(wrong):
 
 def test_the_border_is_the_edge_of_the_mask_and_nothing_else():
     forbidden = np.triu(np.ones((3, 3), bool), 1)
-    assert sorted(figure.border(forbidden)) == [(1, 0, 1, 1), (1, 1, 2, 1), (2, 1, 2, 2), (2, 2, 3, 2)]
-    assert FORBIDDEN == 1 and not list(figure.border(np.ones((3, 3), bool)))
+    assert sorted(heatmap.border(forbidden)) == [(1, 0, 1, 1), (1, 1, 2, 1), (2, 1, 2, 2), (2, 2, 3, 2)]
+    assert FORBIDDEN == 1 and not list(heatmap.border(np.ones((3, 3), bool)))
 
 
 def test_colours_are_those_of_the_canvas(browser):
@@ -267,11 +268,11 @@ def test_colours_are_those_of_the_canvas(browser):
         source + '; return ["light", "dark"].map((mode) => table(SCALES[mode].sequential, 0).css)',
     )
     page.close()
-    for mode, colours in zip(figure.THEMES, theirs, strict=True):
-        ours = figure.sequential(mode).astype(int)
+    for mode, colours in zip(colour.THEMES, theirs, strict=True):
+        ours = colour.sequential(mode).astype(int)
         there = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colours])
         assert np.abs(ours - there).max() <= 1 and (ours == there).mean() > 0.99  # the last bit of a power may differ
-        assert figure.css(figure.Palette.of(mode).alarm) in source
+        assert colour.css(colour.Palette.of(mode).alarm) in source
 
 
 # -- BertViz -------------------------------------------------------------------------------------------------
@@ -328,15 +329,15 @@ def test_html_of_cross_attention(browser, tmp_path):
 
 def test_html_refuses_a_long_text():
     cap = bert(words(65))
-    with pytest.raises(ValueError, match="BertViz draws up to 64 tokens; this text has 65"):
+    with pytest.raises(ValueError, match="BertViz draws up to 64 tokens; this input has 65"):
         export.to_html(cap)
 
 
 def test_vendored_scripts_are_those_of_the_readme():
     import hashlib
 
-    readme = (export.ASSETS / "README.md").read_text("utf-8")
-    for file in export.ASSETS.glob("*.js"):
+    readme = (bertviz.ASSETS / "README.md").read_text("utf-8")
+    for file in bertviz.ASSETS.glob("*.js"):
         assert hashlib.sha256(file.read_bytes()).hexdigest() in readme
 
 
