@@ -82,7 +82,7 @@ def sidebar() -> Run:
             inputs = _or_stop(lambda: extend(subject, inputs, state.written))
             key = (*key, state.written)
         cost = server().cost(key, subject, inputs)
-        st.caption(cost_line(cost))
+        st.caption(cost_line(cost, "positions" if subject.family == "vision" else "tokens"))
         _confirm(cost, key)
     with st.spinner("Running the model …", show_time=True):
         cap = _or_stop(lambda: server().capture(key, subject, inputs))
@@ -95,9 +95,9 @@ def share(run: Run, **defaults) -> bool:
     return publish(text=_input.default_text(run.subject.family), **defaults) and not own
 
 
-def cost_line(cost: Cost) -> str:
+def cost_line(cost: Cost, unit: str) -> str:
     return (
-        f"{cost.tokens:,} tokens · {cost.calls} attention calls · {cost.heads} heads · keeps {_bytes(cost.bytes)} · "
+        f"{cost.tokens:,} {unit} · {cost.calls} attention calls · {cost.heads} heads · keeps {_bytes(cost.bytes)} · "
         f"{_seconds(cost.run_seconds)} to run, {_seconds(cost.survey_seconds)} to look at all heads"
     )
 
