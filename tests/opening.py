@@ -47,5 +47,10 @@ def shows(page: Page, layer: int, number: int):
     expect(head(page)).to_have_attribute("data-head", re.compile(rf"^layer {layer} · head {number}\b"))
 
 
+def links_to(page: Page, **view: str) -> None:
+    """Wait until the address says so."""
+    page.wait_for_url(lambda url: view.items() <= {k: v[0] for k, v in parse_qs(urlparse(url).query).items()}.items())
+
+
 def address(page: Page) -> dict[str, str]:
     return {k: v[0] for k, v in parse_qs(urlparse(page.url).query).items()}

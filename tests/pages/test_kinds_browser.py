@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from opening import address, head, shows
+from opening import address, head, links_to, shows
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -51,7 +51,7 @@ def test_encoder_decoder_from_spelling_to_phonemes(visit):
     for stack, queries in (("Encoder", 7), ("Decoder", len(shows_cross.axes["target"]))):
         press(page, stack)
         expect(head(page).locator(".hw-base")).to_have_attribute("aria-label", re.compile(f"of {queries} queries"))
-    assert address(page)["stack"] == "decoder"
+    links_to(page, stack="decoder")
 
     press(page, "Stepwise")
     expect(headline(page)).to_contain_text("target 1 token")
@@ -90,7 +90,7 @@ def test_encoder_fills_masks_judges_pairs_and_is_compared(visit):
     page.get_by_role("combobox", name=re.compile("Compare with")).click()
     page.get_by_role("option", name=re.compile("tiny-classifier")).click()
     expect(head(page).get_by_test_id("headwise-legend")).to_contain_text("tiny-classifier − tiny-encoder")
-    assert address(page)["compare"] == "tiny-classifier"
+    links_to(page, compare="tiny-classifier")
 
 
 def test_classifier_judges_a_review(visit):
@@ -118,7 +118,7 @@ def test_vision_upload_choose_a_patch_and_download(visit, tmp_path):
     box = head(page).locator(".hw-over").bounding_box()
     page.mouse.click(box["x"] + left + 3.5 * width, box["y"] + top + 2.5 * height)
     expect(base).to_have_attribute("data-query", str(1 + 2 * 7 + 3))
-    assert address(page)["pin"] == f"query-{1 + 2 * 7 + 3}"
+    links_to(page, pin=f"query-{1 + 2 * 7 + 3}")
     press(page, "Heatmap")
     expect(head(page).locator(".hw-base")).to_have_attribute("aria-label", re.compile("of 50 queries by 50 keys"))
     assert downloaded(page, "PNG").startswith(b"\x89PNG")
