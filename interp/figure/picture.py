@@ -18,7 +18,7 @@ from interp.figure.colour import NAMES, Palette, Scale
 from interp.figure.heatmap import PAD, arrays
 from interp.figure.legend import bar_room, draw_bar, draw_legend, draw_small_print, entries, small_print
 from interp.figure.pens import RATIO, hatching
-from interp.figure.text import HIDDEN, brief, fit, visible, width
+from interp.figure.text import HIDDEN, brief, fit, width
 from interp.subject import Picture
 from interp.view import HeadView
 
@@ -116,18 +116,18 @@ def draw(
     apart = values[:special][~forbidden[:special]]
     colours = Scale.of(values[patches][~forbidden[patches]], scale, quantity, apart)
     place = Place.of(picture, grid)
-    title = HIDDEN.sub("◌", title)
+    title = shown(title)
     wide, high = (side / RATIO for side in place.size)
     room = math.ceil(max(wide, NARROWEST) if special else wide)
     left, right = PAD, PAD + room + GAP
     head = PAD + (28 if title else 0)
-    chips = flow([visible(label) for label in view.keys[:special]], width("keys", 11) + 10, room)
+    chips = flow([shown(label) for label in view.keys[:special]], width("keys", 11) + 10, room)
     top = head + (chips[-1][2] + CHIP if chips else CHIP) + 8
     bar_left, bar_height = math.ceil(right + wide + 22), max(100, min(260, high))
     explained = entries(leaks, forbidden)
     full = math.ceil(max(bar_left + bar_room(colours), PAD + width(title, 16), right + room, 420) + PAD)
     footer = ["the colours span what this query gives to patches", *footer]
-    small = small_print(pen_type, footer, (*map(visible, view.keys), title), full - 2 * PAD)
+    small = small_print(pen_type, footer, (*map(shown, view.keys[:special]), title), full - 2 * PAD)
     legend_at = top + max(high, bar_height) + 22
     small_at = legend_at + (24 if explained else 0)
 
@@ -147,7 +147,7 @@ def draw(
     pen.text(right, middle, "keys", 11, palette.ink(0.6))
     start = left + width("query", 11) + 10
     if query < special:
-        label = fit(visible(view.queries[row]), 12, room - 80)
+        label = fit(shown(view.queries[row]), 12, room - 80)
         chip = (start, head, math.ceil(width(label, 12)) + 20, CHIP)
         pen.pill(*chip, palette.ink(0.07))
         pen.text(start + 10, middle, label, 12, palette.ink(0.9))
@@ -157,10 +157,9 @@ def draw(
         pen.text(start, middle, f"patch in row {y}, column {x}", 12, palette.ink(0.9))
         for panel in (left, right):
             x0, y0, x1, y1 = (side / RATIO for side in place.patch(query - special))
-            for colour, line, gap in ((palette.background, 3.5, 0.75), (palette.text, 1.5, 0.75)):
-                # around the patch, which stays as it is; a halo keeps the line apart from any picture
-                sides = (panel + x0 - gap, top + y0 - gap, x1 - x0 + 2 * gap, y1 - y0 + 2 * gap)
-                pen.outline(*sides, colour, line)
+            around = (panel + x0 - 0.75, top + y0 - 0.75, x1 - x0 + 1.5, y1 - y0 + 1.5)
+            pen.outline(*around, palette.background, 2.5)  # a halo keeps the line apart from any picture
+            pen.outline(*around, palette.text, 1.5)
     for index, (label, x, y, w) in enumerate(chips):
         value, bare = values[index], not math.isfinite(values[index]) or (forbidden[index] and not leaks[index])
         fill = palette.alarm if leaks[index] else palette.empty if bare else palette.table[colours.index(value)]
@@ -175,6 +174,11 @@ def draw(
     draw_legend(pen, PAD, legend_at, explained, palette)
     draw_small_print(pen, PAD, small_at, small, palette)
     return pen.finish(title or "Attention of one query over its picture", stamp)
+
+
+def shown(label: str) -> str:
+    """A name, not a token: its spaces are spaces."""
+    return HIDDEN.sub("◌", label)
 
 
 def flow(labels: Sequence[str], start: float, room: float) -> list[tuple[str, float, float, float]]:
