@@ -39,13 +39,27 @@ def hover(text: str, facts: Sequence[str]) -> str:
     return "<br>".join(html.escape(line, quote=False) for line in [*lines, *facts])
 
 
-def legend(colours: dict[str, str], shapes: dict[str, str]) -> str:
-    """One line of HTML: what the colours and the shapes mean."""
-    marks = [(f"color:{colour}", "⬤", name) for name, colour in colours.items()]
-    marks += [("font-size:1.2em", SHAPES.get(shape, "○"), name) for name, shape in shapes.items()]
-    pairs = (f"<span style='{style}'>{mark}</span> {html.escape(name)}" for style, mark, name in marks)
-    parts = "".join(f"<span style='margin-right:.9em;white-space:nowrap'>{pair}</span>" for pair in pairs)
-    return f"<div data-testid='embedding-legend' style='font-size:.82rem;line-height:1.6'>{parts}</div>"
+def legend(what: str, colours: dict[str, str], shapes: dict[str, str]) -> str:
+    """One line of HTML: what the colours, each ``what`` they stand for, and the shapes mean. Where both have the same
+    names, each name is said once."""
+    if list(colours) == list(shapes) and what == "label":
+        groups = [("label", [(SHAPES.get(shapes[name], "○"), colours[name], name) for name in colours])]
+    else:
+        groups = [
+            (what, [("⬤", colour, name) for name, colour in colours.items()]),
+            ("label", [(SHAPES.get(shape, "○"), "inherit", name) for name, shape in shapes.items()]),
+        ]
+    parts = []
+    for title, entries in groups:
+        if entries:
+            parts.append(f"<span style='opacity:.65'>{title}</span>")
+            parts += [
+                f"<span style='white-space:nowrap'><span style='color:{colour};font-size:{'.9em' if mark == '⬤' else '1.25em'}'>{mark}</span> "
+                f"{html.escape(name)}</span>"
+                for mark, colour, name in entries
+            ]
+    style = "display:flex;flex-wrap:wrap;column-gap:.8em;align-items:baseline;font-size:.82rem;line-height:1.6"
+    return f"<div data-testid='embedding-legend' style='{style}'>{''.join(parts)}</div>"
 
 
 def figure(

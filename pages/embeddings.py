@@ -23,14 +23,15 @@ COLOURS = {"cluster": "Cluster", "label": "Label", "said": "Classifier's answer"
 def embeddings() -> None:
     """The page."""
     page_frame()
-    st.html("<style>[data-testid=stMetricValue]{font-size:1.3rem}</style>")  # five figures in half a page
+    small = "[data-testid=stMetricValue]{font-size:1.3rem}[data-testid=stMetricLabel] p{font-size:.78rem}"
+    st.html(f"<style>{small}</style>")  # five figures fit in half a page
     st.caption(
         "Each text as one vector of the last hidden layer, grouped by k-means in all its dimensions and drawn in two. "
         "Do the groups follow the labels, before and after fine-tuning?"
     )
     names, options = _controls()
     given = _texts()
-    columns = st.columns(len(names), gap="large")
+    columns = st.columns(len(names), gap="medium")
     sides: list[Side | None] = []
     for name, column in zip(names, columns, strict=True):
         with column:
@@ -123,9 +124,9 @@ def _explorer(given: Texts, sides: list[Side | None], projection: str) -> None:
             on_click="ignore",
         )
         colours, shapes = _meaning(given, shown, by)
-        st.html(_scatter.legend(colours, shapes))
+        st.html(_scatter.legend("answer" if by == "said" else by, colours, shapes))
     chosen = _chosen(given, len(sides))
-    columns = st.columns(len(sides), gap="large")
+    columns = st.columns(len(sides), gap="medium")
     for number, (column, side) in enumerate(zip(columns, sides, strict=True)):
         if side:
             with column:
@@ -140,7 +141,7 @@ def _explorer(given: Texts, sides: list[Side | None], projection: str) -> None:
                 )
                 st.plotly_chart(picture, key=f"embedding_chart_{number}", on_select="rerun", selection_mode="points")
     st.html(_story(given, sides, chosen))
-    columns = st.columns(len(sides), gap="large")
+    columns = st.columns(len(sides), gap="medium")
     for column, side in zip(columns, sides, strict=True):
         if side:
             with column:
@@ -164,7 +165,7 @@ def _chosen(given: Texts, count: int) -> int | None:
 def _named(given: Texts, side: Side, by: str) -> tuple[str, ...]:
     """What the colour of each text stands for, "" for nothing."""
     if by == "cluster":
-        return tuple(f"cluster {number + 1}" for number in side.found)
+        return tuple(str(number + 1) for number in side.found)
     return given.labels if by == "label" else side.reading.said or ("",) * len(given.texts)
 
 
@@ -173,7 +174,7 @@ def _meaning(given: Texts, shown: list[Side], by: str) -> tuple[dict[str, str], 
     labels = _scatter.ranked(given.labels)
     said = _scatter.ranked(answer for side in shown for answer in side.reading.said)
     if by == "cluster":
-        names = [f"cluster {number + 1}" for number in range(max(side.found.max() for side in shown) + 1)]
+        names = [str(number + 1) for number in range(max(side.found.max() for side in shown) + 1)]
     else:
         names = [*labels, *(answer for answer in said if answer not in labels)]
         present = set(labels if by == "label" else said)
@@ -207,10 +208,10 @@ def _story(given: Texts, sides: list[Side | None], chosen: int | None) -> str:
 
 def _figures(side: Side, shown: list[Side]) -> None:
     names = [name for name in FIGURES if any(name in other.figures for other in shown)]
-    with st.container(horizontal=True, gap="medium"):
+    with st.container(horizontal=True, gap="small"):
         for name in names:
             value = side.figures.get(name, np.nan)
-            shown_as = "–" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
+            shown_as = "–" if np.isnan(value) else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")  # no −0.00
             st.metric(name, shown_as, help=FIGURES[name], width="content")
 
 

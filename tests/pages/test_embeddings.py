@@ -144,7 +144,8 @@ def test_one_model_that_fails_leaves_the_other(drawn):
 def test_texts_and_labels_are_never_markup():
     shown = _scatter.hover("<a href='x'>$a$ & b</a> " * 40, ["label: <b>"])
     assert "<a" not in shown and "<b>" not in shown and shown.count("<br>") == 8 and "…" in shown
-    assert "<script>" not in _scatter.legend({"<script>": "#000000"}, {"<script>": "circle"})
+    for what in ("label", "answer"):
+        assert "<script>" not in _scatter.legend(what, {"<script>": "#000000"}, {"<script>": "circle"})
 
 
 def test_colours_and_shapes_run_out_into_grey():
@@ -166,20 +167,24 @@ def test_a_person_uploads_texts_changes_k_and_colours_and_takes_the_table_home(b
     page.locator("input[type=file]").set_input_files(file)
     legend = page.get_by_test_id("embedding-legend")
     expect(legend).to_contain_text("music", timeout=120_000)
-    expect(legend).to_contain_text("cluster 2")
+    expect(legend).to_have_text("cluster⬤ 1⬤ 2label● money◆ music")
     points = page.locator(".js-plotly-plot").first.locator(".point")
     expect(points).to_have_count(6, timeout=60_000)
     points.nth(1).click(force=True)
     expect(page.get_by_test_id("embedding-text")).to_contain_text("<b>Someone</b> plays", timeout=60_000)
     expect(page.locator(".js-plotly-plot").last.locator(".point")).to_have_count(7)  # six texts and the ring
     page.get_by_role("slider", name="Clusters").press("ArrowRight")
-    expect(legend).to_contain_text("cluster 3", timeout=60_000)
+    expect(legend).to_contain_text("⬤ 3", timeout=60_000)
     page.get_by_text("Label", exact=True).click()
-    expect(legend).not_to_contain_text("cluster", timeout=60_000)
+    expect(legend).to_have_text("label● money◆ music", timeout=60_000)
     with page.expect_download() as taken:
         page.get_by_text("CSV", exact=True).click()
     table = pd.read_csv(io.BytesIO(taken.value.path().read_bytes()))
     assert list(table.label) == [label for _, label in TEXTS] and table.text[1] == "<b>Someone</b> plays the guitar."
     assert set(table.before_cluster) == set(table.after_cluster) == {1, 2, 3}
-    assert "clusters=3" in page.url and "colour" not in page.url
+    page.get_by_text("t-SNE", exact=True).click()
+    expect(page.locator(".js-plotly-plot").first).to_contain_text("t-SNE 1", timeout=60_000)
+    page.goto(page.url)  # as a copied link does
+    expect(page.locator(".js-plotly-plot").first).to_contain_text("t-SNE 1", timeout=120_000)
+    expect(legend).to_contain_text("⬤ 3")
     context.close()
