@@ -6,44 +6,50 @@ import streamlit as st
 
 from interp import export
 from interp.call import AttentionCall
-from interp.view import HeadView, recorded
+from interp.view import recorded
+from pages._head import Shown
 from pages._sidebar import Run
 
 
-def downloads(run: Run, call: AttentionCall, view: HeadView) -> None:
+def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
     """A row of buttons, each making its file when it is clicked."""
-    cap, state = run.capture, st.session_state
-    title = f"{cap.subject.name} · layer {call.layer} · head {state.head}"
+    cap, state, view = run.capture, st.session_state, shown.view
     name = f"layer{call.layer}-head{state.head}"
-    options = {"title": title, "scale": state.scale, "quantity": state.quantity}
-    theme = "dark" if st.context.theme.type == "dark" else "light"
+    sounds = {}
+    if shown.plain:
+        sounds = {"query_sound": cap.axis(call, "query").sound, "key_sound": cap.axis(call, "key").sound}
+
+    def figure(kind: str) -> bytes:
+        options = {
+            "title": f"{cap.subject.name} · layer {call.layer} · head {state.head}",
+            "scale": state.scale,
+            "theme": "dark" if st.context.theme.type == "dark" else "light",
+            "quantity": state.quantity,
+            "stamp": export.stamp(cap),
+        }
+        if state.view == "picture":
+            axis = cap.axis(call, "key")
+            query = state.pin["index"] if state.pin and state.pin["axis"] == "query" else 0
+            return getattr(export, f"picture_{kind}")(view, axis.picture, axis.grid, query, **options)
+        return getattr(export, f"to_{kind}")(view, axis_names=export.axis_names(cap, call), **sounds, **options)
+
+    small = max(call.queries, call.keys) <= export.BERTVIZ_TOKENS
+    signed = "Figures show one model; the difference goes as CSV." if shown.signed else None
     wanted = [
-        (
-            "PNG",
-            f"{name}.png",
-            "image/png",
-            lambda: export.to_png(view, theme=theme, stamp=export.stamp(cap), **options),
-            True,
-        ),
-        (
-            "SVG",
-            f"{name}.svg",
-            "image/svg+xml",
-            lambda: export.to_svg(view, theme=theme, stamp=export.stamp(cap), **options),
-            True,
-        ),
-        ("CSV", f"{name}.csv", "text/csv", lambda: export.to_csv(view), True),
-        ("NPZ", f"layer{call.layer}.npz", "application/octet-stream", lambda: export.to_npz(cap, call), True),
+        ("PNG", f"{name}.png", "image/png", lambda: figure("png"), signed),
+        ("SVG", f"{name}.svg", "image/svg+xml", lambda: figure("svg"), signed),
+        ("CSV", f"{name}.csv", "text/csv", lambda: export.to_csv(view, **sounds), None),
+        ("NPZ", f"layer{call.layer}.npz", "application/octet-stream", lambda: export.to_npz(cap, call), None),
         (
             "BertViz",
             f"layer{call.layer}.html",
             "text/html",
             lambda: export.to_html(cap, call.stack, call.layer),
-            max(call.queries, call.keys) <= export.BERTVIZ_TOKENS,
+            None if small else f"BertViz draws up to {export.BERTVIZ_TOKENS} tokens.",
         ),
     ]
     with st.container(horizontal=True, gap="small"):
-        for label, file, kind, make, possible in wanted:
+        for label, file, kind, make, why_not in wanted:
             st.download_button(
                 label,
                 make,
@@ -51,9 +57,9 @@ def downloads(run: Run, call: AttentionCall, view: HeadView) -> None:
                 kind,
                 icon=":material/download:",
                 on_click="ignore",
-                disabled=not possible,
+                disabled=why_not is not None,
                 key=f"download-{label}",
-                help=None if possible else f"BertViz draws up to {export.BERTVIZ_TOKENS} tokens.",
+                help=why_not,
             )
     with st.expander("Show the code", icon=":material/code:"):
         st.code(code(run, call), language="python")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import streamlit as st
 
 from interp import Capture
 from interp.call import AttentionCall
+from interp.export import axis_names
 from interp.subject import Axis, InputError, LoadError
 from interp.view import HeadView, difference, expect_same_tokens, head_view, recorded
 from models import available, fetched
@@ -18,7 +21,16 @@ VALUES = {"weights": "Weights", "scores": "Scores", "value_weighted": "‖a·v�
 NAMES = {"weights": "weight", "scores": "score", "value_weighted": "‖a·v‖"}
 
 
-def head(run: Run, call: AttentionCall) -> HeadView:
+@dataclass(frozen=True)
+class Shown:
+    """One head as it was drawn: ``plain`` when no tokens were merged or hidden, ``signed`` when it is a difference."""
+
+    view: HeadView
+    plain: bool
+    signed: bool
+
+
+def head(run: Run, call: AttentionCall) -> Shown:
     """Draw the chosen head of a layer, with the switches above it."""
     cap, state = run.capture, st.session_state
     query_axis, key_axis = cap.axis(call, "query"), cap.axis(call, "key")
@@ -102,7 +114,7 @@ def head(run: Run, call: AttentionCall) -> HeadView:
         grid=key_axis.grid if whole else None,
         query_sound=query_axis.sound if plain else None,
         key_sound=key_axis.sound if plain else None,
-        axis_names=_axis_names(cap, call),
+        axis_names=axis_names(cap, call),
     )
     notes = list(view.left_out)
     if max(view.factor) > 1:
@@ -115,22 +127,13 @@ def head(run: Run, call: AttentionCall) -> HeadView:
     elif call.pattern.size is None:
         notes.append(f"mask as given: {call.pattern!r}")
     st.caption(" · ".join(notes).replace("[", r"\[").replace("<", r"\<").replace("$", r"\$"))
-    return view
+    return Shown(view, plain, kind == "signed")
 
 
 def _views(query_axis: Axis, key_axis: Axis) -> tuple[str, ...]:
     """What this head can be drawn as, the best first."""
     pictured = key_axis.picture is not None and len(query_axis) == len(key_axis) <= 592
     return ("picture", "heatmap", "bipartite") if pictured else ("heatmap", "bipartite")
-
-
-def _axis_names(cap: Capture, call: AttentionCall) -> tuple[str, str]:
-    """What the rows and the columns are positions of, where there are two sequences."""
-    names = {id(axis): name for name, axis in cap.axes.items()}
-    return tuple(
-        f"{names[id(axis)]} {plural}" if len(names) > 1 and id(axis := cap.axis(call, side)) in names else plural
-        for side, plural in (("query", "queries"), ("key", "keys"))
-    )
 
 
 def _other(run: Run) -> Capture | None:

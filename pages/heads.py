@@ -153,8 +153,7 @@ def _explorer(run: Run, surveyed: Survey) -> None:
         (_table if state.metrics == "table" else _scatter)(table)
     with right:
         call = cap.find(state.layer, state.stack)
-        view = head(run, call)
-        downloads(run, call, view)
+        downloads(run, call, head(run, call))
     if not share(run, stack=first_stack(cap), view=state.views[0]):
         st.caption(
             "A long text or a file of your own does not travel in a link; the link carries the rest of the view."
