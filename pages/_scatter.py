@@ -50,11 +50,11 @@ def legend(what: str, colours: dict[str, str], shapes: dict[str, str]) -> str:
             ("label", [(SHAPES.get(shape, "○"), "inherit", name) for name, shape in shapes.items()]),
         ]
     parts = []
-    for title, entries in groups:
+    for (title, entries), size in zip(groups, ("1.25em",) if len(groups) == 1 else (".9em", "1.25em"), strict=True):
         if entries:
             parts.append(f"<span style='opacity:.65'>{title}</span>")
             parts += [
-                f"<span style='white-space:nowrap'><span style='color:{colour};font-size:{'.9em' if mark == '⬤' else '1.25em'}'>{mark}</span> "
+                f"<span style='white-space:nowrap'><span style='color:{colour};font-size:{size}'>{mark}</span> "
                 f"{html.escape(name)}</span>"
                 for mark, colour, name in entries
             ]
