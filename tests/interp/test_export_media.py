@@ -85,7 +85,9 @@ def test_a_weight_lies_on_its_own_patch(name, theme):
 def test_patches_that_are_no_whole_pixels_meet_and_fill_the_box():
     size, box, grid = (427, 640), (131.997, 26.504, 506.318, 400.496), (16, 16)  # dinov2's crop of a photograph
     picture = Picture(np.full((*size, 3), 255, np.uint8), box)
-    faint, strong = (opened(export.picture_png(over_patches([w] * 257, special=1), picture, grid)) for w in (0.0, 1.0))
+    faint, strong = (
+        opened(export.picture_png(over_patches([0.0] + [w] * 256, special=1), picture, grid)) for w in (0.0, 1.0)
+    )
     left, top, right, bottom = rectangle(
         (faint != strong).any(-1) & (strong == colour.sequential("light")[255]).all(-1)
     )
