@@ -19,19 +19,22 @@ def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
     if shown.plain:
         sounds = {"query_sound": cap.axis(call, "query").sound, "key_sound": cap.axis(call, "key").sound}
 
+    options = {  # read now: a file is made on another thread, which has no session
+        "title": f"{cap.subject.name} · layer {call.layer} · head {state.head}",
+        "scale": state.scale,
+        "theme": "dark" if st.context.theme.type == "dark" else "light",
+        "quantity": state.quantity,
+    }
+    query = state.pin["index"] if state.pin and state.pin["axis"] == "query" else 0
+    painted = cap.axis(call, "key") if state.view == "picture" else None
+
     def figure(kind: str) -> bytes:
-        options = {
-            "title": f"{cap.subject.name} · layer {call.layer} · head {state.head}",
-            "scale": state.scale,
-            "theme": "dark" if st.context.theme.type == "dark" else "light",
-            "quantity": state.quantity,
-            "stamp": export.stamp(cap),
-        }
-        if state.view == "picture":
-            axis = cap.axis(call, "key")
-            query = state.pin["index"] if state.pin and state.pin["axis"] == "query" else 0
-            return getattr(export, f"picture_{kind}")(view, axis.picture, axis.grid, query, **options)
-        return getattr(export, f"to_{kind}")(view, axis_names=export.axis_names(cap, call), **sounds, **options)
+        stamp = export.stamp(cap)
+        if painted is not None:
+            draw = getattr(export, f"picture_{kind}")
+            return draw(view, painted.picture, painted.grid, query, stamp=stamp, **options)
+        names = export.axis_names(cap, call)
+        return getattr(export, f"to_{kind}")(view, axis_names=names, stamp=stamp, **sounds, **options)
 
     small = max(call.queries, call.keys) <= export.BERTVIZ_TOKENS
     signed = "Figures show one model; the difference goes as CSV." if shown.signed else None
