@@ -167,7 +167,9 @@ def draw(
         pen.pill(right + x + 0.5, head + y + 0.5, w - 1, CHIP - 1, fill)
         ink = palette.ink(0.9) if bare else palette.on(fill)
         pen.text(right + x + 10, head + y + CHIP / 2, label, 12, ink)
-        pen.text(right + x + w - 10, head + y + CHIP / 2, "–" if bare else brief(value), 11, ink, "end")
+        pen.text(
+            right + x + w - 10, head + y + CHIP / 2, "–" if bare else brief(value).replace("-", "−"), 11, ink, "end"
+        )
 
     name = NAMES[quantity] + (", log" if colours.log else "")
     draw_bar(pen, bar_left, top, bar_height, colours, palette, name)
