@@ -137,7 +137,8 @@ class AttentionCall:
 
     # -- what happened --------------------------------------------------------------------------------------------
     def weights(self, head: int, rows: Rows = None) -> Tensor:
-        """Attention weights of one head → (B, Q, K) float32, or (B, R, K) for ``rows`` (a slice or (start, stop)).
+        """Attention weights of one head → (B, Q, K) float32 (float64 where the model runs in that), or (B, R, K) for
+        ``rows`` (a slice or (start, stop)).
 
         softmax(q·kᵀ·scale + bias) over the allowed keys (Vaswani et al. 2017, eq. 1). A row that sees nothing is zero,
         never NaN; ``empty_rows`` names it. Raises IndexError for a head that is not there, RuntimeError when the model
@@ -160,7 +161,7 @@ class AttentionCall:
             raise ValueError(
                 f"{self.name}: values were not seen in this call, so ‖a·v‖ is unknown. Look at weights instead."
             )
-        lengths = self.v[:, self._one(head).start // self._group].float().norm(dim=-1)  # (B, K)
+        lengths = _single(self.v[:, self._one(head).start // self._group]).norm(dim=-1)  # (B, K)
         return self.weights(head, rows) * lengths[:, None, :]
 
     @property
@@ -193,7 +194,7 @@ class AttentionCall:
         """Weights of queries ``start … stop − 1`` for some heads at once → (B, heads, stop − start, K) float32."""
         if self.seen_weights is not None:
             self._check_fresh()
-            return self.seen_weights[:, heads, start:stop].float()
+            return _single(self.seen_weights[:, heads, start:stop])
         return _softmax(self._scores(start, stop, heads))
 
     def bands(self, heads: slice = slice(None)) -> Iterator[tuple[int, int, Tensor]]:
@@ -259,10 +260,10 @@ class AttentionCall:
     def _scores(self, start: int, stop: int, heads: slice) -> Tensor:
         self._check_fresh()
         if self.seen_weights is not None:
-            return self.seen_scores[:, heads, start:stop].float()
+            return _single(self.seen_scores[:, heads, start:stop])
         index = torch.arange(self.heads, device=self.q.device)[heads]
-        q = self.q[:, heads, start:stop].float()  # (B, h, R, D)
-        k = self.k[:, index // self._group].float()  # (B, h, K, D)
+        q = _single(self.q[:, heads, start:stop])  # (B, h, R, D)
+        k = _single(self.k[:, index // self._group])  # (B, h, K, D)
         s = (q @ k.transpose(-1, -2)).mul_(self.scale)  # (B, h, R, K)
         if self.is_causal:  # torch's is_causal is top-left also when Q ≠ K
             s.masked_fill_(~Causal().rows(start, stop, self.keys, device=s.device), -math.inf)
@@ -270,7 +271,7 @@ class AttentionCall:
             m = self.attn_mask
             m = m.reshape((1,) * (4 - m.ndim) + tuple(m.shape))  # (B|1, H|1, Q|1, K|1)
             m = m[:, heads if m.shape[1] > 1 else slice(None), slice(start, stop) if m.shape[2] > 1 else slice(None)]
-            s = s.masked_fill_(~m, -math.inf) if m.dtype == torch.bool else s.add_(m.float())
+            s = s.masked_fill_(~m, -math.inf) if m.dtype == torch.bool else s.add_(m.to(s.dtype))
         if self.modify is not None:
             b, query, key = (torch.arange(n, device=s.device) for n in (self.batch, self.queries, self.keys))
             s = self.modify(s, b, index, query[start:stop], key)
@@ -311,6 +312,11 @@ def _softmax(scores: Tensor) -> Tensor:
     top = scores.amax(-1, keepdim=True)
     e = scores.sub_(top.masked_fill_(top == -math.inf, 0)).exp_()
     return e.div_(e.sum(-1, keepdim=True).clamp_min_(torch.finfo(e.dtype).tiny))
+
+
+def _single(t: Tensor) -> Tensor:
+    """In float32, or in float64 where the model runs in that."""
+    return t if t.dtype == torch.float64 else t.float()
 
 
 def _version(t: Tensor | None) -> int | None:

@@ -44,8 +44,8 @@ copies what stands there.
 {minutes:.0f} minutes on one CPU core beside other work. {random:.0%} of the windows repeat a block of random
 tokens, of 12 to half a window, over and over; the others are speech. Muon for the matrices, AdamW for the
 embeddings, linear decay to zero. In layer 0, head h starts with a preference for the token h + 1 positions back
-(`prefer_offsets` in `models/recipes/language.py`), which training was free to change: with random weights alone no
-previous-token head had formed after 400 steps. The induction head had no such start.
+(`prefer_offsets` in `models/recipes/language.py`), which training was free to change: in trials with a weaker one
+or none, no previous-token head had formed after 300 to 400 steps. The induction head had no such start.
 
 **Measured** by `python -m models.evaluate {name}` on held-out speeches and on random tokens it never saw:
 

@@ -41,8 +41,8 @@ larger share of a short review; 80 % of them become [MASK], 10 % another token, 
 neighbouring passages of a text, or, half of the time, the second from another text; film reviews, which have no
 neighbours, come alone. Muon for the hidden matrices, AdamW for the rest, bfloat16 products, linear decay to zero.
 Positions start as sinusoids, and each head of the first block with a preference for one place beside its own
-(`prefer_neighbours` in `models/recipes/encoder.py`), which training was free to change: with plain random weights no
-head looked near its own place in 600 steps.
+(`prefer_neighbours` in `models/recipes/encoder.py`), which training was free to change: with plain random weights
+the loss stood still at that of single words for 600 steps.
 
 **Measured** by `python -m models.evaluate {name}` on the held-out texts:
 
@@ -148,12 +148,12 @@ def corrupt(ids: Tensor, real: Tensor, mask: int, vocab_size: int, generator: to
 
 @torch.no_grad()
 def prefer_neighbours(module: Encoder) -> None:
-    """Start positions as sinusoids, and each head of the first block with a mild preference for one OFFSET, all free to
-    change in training.
+    """Start positions as sinusoids, and each head of the first block with a mild preference for one of OFFSETS, all free
+    to change in training.
 
     A shift by δ positions turns every pair of sinusoids by δ times its frequency (Vaswani et al. 2017, §3.5). So with
     keys read by a matrix A, and queries by A after that turn, q·k is high where the key lies δ further on. With plain
-    random weights no head looked near its own position in 600 steps, and the loss stayed at that of single words.
+    random weights the loss stood still at that of single words for 600 steps.
     """
     width, heads = module.config.width, module.config.heads
     places = sinusoids(module.config.context, width, BASE)  # (T, C)
