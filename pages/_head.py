@@ -18,6 +18,7 @@ from pages._sidebar import Run
 from pages._state import CHOICES
 
 VALUES = {"weights": "Weights", "scores": "Scores", "value_weighted": "‖a·v‖"}
+PICTURED = _canvas.LARGEST_PICTURE  # positions that are drawn over a picture at most
 NAMES = {"weights": "weight", "scores": "score", "value_weighted": "‖a·v‖"}
 
 
@@ -31,70 +32,20 @@ class Shown:
 
 
 def head(run: Run, call: AttentionCall) -> Shown:
-    """Draw the chosen head of a layer, with the switches above it."""
+    """Draw the chosen head of a layer, with the switches above it and what must be said of it below."""
     cap, state = run.capture, st.session_state
-    query_axis, key_axis = cap.axis(call, "query"), cap.axis(call, "key")
-    views = _views(query_axis, key_axis)
-    if state.view not in views or state.get("views", views) != views:  # another kind of input: its own view comes first
-        state.view = views[0]
-    state.views = views
-    with st.container(horizontal=True, gap="small"):
-        choice("View", "view", options=views)
-        choice("Values", "quantity", VALUES.get)
-        choice("Colour scale", "scale")
-    axis = key_axis
-    with st.container(horizontal=True, vertical_alignment="center"):
-        if axis.offsets is not None or query_axis.offsets is not None:
-            st.toggle(
-                "Merge words",
-                key="words",
-                persist_state="session",
-                help=(
-                    "Sub-word tokens become words by their character offsets: weights are summed over keys "
-                    "and averaged over queries."
-                ),
-            )
-        if axis.special is not None and any(axis.special) and state.view != "picture":
-            st.toggle(
-                "Special tokens",
-                key="special",
-                persist_state="session",
-                help="Show the tokens that were added to the input.",
-            )
-        if axis.sound is not None:
-            st.toggle(
-                "Silence after the end",
-                key="padding",
-                persist_state="session",
-                help="The model takes recordings of a fixed length; what follows the end of yours is padding.",
-            )
-        other = _other(run)
-    name = f"layer {call.layer} · head {state.head}"
-    if call.kv_heads != call.heads:
-        name += f" · key/value head {state.head // (call.heads // call.kv_heads)}"
+    axes = cap.axis(call, "query"), cap.axis(call, "key")
+    other = _switches(run, *axes)
     looked = (state.words, state.special, state.stack, state.padding)
     if state.get("looked", looked) != looked:  # other positions: a zoom or a pin of before means nothing
         state.zoom = state.pin = None
     state.looked = looked
-    whole = state.view == "picture"
-    region = None if whole else state.zoom or (None if state.padding else recorded(cap, call))
-    options = {"words": state.words and not whole, "special": state.special or whole, "region": region}
-    try:
-        view = head_view(cap, call, state.head, state.quantity, **options, **({"size": 592} if whole else {}))
-    except (ValueError, InputError) as error:
-        st.info(str(error))
-        options = {"words": False, "special": True, "region": region}
-        view = head_view(cap, call, state.head, state.quantity, **options)
-    kind, value_name = "score" if state.quantity == "scores" else "weight", NAMES[state.quantity]
-    if other is not None:
-        try:
-            view = difference(
-                view, head_view(other, other.find(call.layer, call.stack), state.head, state.quantity, **options)
-            )
-            kind, value_name = "signed", f"{value_name}, {state.compare} − {cap.subject.name}"
-        except (ValueError, IndexError) as error:
-            st.info(f"{state.compare} cannot be compared here: {error}")
-    plain = not options["words"] and options["special"]
+    shown = _shown(cap, call, other)
+    view, whole = shown.view, state.view == "picture"
+    name = f"layer {call.layer} · head {state.head}"
+    if call.kv_heads != call.heads:
+        name += f" · key/value head {state.head // (call.heads // call.kv_heads)}"
+    value_name = NAMES[state.quantity]
     _canvas.head(
         view.matrix.cpu().numpy(),
         key="one",
@@ -103,19 +54,74 @@ def head(run: Run, call: AttentionCall) -> Shown:
         forbidden=view.forbidden.cpu().numpy(),
         view=state.view,
         scale=state.scale,
-        kind=kind,
+        kind="signed" if shown.signed else "score" if state.quantity == "scores" else "weight",
         origin=view.origin,
         factor=view.factor,
         shape=view.shape,
-        value_name=value_name,
+        value_name=f"{value_name}, {state.compare} − {cap.subject.name}" if shown.signed else value_name,
         title=name,
         selected=state.pin,
-        picture=key_axis.picture if whole else None,
-        grid=key_axis.grid if whole else None,
-        query_sound=query_axis.sound if plain else None,
-        key_sound=key_axis.sound if plain else None,
+        picture=axes[1].picture if whole else None,
+        grid=axes[1].grid if whole else None,
+        query_sound=axes[0].sound if shown.plain else None,
+        key_sound=axes[1].sound if shown.plain else None,
         axis_names=axis_names(cap, call),
     )
+    st.caption(_notes(call, view))
+    return shown
+
+
+def _switches(run: Run, query_axis: Axis, key_axis: Axis) -> Capture | None:
+    """How to look at the head, as far as it applies to these positions; the capture to compare with, if one is chosen."""
+    state = st.session_state
+    views = _views(query_axis, key_axis)
+    if state.view not in views or state.get("views", views) != views:  # another kind of input: its own view comes first
+        state.view = views[0]
+    state.views = views
+    with st.container(horizontal=True, gap="small"):
+        choice("View", "view", options=views)
+        choice("Values", "quantity", VALUES.get)
+        choice("Colour scale", "scale")
+    toggles = []
+    if key_axis.offsets is not None or query_axis.offsets is not None:
+        merged = "Sub-word tokens become words by their character offsets: weights are summed over keys and averaged "
+        toggles.append(("Merge words", "words", merged + "over queries."))
+    if key_axis.special is not None and any(key_axis.special) and state.view != "picture":
+        toggles.append(("Special tokens", "special", "Show the tokens that were added to the input."))
+    if key_axis.sound is not None:
+        filled = "The model takes recordings of a fixed length; what follows the end of yours is padding."
+        toggles.append(("Silence after the end", "padding", filled))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for label, key, help in toggles:
+            st.toggle(label, key=key, persist_state="session", help=help)
+        return _other(run)
+
+
+def _shown(cap: Capture, call: AttentionCall, other: Capture | None) -> Shown:
+    """The numbers of the chosen head, minus which the other model's are drawn when there is one."""
+    state = st.session_state
+    whole = state.view == "picture"
+    region = None if whole else state.zoom or (None if state.padding else recorded(cap, call))
+    options = {"words": state.words and not whole, "special": state.special or whole, "region": region}
+    if whole:
+        options["size"] = PICTURED
+    try:
+        view = head_view(cap, call, state.head, state.quantity, **options)
+    except (ValueError, InputError) as error:
+        st.info(str(error))
+        options |= {"words": False, "special": True}
+        view = head_view(cap, call, state.head, state.quantity, **options)
+    plain = not options["words"] and options["special"]
+    if other is not None:
+        try:
+            theirs = head_view(other, other.find(call.layer, call.stack), state.head, state.quantity, **options)
+            return Shown(difference(view, theirs), plain, signed=True)
+        except (ValueError, IndexError) as error:
+            st.info(f"{state.compare} cannot be compared here: {error}")
+    return Shown(view, plain, signed=False)
+
+
+def _notes(call: AttentionCall, view: HeadView) -> str:
     notes = list(view.left_out)
     if max(view.factor) > 1:
         notes.append(
@@ -126,13 +132,12 @@ def head(run: Run, call: AttentionCall) -> Shown:
         notes.append(f"mask as given: {call.mask!r}")
     elif call.pattern.size is None:
         notes.append(f"mask as given: {call.pattern!r}")
-    st.caption(" · ".join(notes).replace("[", r"\[").replace("<", r"\<").replace("$", r"\$"))
-    return Shown(view, plain, kind == "signed")
+    return " · ".join(notes).replace("[", r"\[").replace("<", r"\<").replace("$", r"\$")
 
 
 def _views(query_axis: Axis, key_axis: Axis) -> tuple[str, ...]:
     """What this head can be drawn as, the best first."""
-    pictured = key_axis.picture is not None and len(query_axis) == len(key_axis) <= 592
+    pictured = key_axis.picture is not None and len(query_axis) == len(key_axis) <= PICTURED
     return ("picture", "heatmap", "bipartite") if pictured else ("heatmap", "bipartite")
 
 
@@ -148,7 +153,7 @@ def _other(run: Run) -> Capture | None:
         "Compare with",
         ["", *names],
         key="compare",
-        format_func=lambda name: f"Minus {subject.name}: {name}" if name else "Compare with …",
+        format_func=lambda name: f"{name} − {subject.name}" if name else "Compare with …",
         persist_state="session",
         label_visibility="collapsed",
         width=220,
