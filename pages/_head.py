@@ -72,7 +72,7 @@ def head(run: Run, call: AttentionCall) -> Shown:
 
 
 def _switches(run: Run, query_axis: Axis, key_axis: Axis) -> Capture | None:
-    """How to look at the head, as far as it applies to these positions → the capture to compare with, if there is one."""
+    """How to look at the head, as far as it applies to these positions → the capture to compare with, or None."""
     state = st.session_state
     views = _views(query_axis, key_axis)
     if state.view not in views or state.get("views", views) != views:  # another kind of input: its own view comes first
