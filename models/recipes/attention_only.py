@@ -53,8 +53,7 @@ or none, no previous-token head had formed after 300 to 400 steps. The induction
 {report}
 ```
 
-**Limits.** It is for looking at a circuit. As a language model it is little better than the trigram model beside
-it, if at all. Weights are stored as float16.
+**Limits.** It is for looking at a circuit. As a language model it is worse than the trigram model beside it. Weights are stored as float16.
 """
 
 
