@@ -31,8 +31,8 @@ EXAMPLES = {
         "A list": "one, two, three, four, five, six, seven, one, two, three, four, five, six,",
     },
     "encoder": {
-        "A masked word": "In the beginning God created the [MASK] and the earth.",
-        "Two masked words": "And the [MASK] of the Lord came unto [MASK], saying,",
+        "A masked word": "And it came to [MASK], when he had heard these words, that he spake unto the people.",
+        "Two masked words": "The [MASK] of the Lord came unto [MASK], saying,",
         "Does the second follow?": (
             "And God said, Let there be light: and there was light.",
             "And God saw the light, that it was good: and God divided the light from the darkness.",
