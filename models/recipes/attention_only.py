@@ -53,7 +53,8 @@ or none, no previous-token head had formed after 300 to 400 steps. The induction
 {report}
 ```
 
-**Limits.** It is for looking at a circuit. As a language model it is worse than the trigram model beside it. Weights are stored as float16.
+**Limits.** It is for looking at a circuit. As a language model it is worse than the trigram model beside it.
+Weights are stored as float16.
 """
 
 

@@ -10,14 +10,16 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ..bundled import load_bundled
-from ..data import REVIEWS, Snippet, load_reviews
+from ..data import REVIEWS, Snippet, load_reviews, load_snippets
 from ..encoder import Encoder, EncoderConfig
 from .training import Recipe, Training
 
-RECIPE = Recipe(steps=500, warmup=50, matrix_lr=0.003, other_lr=0.0005, weight_decay=0.1, bfloat16=False)
+RECIPE = Recipe(steps=1400, warmup=50, matrix_lr=0.004, other_lr=0.001, weight_decay=0.1, bfloat16=False)
 SNIPPETS_PER_STEP = 48
 LONGEST = 64  # tokens of a snippet
 DROPOUT = 0.2
+HIDDEN = 0.1  # share of the tokens that become [MASK] in training, so that no single word decides
+CERTAINTY = 2.0  # a mean rating r counts as favourable with probability σ(2 r)
 CLASSES = ("unfavourable", "favourable")
 CARD = """\
 # {name}
@@ -26,11 +28,13 @@ tiny-encoder with a classification head on [CLS] in place of its pre-training he
 fine-tuned to tell favourable film reviews from unfavourable ones. It has the tokenizer, the shape and the first
 weights of tiny-encoder, so the same text can be compared before and after.
 
-**Data.** Film reviews of `{package}`: {about}; {licence}. A snippet counts as favourable when the mean of its 20
-ratings is above 0. Every 10th is held out, from the pre-training and the tokenizer too.
+**Data.** `{package}`: {about}; {licence}. Film and product reviews; a snippet counts as favourable when the mean of its
+20 ratings is above 0. Every 10th film review is held out, from the pre-training and the tokenizer too.
 
 **Training.** `python -m models.train {name}`: {recipe.steps:,} steps of {snippets} snippets, seed {recipe.seed},
-{minutes:.0f} minutes on one CPU core beside other work, all weights free, dropout {dropout}, linear decay to zero.
+{minutes:.0f} minutes on one CPU core beside other work, all weights free. The target is how sure the raters were: a
+mean rating r is favourable with probability σ({certainty} r). Dropout {dropout}, {hidden} of the tokens hidden, linear
+decay to zero.
 
 **Measured** by `python -m models.evaluate {name}` on the held-out snippets:
 
@@ -52,17 +56,25 @@ def prepare() -> Training:
     config = replace(before.config, classes=CLASSES, dropout=DROPOUT)
     module = fine_tunable(before, config)
     training, held_out = load_reviews()
-    ids, labels = encode(tokenizer, training)
+    products = [snippet for snippet in load_snippets("amazonReviewSnippets") if int(snippet.document) % 20]
+    ids, _ = encode(tokenizer, training + products)
+    ratings = torch.tensor([snippet.rating for snippet in training + products])
+    favourable = (CERTAINTY * ratings).sigmoid()
+    targets = torch.stack([1 - favourable, favourable], 1)  # (N, 2)
+    mask, specials = tokenizer.token_to_id("[MASK]"), 5
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        chosen = torch.randint(len(labels), (SNIPPETS_PER_STEP,), generator=RECIPE.generator(step))
-        return ids[chosen], labels[chosen]
+        generator = RECIPE.generator(step)
+        chosen = torch.randint(len(ids), (SNIPPETS_PER_STEP,), generator=generator)
+        x = ids[chosen]
+        hidden = (torch.rand(x.shape, generator=generator) < HIDDEN) & (x >= specials)
+        return x.masked_fill(hidden, mask), targets[chosen]
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         width = int((x != 0).sum(1).max())  # no row is longer
         return F.cross_entropy(module(x[:, :width], attention_mask=x[:, :width] != 0)["logits"], y)
 
-    fields = {"snippets": SNIPPETS_PER_STEP, "dropout": DROPOUT}
+    fields = {"snippets": SNIPPETS_PER_STEP, "dropout": DROPOUT, "hidden": f"{HIDDEN:.0%}", "certainty": CERTAINTY}
     fields |= {key: getattr(REVIEWS, key) for key in ("about", "package", "licence")}
     card = CARD
     for key, value in fields.items():
@@ -104,17 +116,18 @@ def accuracy(module: Encoder, tokenizer: Tokenizer, snippets: list[Snippet]) -> 
 
 
 def bag_of_words(training: list[Snippet], held_out: list[Snippet]) -> float:
-    """The simple baseline, by scikit-learn."""
+    """The simple baseline, by scikit-learn; its strength is chosen by cross-validation on the training snippets."""
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
 
     model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
-        LogisticRegressionCV(Cs=[0.3, 1, 3, 10], cv=5, max_iter=500),
+        TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True), LogisticRegression(max_iter=500)
     )
-    model.fit([s.text for s in training], [s.rating > 0 for s in training])
-    return float(model.score([s.text for s in held_out], [s.rating > 0 for s in held_out]))
+    search = GridSearchCV(model, {"logisticregression__C": [0.3, 1, 3, 10]}, cv=5)
+    search.fit([s.text for s in training], [s.rating > 0 for s in training])
+    return float(search.score([s.text for s in held_out], [s.rating > 0 for s in held_out]))
 
 
 def report(seed: int = 1000) -> str:

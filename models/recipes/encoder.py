@@ -148,8 +148,8 @@ def corrupt(ids: Tensor, real: Tensor, mask: int, vocab_size: int, generator: to
 
 @torch.no_grad()
 def prefer_neighbours(module: Encoder) -> None:
-    """Start positions as sinusoids, and each head of the first block with a mild preference for one of OFFSETS, all free
-    to change in training.
+    """Start positions as sinusoids, and each head of the first block with a mild preference for one of OFFSETS, all
+    free to change in training.
 
     A shift by δ positions turns every pair of sinusoids by δ times its frequency (Vaswani et al. 2017, §3.5). So with
     keys read by a matrix A, and queries by A after that turn, q·k is high where the key lies δ further on. With plain
