@@ -157,9 +157,7 @@ def expect_same_tokens(subject: Subject, other: Subject, inputs: Inputs) -> None
     else:
         same = all(subject.decode([i]) == other.decode([i]) for i in ids)
     if not same:
-        raise InputError(
-            f"{other.name} cuts this text into other tokens than {subject.name}, so heads cannot be compared."
-        )
+        raise InputError(f"{other.name} reads other tokens than {subject.name}, so their heads cannot be compared.")
 
 
 def _holds_ids(value: object) -> bool:

@@ -19,10 +19,12 @@ from interp.generate import (
     distribution,
     ended,
     extend,
+    finished,
     label,
     next_logits,
     next_position,
     next_token,
+    restart,
     top,
 )
 from interp.subject import Axis, InputError, Inputs, Subject, tensors_only
@@ -409,6 +411,36 @@ def test_the_target_grows_and_the_source_stays():
     }
     assert grown.notes == ("cut",)
     assert inputs.kwargs["decoder_input_ids"].tolist() == [[5]]  # the given inputs are as they were
+
+
+def test_a_target_is_written_again_from_its_start():
+    """What the model wrote at once, it writes step by step, token for token, with its end."""
+    subject = load("tiny-encoder-decoder")
+    whole = subject.encode("photographer")
+    inputs = restart(whole)
+    assert inputs.axes["target"].labels == ("<s>",) and inputs.axes["source"] is whole.axes["source"]
+    assert not any("wrote" in note for note in inputs.notes)
+    written = []
+    while not finished(subject, inputs):
+        written.append(next_token(capture(subject, inputs), GREEDY, len(written)).token)
+        inputs = extend(subject, inputs, written[-1:])
+    assert written[-1] == subject.eos
+    assert torch.equal(inputs.kwargs["decoder_input_ids"][:, :-1], whole.kwargs["decoder_input_ids"])
+    assert inputs.axes["target"].labels[:-1] == whole.axes["target"].labels
+
+
+def test_a_start_of_several_special_tokens_stays_whole():
+    target = Axis(("<s>", "<en>", "a", "b", "</s>"), special=(True, True, False, False, True))
+    ids = torch.tensor([[1, 5, 7, 8, 2]])
+    kwargs = {"input_ids": torch.ones(1, 3), "decoder_input_ids": ids, "decoder_attention_mask": torch.ones(1, 5)}
+    cut = restart(Inputs(kwargs, {"target": target}))
+    assert cut.kwargs["decoder_input_ids"].tolist() == [[1, 5]]
+    assert cut.kwargs["decoder_attention_mask"].shape == (1, 2) and cut.kwargs["input_ids"].shape == (1, 3)
+    nothing = Axis(("<s>", "</s>"), special=(True, True))
+    kwargs = {"decoder_input_ids": ids[:, [0, 4]]}
+    assert restart(Inputs(kwargs, {"target": nothing})).axes["target"].labels == ("<s>",)
+    with pytest.raises(InputError, match="no target whose start is known"):
+        restart(Inputs({"input_ids": ids}))
 
 
 def test_somebodys_module_may_name_its_argument_otherwise():

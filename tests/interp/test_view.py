@@ -6,8 +6,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from interp import capture
-from interp.subject import Axis, Inputs
-from interp.view import ALLOWED, FORBIDDEN, LEAK, LEAKED, MIXED, head_view, survey, word_groups
+from interp.subject import Axis, InputError, Inputs, Sound
+from interp.view import (
+    ALLOWED,
+    FORBIDDEN,
+    LEAK,
+    LEAKED,
+    MIXED,
+    difference,
+    expect_same_tokens,
+    grid_pictures,
+    head_view,
+    recorded,
+    survey,
+    word_groups,
+)
 from models import load, wrap
 
 
@@ -98,3 +111,51 @@ def test_thumbnails_are_the_pooled_maximum():
     call = cap.find(2)
     small = survey(cap, size=16).thumbnails["decoder", 2]
     torch.testing.assert_close(small[3], call.image(3, size=16))
+
+
+def test_a_difference_is_the_other_minus_this():
+    cap, other = seen(9), seen(9)
+    views = [head_view(c, c.calls[0], 0, size=4) for c in (cap, other)]
+    change = difference(*views)
+    assert torch.equal(change.matrix, views[1].matrix - views[0].matrix)
+    assert (change.factor, change.queries) == (views[0].factor, views[0].queries)
+    with pytest.raises(ValueError, match="8 × 8 positions, not 9 × 9"):
+        difference(views[0], head_view(seen(8), seen(8).calls[0], 0))
+
+
+def test_only_the_same_tokens_are_compared():
+    encoder, decoder, twin = load("tiny-encoder"), load("tiny-decoder"), load("tiny-attention-only")
+    expect_same_tokens(decoder, twin, decoder.encode("The people."))
+    with pytest.raises(InputError, match="tiny-encoder reads other tokens than tiny-decoder"):
+        expect_same_tokens(decoder, encoder, decoder.encode("The people."))
+
+
+def recording(length, seconds):
+    """A head over ``length`` frames of 0.02 s, of which the recording takes ``seconds``."""
+    sound = Sound(torch.zeros(4, 2 * length).numpy(), hop=0.01, step=0.02, seconds=seconds)
+    axis = Axis(tuple(f"{i * 0.02:.2f} s" for i in range(length)), sound=sound)
+    return capture(wrap(Attention(), kind="encoder"), Inputs({"x": torch.randn(1, 1, length, 8)}, {"input": axis}))
+
+
+def test_a_recording_ends_in_the_frame_that_holds_its_last_sample():
+    for seconds, frames in ((0.101, 6), (0.1, 5), (0.0, 1), (9.0, 300)):
+        cap = recording(300, seconds)
+        assert recorded(cap, cap.calls[0]) == (0, frames, 0, frames)
+    cap = seen(9)
+    assert recorded(cap, cap.calls[0]) is None
+
+
+def test_thumbnails_show_the_recording_alone():
+    cap = recording(300, 0.8)  # 40 frames
+    small = survey(cap).thumbnails["encoder", 0]
+    assert small.shape == (1, 40, 40)
+    torch.testing.assert_close(small[0], cap.calls[0].weights(0)[0, :40, :40])
+
+
+def test_thumbnails_of_unlike_sides_fill_their_square():
+    cap = capture(load("tiny-encoder-decoder"), ("knight", "nˈIt"))
+    picture = grid_pictures(cap, survey(cap), "cross")  # 5 queries, 7 keys
+    weights = cap.find(2, "cross").weights(1)[0].sqrt().numpy()
+    assert picture.shape[2:] == (7, 7)
+    rows = [0, 0, 1, 2, 2, 3, 4]  # ⌊row · 5 / 7⌋
+    assert abs(picture[2, 1] - weights[rows]).max() < 1e-6

@@ -107,7 +107,7 @@ def test_long_text_is_pooled_and_zooms_to_full_resolution(page):
     box = page.get_by_label("Text", exact=True)
     box.fill(words)
     box.press("Control+Enter")
-    page.get_by_text("Cut after").click()
+    page.get_by_test_id("stCheckbox").get_by_text("Cut after").click()
     expect(page.get_by_test_id("headline")).to_contain_text("2,048 tokens")
     expect(page.get_by_text("each cell is the largest of 4 × 4 positions")).to_be_visible()
     over = head(page).locator(".hw-over").bounding_box()

@@ -169,6 +169,6 @@ def test_a_long_recording_is_refused_then_cut(visit, whisper_folder, tmp_path):
     page = visit(model="whisper-tiny-en")
     page.locator("input[type=file]").set_input_files(recording(tmp_path, 600, 8000))
     expect(page.get_by_test_id("stAlert")).to_contain_text("The recording lasts 600 seconds")
-    page.get_by_text("Cut after 30 seconds").click()
+    page.get_by_test_id("stCheckbox").get_by_text("Cut after 30 seconds").click()
     expect(page.get_by_test_id("notes")).to_contain_text("cut from 600.0 to 30 seconds")
     shows(page, int(address(page).get("layer", 0)), int(address(page).get("head", 0)))
