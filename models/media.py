@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from scipy.io import wavfile
-from scipy.signal import resample_poly
 
 from interp.subject import InputError, Picture
 from models.text import TooLong
@@ -126,6 +125,8 @@ def resample(waveform: Waveform, rate: int) -> tuple[Waveform, tuple[str, ...]]:
     """The recording at another ``rate`` in Hz, and the note to show. Polyphase, with an antialiasing filter."""
     if waveform.rate == rate:
         return waveform, ()
+    from scipy.signal import resample_poly  # here, because it takes most of a second to import
+
     common = math.gcd(rate, waveform.rate)
     samples = resample_poly(waveform.samples, rate // common, waveform.rate // common).astype(np.float32)
     return Waveform(samples, rate, waveform.notes), (f"resampled from {waveform.rate:,} to {rate:,} Hz",)
