@@ -83,8 +83,7 @@ def test_grid_click_and_hover(picture):
 def test_grid_keyboard(picture):
     grid = picture("grid")
     grid.stage.focus()
-    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):  # quickly: one answer
-        grid.page.keyboard.press(key)
+    grid.keys_at_once("ArrowRight", "ArrowRight", "ArrowDown")  # one answer
     grid.sent({"layer": 2, "head": 4})
     grid.page.keyboard.press("Home")
     grid.sent({"layer": 2, "head": 4}, {"layer": 2, "head": 0})
