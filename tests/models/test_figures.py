@@ -7,6 +7,7 @@ import torch
 
 from interp import capture
 from interp.answers import answers
+from interp.embeddings import clusters, contrast, embed, read_texts
 from models import available, load
 from models.bundled import ASSETS, load_bundled
 from models.data import END_OF_TEXT, load_digits, load_reviews, load_words
@@ -86,6 +87,18 @@ def test_before_and_after_fine_tuning_share_tokens_and_shape():
     assert before[1]["text"].to_str() == after[1]["text"].to_str()
     for name in ("layers", "heads", "width", "context", "vocab_size"):
         assert before[2][name] == after[2][name]
+
+
+def test_fine_tuning_parts_the_reviews():
+    """Clusters of held-out reviews have nothing to do with their labels before, and much after."""
+    texts = read_texts((ASSETS / "examples" / "reviews.tsv").read_bytes())
+    found = {}
+    for name in ("tiny-encoder", "tiny-classifier"):
+        vectors = embed(load(name), texts.texts)
+        found[name] = contrast(vectors, clusters(vectors, k=2), texts.labels)
+    before, after = found.values()
+    assert abs(before.adjusted_rand) < 0.05 and after.adjusted_rand > 0.15
+    assert before.label_silhouette < 0.05 < 0.15 < after.label_silhouette
 
 
 @pytest.fixture(scope="module")
