@@ -45,7 +45,9 @@ decay to zero.
 The baseline is logistic regression on tf-idf of words and pairs of words, its strength chosen by cross-validation
 on the training snippets.
 
-**Limits.** One kind of text, short, in English; irony and mixed feelings go wrong first. Weights are stored as float16.
+**Limits.** Counting words judges better: its encoder has read a few megabytes, and words alone tell much of so short a
+text. It is for looking at what fine-tuning changes. One kind of text, in English; irony and mixed feelings go wrong
+first. Weights are stored as float16.
 """
 
 
