@@ -12,6 +12,7 @@ from interp.generate import Sampling, Step, ended, extend, finished, next_token
 from interp.subject import InputError
 from pages._server import server
 from pages._sidebar import Run
+from pages._state import RANGES
 
 MANY = 10  # tokens of the second button
 STYLE = """<style>
@@ -48,7 +49,7 @@ def output(run: Run) -> None:
 
 def sampling() -> Sampling:
     state = st.session_state
-    return Sampling(state.temperature, state.top_k, max(state.top_p, 0.01), state.seed)
+    return Sampling(state.temperature, state.top_k, state.top_p, state.seed)
 
 
 def row(question: str, rows) -> str:
@@ -74,19 +75,25 @@ def _write(run: Run, step: Step, over: bool) -> None:
         st.rerun()
     with st.popover("Sampling", icon=":material/tune:"):
         st.slider(
-            "Temperature", 0.0, 2.0, step=0.05, key="temperature", persist_state="session", help="0 takes the best."
+            "Temperature",
+            *RANGES["temperature"],
+            step=0.05,
+            key="temperature",
+            persist_state="session",
+            help="0 takes the best.",
         )
-        st.slider("Top-k", 0, 100, key="top_k", persist_state="session", help="Only the k best tokens; 0 is all.")
+        st.slider(
+            "Top-k", *RANGES["top_k"], key="top_k", persist_state="session", help="Only the k best tokens; 0 is all."
+        )
         st.slider(
             "Top-p",
-            0.05,
-            1.0,
+            *RANGES["top_p"],
             step=0.05,
             key="top_p",
             persist_state="session",
             help="Only the best tokens that hold p.",
         )
-        st.number_input("Seed", 0, 2**31 - 1, key="seed", persist_state="session")
+        st.number_input("Seed", *RANGES["seed"], key="seed", persist_state="session")
     if one:
         state.written = (*state.written, step.token)
         st.rerun()

@@ -44,6 +44,7 @@ DEFAULTS = {
     "pin": None,
 }
 
+RANGES = {"temperature": (0.0, 2.0), "top_k": (0, 100), "top_p": (0.05, 1.0), "seed": (0, 2**31 - 1)}
 CHOICES = {
     "view": ("heatmap", "bipartite", "picture"),
     "mode": ("written", "typed", "stepwise"),
@@ -61,6 +62,8 @@ def restore(**defaults) -> None:
     for name, default in {**DEFAULTS, **defaults}.items():
         if name not in st.session_state:
             value = _read(st.query_params.get(name), default, DEFAULTS[name])
+            if name in RANGES:
+                value = default if value != value else min(max(value, RANGES[name][0]), RANGES[name][1])  # NaN is none
             st.session_state[name] = value if value in CHOICES.get(name, (value,)) else default
         else:
             st.session_state[name] = st.session_state[name]
@@ -98,7 +101,7 @@ def _read(text: str | None, default, example):
         if isinstance(example, int):
             return max(0, int(text))
         if isinstance(example, float):
-            return min(max(0.0, float(text)), 2.0)
+            return float(text)
         if isinstance(example, str):
             return text
         if isinstance(example, tuple):

@@ -148,6 +148,8 @@ def test_every_view_draws(options):
         {"dtype": "int8"},
         {"pin": "key-x"},
         {"order": "nothing"},
+        {"temperature": "nan", "top_k": "-3", "top_p": "7", "seed": "99999999999"},
+        {"written": "5-x-2"},
     ],
 )
 def test_an_address_that_means_nothing_still_opens(address):
