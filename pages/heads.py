@@ -18,7 +18,6 @@ from pages._output import output
 from pages._server import server
 from pages._sidebar import Run, share, sidebar
 
-STACKS = {"encoder": "Encoder", "decoder": "Decoder", "cross": "Cross (decoder to encoder)"}
 CHEAP_PARAMETERS = 20_000_000  # below it, induction scores are simply there
 METRIC_LABELS = {  # in the order of the table's columns
     "previous": "previous",
@@ -129,7 +128,7 @@ def _explorer(run: Run, surveyed: Survey) -> None:
                 "Stack",
                 cap.stacks,
                 key="stack",
-                format_func=lambda stack: STACKS.get(stack, stack.capitalize()),
+                format_func=str.capitalize,
                 required=True,
                 persist_state="session",
                 label_visibility="collapsed",
@@ -204,12 +203,13 @@ def _take_events(cap: Capture, table: pd.DataFrame) -> None:
 
 
 def _first_look(cap: Capture, table: pd.DataFrame) -> pd.Series:
-    """The row of the head that is most worth it: the best induction head, the one across that follows its queries best,
-    the last layer of a model that sees."""
+    """The row of the head that is most worth it: the best induction head, the one across that follows its queries best
+    (the sharpest, while there is one query), the last layer of a model that sees."""
     if "induction" in table:
         return table.loc[table.induction.idxmax()]
     if st.session_state.stack == "cross":
-        return table.loc[table.information.idxmax()]
+        followed = table.information.max() > 0
+        return table.loc[table.information.idxmax() if followed else table.entropy.idxmin()]
     return table[table.layer == table.layer.max()].iloc[0] if cap.subject.family == "vision" else table.iloc[0]
 
 
