@@ -208,7 +208,7 @@ def _first_look(cap: Capture, table: pd.DataFrame) -> pd.Series:
     if "induction" in table:
         return table.loc[table.induction.idxmax()]
     if st.session_state.stack == "cross":
-        followed = table.information.max() > 0
+        followed = table.information.max() > 1e-3  # of one query it is 0, up to rounding
         return table.loc[table.information.idxmax() if followed else table.entropy.idxmin()]
     return table[table.layer == table.layer.max()].iloc[0] if cap.subject.family == "vision" else table.iloc[0]
 
