@@ -121,7 +121,9 @@ def test_vision_upload_choose_a_patch_and_download(visit, tmp_path):
     expect(base).to_have_attribute("data-query", str(1 + 2 * 7 + 3))
     links_to(page, pin=f"query-{1 + 2 * 7 + 3}")
     press(page, "Heatmap")
-    expect(head(page).locator(".hw-base")).to_have_attribute("aria-label", re.compile("of 50 queries by 50 keys, heatmap"))
+    expect(head(page).locator(".hw-base")).to_have_attribute(
+        "aria-label", re.compile("of 50 queries by 50 keys, heatmap")
+    )
     assert downloaded(page, "PNG").startswith(b"\x89PNG")
 
 
