@@ -2,11 +2,10 @@
 
 import io
 import re
-import time
 
 import pandas as pd
 import pytest
-from opening import SLOW, address, grid, head, shows
+from opening import SLOW, address, grid, head, links_to, shows
 from playwright.sync_api import Page, expect
 
 from interp import capture, sweep
@@ -59,9 +58,7 @@ def test_type_choose_look_download_and_share(page, browser):
     for name in ("entropy", "previous", "forbidden"):
         assert (table[name] - expected[name]).abs().max() < 1e-6
 
-    deadline = time.monotonic() + 10
-    while address(page).get("words") != "1" and time.monotonic() < deadline:
-        page.wait_for_timeout(100)
+    links_to(page, words="1")
     assert {k: address(page)[k] for k in ("text", "layer", "head", "view", "scale", "words")} == {
         "text": TEXT,
         "layer": "1",
@@ -117,6 +114,7 @@ def test_long_text_is_pooled_and_zooms_to_full_resolution(page):
     page.mouse.move(over["x"] + left + 60 * width, over["y"] + top + 260 * height, steps=5)
     page.mouse.up()
     expect(page.get_by_text("each cell is the largest of")).not_to_be_visible()
+    page.wait_for_url(re.compile("zoom="))
     zoom = [int(x) for x in address(page)["zoom"].split("-")]
     assert zoom[1] - zoom[0] <= 300 and zoom[3] - zoom[2] <= 300 and zoom[0] >= 700
 

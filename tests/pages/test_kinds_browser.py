@@ -59,6 +59,7 @@ def test_encoder_decoder_from_spelling_to_phonemes(visit):
     expect(headline(page)).to_contain_text("target 2 tokens")
     press(page, "Write 10")
     expect(page.get_by_test_id("says")).to_contain_text("ended")
+    page.wait_for_url(re.compile(r"written=\d+-\d"))  # the address follows the page
     written = address(page)["written"].split("-")
     expect(headline(page)).to_contain_text(f"target {1 + len(written)} tokens")
     press(page, "Start over")
