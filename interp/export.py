@@ -27,7 +27,7 @@ import torch
 from interp import bertviz
 from interp.call import AttentionCall
 from interp.capture import Capture
-from interp.subject import Axis, Picture, Sound
+from interp.subject import Axis, Picture, Sound, Subject
 from interp.view import HeadView
 
 VERSION = "0.1.0"  # of Headwise
@@ -35,13 +35,16 @@ NPZ_BYTES = 256 * 2**20  # weights one NPZ may hold
 BERTVIZ_TOKENS = 64  # BertViz draws H·Q·K lines at once; above this the browser stalls
 
 
-def stamp(cap: Capture) -> dict[str, Any]:
-    """What an export is of, JSON-able: model, how it ran, versions, tokens, edits, notes, date (UTC)."""
+def stamp(cap: Capture, minuend: Capture | None = None) -> dict[str, Any]:
+    """What an export is of, JSON-able: model, how it ran, versions, tokens, edits, notes, date (UTC).
+
+    ``minuend``: what ``cap`` was subtracted from, where the export is of a difference.
+    """
     subject = cap.subject
-    private = os.path.isabs(subject.origin)  # a figure is published, the folders of its maker are not
     return {
         "model": subject.name,
-        "origin": Path(subject.origin).name if private else subject.origin,
+        "origin": _origin(subject),
+        **({} if minuend is None else {"minuend": {"model": minuend.subject.name, "origin": _origin(minuend.subject)}}),
         "family": subject.family,
         "parameters": subject.parameters,
         "dtype": str(subject.dtype).removeprefix("torch."),
@@ -56,6 +59,11 @@ def stamp(cap: Capture) -> dict[str, Any]:
         "transformers": _version("transformers"),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _origin(subject: Subject) -> str:
+    """A figure is published, the folders of its maker are not."""
+    return Path(subject.origin).name if os.path.isabs(subject.origin) else subject.origin
 
 
 def _described(axis: Axis) -> dict[str, Any]:
@@ -80,6 +88,7 @@ def to_png(
 
     Colours and scale are those of the app's canvas: ``scale`` "linear" or "log" (five decades), ``theme``
     "light" or "dark". Forbidden cells are hatched, and weight on them stands in the alarm colour.
+    A difference of two heads is coloured from its middle, zero, outwards.
     ``quantity`` is what ``view`` was made with. ``stamp`` (of ``stamp(cap)``) goes into the small print and,
     as JSON, into the text chunk "headwise". ``query_sound``, ``key_sound``: the recording whose positions the queries
     or keys are, of a view that merges no words and hides no tokens; they are told in seconds, and the spectrogram of
@@ -108,7 +117,8 @@ def picture_png(
     tokens such as CLS first (0), then the patches, row by row. Left stands the picture with the chosen patch outlined,
     right the same in grey under the weights; what special tokens get stands above. The colours span this query's
     weights on patches. ``view`` holds at least the row of ``query``, with all keys. The rest is as in ``to_png``.
-    Raises ValueError for a view that is pooled or cropped, a grid that does not fit, or a query that is not there.
+    Raises ValueError for a view that is pooled, cropped or a difference, a grid that does not fit, or a query that is
+    not there.
     """
     return _picture("Png", view, picture, grid, query, title, scale, theme, quantity, stamp)
 
@@ -300,6 +310,8 @@ def _stamp_parts(about: Mapping[str, Any]) -> list[str]:
     """A stamp in words."""
     parts = []
     if "model" in about:
+        if "minuend" in about:
+            parts.append(f"difference: {about['minuend']['model']} minus {about['model']}")
         parts.append(about["origin"] if "@" in about["origin"] else about["model"])  # a hub id with its revision
         parts.append(f"{_amount(about['parameters'])} parameters")
         parts += [about["dtype"], f"attention: {about['attention']}"]

@@ -61,7 +61,7 @@ class HeadView:
     ``matrix`` (rows, columns) float32, NaN where there is no value · ``forbidden`` uint8 of the same shape
     (ALLOWED, FORBIDDEN, MIXED, LEAKED) · ``queries``, ``keys`` labels of what the rows and columns start with ·
     cell (r, c) covers ``factor`` positions from ``origin`` + (r, c) · factor, in a picture whose whole is
-    ``shape``. ``left_out`` says what was hidden or merged.
+    ``shape``. ``left_out`` says what was hidden or merged · ``signed``: ``matrix`` is a difference of two heads.
     """
 
     matrix: Tensor
@@ -72,11 +72,14 @@ class HeadView:
     origin: tuple[int, int] = (0, 0)
     factor: tuple[int, int] = (1, 1)
     left_out: tuple[str, ...] = field(default=())
+    signed: bool = False
 
     @property
     def leaked(self) -> bool:
-        """Is there weight on a forbidden position?"""
-        return bool(((self.forbidden == FORBIDDEN) & (self.matrix > LEAK) | (self.forbidden == LEAKED)).any())
+        """Is there weight on a forbidden position? Of a difference: no, it is no weight."""
+        return not self.signed and bool(
+            ((self.forbidden == FORBIDDEN) & (self.matrix > LEAK) | (self.forbidden == LEAKED)).any()
+        )
 
 
 def head_view(
@@ -146,7 +149,7 @@ def difference(view: HeadView, other: HeadView) -> HeadView:
         raise ValueError(
             f"it has {other.shape[0]} × {other.shape[1]} positions, not {view.shape[0]} × {view.shape[1]}."
         )
-    return replace(view, matrix=other.matrix - view.matrix)
+    return replace(view, matrix=other.matrix - view.matrix, signed=True)
 
 
 def expect_same_tokens(subject: Subject, other: Subject, inputs: Inputs) -> None:

@@ -19,8 +19,10 @@ def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
     if shown.plain:
         sounds = {"query_sound": cap.axis(call, "query").sound, "key_sound": cap.axis(call, "key").sound}
 
+    minuend = shown.minuend
+    drawn = cap.subject.name if minuend is None else f"{minuend.subject.name} − {cap.subject.name}"
     options = {  # read now: a file is made on another thread, which has no session
-        "title": f"{cap.subject.name} · layer {call.layer} · head {state.head}",
+        "title": f"{drawn} · layer {call.layer} · head {state.head}",
         "scale": state.scale,
         "theme": "dark" if st.context.theme.type == "dark" else "light",
         "quantity": state.quantity,
@@ -29,7 +31,7 @@ def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
     painted = cap.axis(call, "key") if state.view == "picture" else None
 
     def figure(kind: str) -> bytes:
-        stamp = export.stamp(cap)
+        stamp = export.stamp(cap, minuend)
         if painted is not None:
             draw = getattr(export, f"picture_{kind}")
             return draw(view, painted.picture, painted.grid, query, stamp=stamp, **options)
@@ -37,10 +39,9 @@ def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
         return getattr(export, f"to_{kind}")(view, axis_names=names, stamp=stamp, **sounds, **options)
 
     small = max(call.queries, call.keys) <= export.BERTVIZ_TOKENS
-    signed = "Figures show one model; the difference goes as CSV." if shown.signed else None
     wanted = [
-        ("PNG", f"{name}.png", "image/png", lambda: figure("png"), signed),
-        ("SVG", f"{name}.svg", "image/svg+xml", lambda: figure("svg"), signed),
+        ("PNG", f"{name}.png", "image/png", lambda: figure("png"), None),
+        ("SVG", f"{name}.svg", "image/svg+xml", lambda: figure("svg"), None),
         ("CSV", f"{name}.csv", "text/csv", lambda: export.to_csv(view, **sounds), None),
         ("NPZ", f"layer{call.layer}.npz", "application/octet-stream", lambda: export.to_npz(cap, call), None),
         (
@@ -65,17 +66,17 @@ def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
                 help=why_not,
             )
     with st.expander("Show the code", icon=":material/code:"):
-        st.code(code(run, call), language="python")
+        st.code(code(run, call, minuend is not None), language="python")
 
 
-def code(run: Run, call: AttentionCall) -> str:
+def code(run: Run, call: AttentionCall, compared: bool = False) -> str:
     """The Python that makes this view."""
     state, given = st.session_state, run.given
     region = state.zoom or (None if state.padding else recorded(run.capture, call))
     choices = (("words", state.words, False), ("special", state.special, True), ("region", region, None))
     options = "".join(f", {name}={value!r}" for name, value, default in choices if value != default)
     placed = (state.device, state.dtype) != ("cpu", "float32")
-    where = f", device={state.device!r}, dtype=torch.{state.dtype}" if placed else ""
+    placement = f", device={state.device!r}, dtype=torch.{state.dtype}" if placed else ""
     reads = [name for name in ("read_image", "read_wav") if f"{name}(" in given.code]
     steps = [name for name, used in (("extend", state.written), ("restart", given.prompt)) if used]
     inputs = [f"inputs = subject.encode({given.code}{', truncate=True' if state.cut else ''})"]
@@ -83,20 +84,29 @@ def code(run: Run, call: AttentionCall) -> str:
         inputs.append("inputs = restart(inputs)")
     if state.written:
         inputs.append(f"inputs = extend(subject, inputs, {list(state.written)})")
+
+    def view_of(name: str) -> str:
+        where = f"{name}.find({call.layer}, {call.stack!r})"
+        return f"head_view({name}, {where}, head={state.head}, quantity={state.quantity!r}{options})"
+
+    compares = [
+        f"other = capture(load({state.compare!r}{placement}), inputs)",
+        f"view = difference(view, {view_of('other')})",
+    ]
     return "\n".join(
         [
             *(["from pathlib import Path", ""] if reads else []),
             *(["import torch", ""] if placed else []),
             "from interp import capture",
             *([f"from interp.generate import {', '.join(steps)}"] if steps else []),
-            "from interp.view import head_view",
+            f"from interp.view import {'difference, ' if compared else ''}head_view",
             f"from models import {', '.join(['load', *reads])}",
             "",
-            f"subject = load({state.model!r}{where})",
+            f"subject = load({state.model!r}{placement})",
             *inputs,
             "cap = capture(subject, inputs)",
-            f"view = head_view(cap, cap.find({call.layer}, {call.stack!r}), head={state.head}, "
-            f"quantity={state.quantity!r}{options})",
+            f"view = {view_of('cap')}",
+            *(compares if compared else []),
             "view.matrix, view.queries, view.keys",
         ]
     )

@@ -24,11 +24,11 @@ NAMES = {"weights": "weight", "scores": "score", "value_weighted": "‖a·v‖"}
 
 @dataclass(frozen=True)
 class Shown:
-    """One head as it was drawn: ``plain`` when no tokens were merged or hidden, ``signed`` when it is a difference."""
+    """One head as it was drawn: ``plain`` when no tokens were merged or hidden, ``minuend`` what it was taken from."""
 
     view: HeadView
     plain: bool
-    signed: bool
+    minuend: Capture | None = None
 
 
 def head(run: Run, call: AttentionCall) -> Shown:
@@ -54,11 +54,11 @@ def head(run: Run, call: AttentionCall) -> Shown:
         forbidden=view.forbidden.cpu().numpy(),
         view=state.view,
         scale=state.scale,
-        kind="signed" if shown.signed else "score" if state.quantity == "scores" else "weight",
+        kind="signed" if view.signed else "score" if state.quantity == "scores" else "weight",
         origin=view.origin,
         factor=view.factor,
         shape=view.shape,
-        value_name=f"{value_name}, {state.compare} − {cap.subject.name}" if shown.signed else value_name,
+        value_name=f"{value_name}, {state.compare} − {cap.subject.name}" if view.signed else value_name,
         title=name,
         selected=state.pin,
         picture=axes[1].picture if whole else None,
@@ -115,10 +115,10 @@ def _shown(cap: Capture, call: AttentionCall, other: Capture | None) -> Shown:
     if other is not None:
         try:
             theirs = head_view(other, other.find(call.layer, call.stack), state.head, state.quantity, **options)
-            return Shown(difference(view, theirs), plain, signed=True)
+            return Shown(difference(view, theirs), plain, other)
         except (ValueError, IndexError) as error:
             st.info(f"{state.compare} cannot be compared here: {error}")
-    return Shown(view, plain, signed=False)
+    return Shown(view, plain)
 
 
 def _notes(call: AttentionCall, view: HeadView) -> str:

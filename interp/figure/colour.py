@@ -15,6 +15,7 @@ SCALES = ("linear", "log")
 THEMES = ("light", "dark")
 NAMES = {"weights": "weight", "scores": "score", "value_weighted": "‖weight · value‖"}
 DECADES = 5  # of a logarithmic scale
+KNEE = 1e3  # of a signed one: below the thousandth part of its end it is linear
 
 RGB = tuple[int, int, int]
 
@@ -51,6 +52,16 @@ def sequential(theme: str) -> np.ndarray:
     return oklch(0.985 - 0.69 * t, 0.006 + 0.1 * t + 0.055 * arc, 200 + 70 * t)
 
 
+@lru_cache
+def diverging(theme: str) -> np.ndarray:
+    """The 256 colours from −1 over nothing, between the middle two, to 1 → uint8 (256, 3)."""
+    t = np.linspace(-1, 1, 256)
+    size = np.abs(t)
+    if theme == "dark":
+        return oklch(0.235 + 0.66 * size, 0.105 * size**0.8, np.where(t < 0, 75, 225))
+    return oklch(0.975 - 0.6 * size, 0.105 * size**0.8, np.where(t < 0, 65, 238))
+
+
 @dataclass(frozen=True)
 class Palette:
     """A theme's colours; ``table`` (256, 3) is the colour scale."""
@@ -64,12 +75,13 @@ class Palette:
     dark: bool
 
     @classmethod
-    def of(cls, theme: str) -> Palette:
+    def of(cls, theme: str, signed: bool = False) -> Palette:
         if theme not in THEMES:
             raise ValueError(f"theme expects one of {', '.join(THEMES)}; got {theme!r}.")
+        table = diverging(theme) if signed else sequential(theme)
         if theme == "dark":
-            return cls((18, 23, 29), (228, 233, 238), (255, 85, 48), 0.17, 9, sequential(theme), True)
-        return cls((255, 255, 255), (29, 39, 51), (224, 52, 11), 0.15, -12, sequential(theme), False)
+            return cls((18, 23, 29), (228, 233, 238), (255, 85, 48), 0.17, 9, table, True)
+        return cls((255, 255, 255), (29, 39, 51), (224, 52, 11), 0.15, -12, table, False)
 
     def ink(self, alpha: float) -> RGB:
         """The text colour at ``alpha`` over the background, as a solid colour."""
@@ -89,6 +101,7 @@ class Palette:
 @dataclass(frozen=True)
 class Scale:
     """Values to places 0 … 1 on the colour scale. ``positive``: weights, which start at zero and can leak.
+    ``signed``: differences, whose zero stands in the middle; their logarithmic scale is linear around it.
 
     ``below``, ``above``: are there values beyond its ends?
     """
@@ -99,9 +112,12 @@ class Scale:
     positive: bool
     below: bool = False
     above: bool = False
+    signed: bool = False
 
     @classmethod
-    def of(cls, values: np.ndarray, scale: str, quantity: str, apart: Sequence[float] = ()) -> Scale:
+    def of(
+        cls, values: np.ndarray, scale: str, quantity: str, apart: Sequence[float] = (), signed: bool = False
+    ) -> Scale:
         """The scale that spans ``values``; those that stand ``apart`` are painted too, and may lie beyond its ends."""
         if scale not in SCALES:
             raise ValueError(f"scale expects one of {', '.join(SCALES)}; got {scale!r}.")
@@ -109,6 +125,9 @@ class Scale:
             raise ValueError(f"quantity expects one of {', '.join(NAMES)}; got {quantity!r}.")
         shown = values[np.isfinite(values)]
         low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 1.0)
+        if signed:
+            high = max(abs(low), abs(high)) or 1.0
+            return cls(-high, high, scale == "log", positive=False, signed=True)
         positive = quantity != "scores"
         if positive:
             low, high = 0.0, high if high > 0 else 1.0
@@ -118,7 +137,10 @@ class Scale:
         return cls(low, high, log, positive, log or min(apart, default=low) < low, max(apart, default=high) > high)
 
     def place(self, values: np.ndarray) -> np.ndarray:
-        if self.log:
+        if self.signed and self.log:
+            part = np.asarray(values) / self.high
+            t = 0.5 + 0.5 * np.sign(part) * np.log1p(np.abs(part) * KNEE) / math.log1p(KNEE)
+        elif self.log:
             t = np.log(np.maximum(values, self.low) / self.low) / math.log(self.high / self.low)
         else:
             t = (values - self.low) / (self.high - self.low)
@@ -130,7 +152,11 @@ class Scale:
 
     def ticks(self) -> list[tuple[float, str]]:
         """(place, number) for the colour bar: decades or round numbers, and the largest value."""
-        if self.log:
+        if self.signed and self.log:
+            top = math.floor(math.log10(self.high) + 1e-9)
+            decades = 10.0 ** np.arange(top - 2, top + 1)
+            values = np.concatenate([-decades[::-1], [0.0], decades])
+        elif self.log:
             first = math.ceil(math.log10(self.low) - 1e-9)
             values = 10.0 ** np.arange(first, math.floor(math.log10(self.high) + 1e-9) + 1)
         else:
@@ -141,5 +167,7 @@ class Scale:
         found = [(float(self.place(v)), f"{v + 0.0:.4g}") for v in values]
         if self.below:
             found = [(0.0, f"≤ {brief(self.low)}"), *(tick for tick in found if tick[0] >= 0.06)]
+        elif self.signed:
+            found = [(0.0, brief(self.low)), *(tick for tick in found if tick[0] > 0.06)]
         found = [tick for tick in found if tick[0] < 0.94] + [(1.0, ("≥ " if self.above else "") + brief(self.high))]
         return [(t, text.replace("e-0", "e-").replace("-", "−")) for t, text in found]

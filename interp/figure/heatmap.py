@@ -28,7 +28,8 @@ def arrays(view: HeadView, quantity: str) -> tuple[np.ndarray, np.ndarray, np.nd
     matrix, codes = view.matrix.detach().cpu().double().numpy(), view.forbidden.cpu().numpy()
     forbidden = codes == FORBIDDEN
     leaks = forbidden & (matrix > LEAK) | (codes == LEAKED)
-    return matrix, forbidden, leaks & (quantity != "scores")  # a score is no weight, wherever it stands
+    weights = quantity != "scores" and not view.signed  # what is no weight cannot leak, wherever it stands
+    return matrix, forbidden, leaks & weights
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,9 @@ def draw(
     axis_names: tuple[str, str],
 ) -> bytes:
     """The whole figure. ``footer`` are the parts of the small print."""
-    palette = Palette.of(theme)
+    palette = Palette.of(theme, view.signed)
     matrix, forbidden, leaks = arrays(view, quantity)
-    colours = Scale.of(matrix[~forbidden], scale, quantity)
+    colours = Scale.of(matrix[~forbidden], scale, quantity, signed=view.signed)
     title = HIDDEN.sub("◌", title)
     place = Layout.of(view, title, query_sound, key_sound, axis_names)
     rows_time, columns_time = Timeline.of(query_sound, view, 0), Timeline.of(key_sound, view, 1)
@@ -154,7 +155,7 @@ def draw(
         for column in np.nonzero(leaks.any(0))[0]:
             pen.rect(place.x(column), place.top - 6, max(1.5, place.w), 5, palette.alarm)
 
-    name = NAMES[quantity] + (", log" if colours.log else "")
+    name = NAMES[quantity] + (" difference" if view.signed else "") + (", log" if colours.log else "")
     draw_bar(pen, bar_left, bar_top, bar_height, colours, palette, name)
     draw_legend(pen, place.left, legend_at, explained, palette)
     draw_small_print(pen, PAD, small_at, small, palette)

@@ -84,6 +84,8 @@ def row_of(view: HeadView, picture: Picture, grid: tuple[int, int], query: int) 
         )
     if not 0 <= query < view.shape[0]:
         raise ValueError(f"query expects a position 0 … {view.shape[0] - 1}; got {query}.")
+    if view.signed:
+        raise ValueError("A figure over a picture expects one head, not a difference; draw the difference as a matrix.")
     row = query - view.origin[0]
     if view.factor != (1, 1) or view.matrix.shape[1] != view.shape[1] or not 0 <= row < view.matrix.shape[0]:
         raise ValueError(

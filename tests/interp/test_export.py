@@ -197,6 +197,33 @@ def test_a_pooled_cell_that_hides_a_leak_raises_the_alarm_and_a_score_does_not()
     assert "weight on forbidden" not in export.to_svg(hiding, quantity="scores").decode()
 
 
+@pytest.mark.parametrize("theme", colour.THEMES)
+def test_a_difference_is_coloured_from_its_middle(theme):
+    """The ends are as far from zero as the largest difference; a future that differs is no alarm."""
+    cap = llama(words(20))
+    matrix = torch.zeros(20, 20)
+    matrix[9, 3], matrix[8, 2], matrix[7, 1], matrix[2, 9] = 0.4, -0.4, -0.2, 0.1
+    view = replace(head_view(cap, cap.calls[0], 0), matrix=matrix, signed=True)
+    image, table = opened(export.to_png(view, theme=theme)), colour.diverging(theme)
+    assert cell(image, view, 9, 3) == tuple(table[255]) and cell(image, view, 8, 2) == tuple(table[0])
+    assert cell(image, view, 7, 1) == tuple(table[64]) and cell(image, view, 6, 1) in {
+        tuple(table[i]) for i in (127, 128)
+    }
+    svg = export.to_svg(view, theme=theme, stamp=export.stamp(cap, llama(words(20)))).decode()
+    assert "weight on forbidden" not in svg and "weight difference<" in svg and "difference: tiny minus tiny" in svg
+    assert ">−0.4<" in svg and ">0.4<" in svg and ">0<" in svg
+
+
+def test_a_signed_logarithmic_scale_keeps_zero_in_the_middle():
+    """Equal factors, equal steps, away from zero: 1 and 0.1 lie as far apart as 0.1 and 0.01, nearly."""
+    scale = colour.Scale.of(np.array([-1.0, 0.25]), "log", "weights", signed=True)
+    places = scale.place(np.array([-1, -0.1, -0.01, 0, 0.01, 0.1, 1]))
+    np.testing.assert_allclose(places + places[::-1], 1, atol=1e-12)
+    assert places[3] == 0.5 and places[6] == 1
+    assert places[6] - places[5] == pytest.approx(places[5] - places[4], rel=0.05)
+    assert [text for _, text in scale.ticks()] == ["−1", "−0.1", "−0.01", "0", "0.01", "0.1", "1"]
+
+
 def test_svg_is_xml_with_its_text_escaped_and_its_cells_as_rectangles():
     cap = llama(HOSTILE)
     view = head_view(cap, cap.calls[0], 0)
@@ -265,13 +292,16 @@ def test_colours_are_those_of_the_canvas(browser):
     page = browser.new_page()
     theirs = page.evaluate(
         "source => new Function(source)()",
-        source + '; return ["light", "dark"].map((mode) => table(SCALES[mode].sequential, 0).css)',
+        source
+        + """; return ["light", "dark"].map((mode) => [
+            table(SCALES[mode].sequential, 0).css, table(SCALES[mode].diverging, -1).css])""",
     )
     page.close()
-    for mode, colours in zip(colour.THEMES, theirs, strict=True):
-        ours = colour.sequential(mode).astype(int)
-        there = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colours])
-        assert np.abs(ours - there).max() <= 1 and (ours == there).mean() > 0.99  # the last bit of a power may differ
+    for mode, tables in zip(colour.THEMES, theirs, strict=True):
+        for ours, colours in zip((colour.sequential(mode), colour.diverging(mode)), tables, strict=True):
+            there = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colours])
+            change = np.abs(ours.astype(int) - there)
+            assert change.max() <= 1 and (change == 0).mean() > 0.99  # the last bit of a power may differ
         assert colour.css(colour.Palette.of(mode).alarm) in source
 
 

@@ -162,6 +162,7 @@ def test_what_does_not_fit_is_named():
         ((view, picture, (3, 4)), "got a grid of 3 × 4 for 8 queries and 8 keys"),
         ((view, picture, (2, 4), 8), "query expects a position 0 … 7; got 8"),
         ((pooled, picture, (2, 4)), r"make the view with region=\(0, 1, 0, 8\) and size=8"),
+        ((replace(view, signed=True), picture, (2, 4)), "one head, not a difference"),
         ((view, replace(picture, box=(8, 0, 0, 4)), (2, 4)), "a box .* with an area"),
         ((view, replace(picture, pixels=picture.pixels[..., 0]), (2, 4)), r"pixels \(height, width, 3\)"),
     ):

@@ -118,6 +118,7 @@ def test_a_difference_is_the_other_minus_this():
     views = [head_view(c, c.calls[0], 0, size=4) for c in (cap, other)]
     change = difference(*views)
     assert torch.equal(change.matrix, views[1].matrix - views[0].matrix)
+    assert change.signed and not change.leaked
     assert (change.factor, change.queries) == (views[0].factor, views[0].queries)
     with pytest.raises(ValueError, match="8 × 8 positions, not 9 × 9"):
         difference(views[0], head_view(seen(8), seen(8).calls[0], 0))

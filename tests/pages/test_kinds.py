@@ -150,11 +150,14 @@ def test_a_second_text_is_judged_and_a_pair_is_one_axis(drawn):
 
 def test_the_same_text_before_and_after_fine_tuning(drawn):
     text = "A dull, lifeless mess."
-    app(model="tiny-encoder", text=text, compare="tiny-classifier", layer="3", head="1")
+    test = app(model="tiny-encoder", text=text, compare="tiny-classifier", layer="3", head="1")
     before, after = (
         capture(load(name), text).find(3).weights(1)[0].numpy() for name in ("tiny-encoder", "tiny-classifier")
     )
     np.testing.assert_allclose(drawn["matrix"], after - before, atol=1e-7)
+    made: dict = {}
+    exec(test.code[0].value, made)
+    np.testing.assert_array_equal(made["view"].matrix, drawn["matrix"])
     assert drawn["kind"] == "signed" and np.abs(drawn["matrix"]).max() > 1e-4
 
 

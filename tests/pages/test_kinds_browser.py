@@ -93,6 +93,7 @@ def test_encoder_fills_masks_judges_pairs_and_is_compared(visit):
     page.get_by_role("option", name=re.compile("tiny-classifier")).click()
     expect(head(page).get_by_test_id("headwise-legend")).to_contain_text("tiny-classifier − tiny-encoder")
     links_to(page, compare="tiny-classifier")
+    assert b"tiny-classifier minus tiny-encoder" in downloaded(page, "SVG")
 
 
 def test_classifier_judges_a_review(visit):
