@@ -33,6 +33,7 @@ EXAMPLES = {
     "encoder": {
         "A masked word": "And it came to [MASK], when he had heard these words, that he spake unto the people.",
         "Two masked words": "The [MASK] of the Lord came unto [MASK], saying,",
+        "A masked word of a review": "This [MASK] is a waste of time.",
         "Does the second follow?": (
             "And God said, Let there be light: and there was light.",
             "And God saw the light, that it was good: and God divided the light from the darkness.",

@@ -17,7 +17,7 @@ from ..data import BIBLE, REVIEWS, load_bible, load_reviews, load_snippets, trai
 from ..encoder import Encoder, EncoderConfig
 from .training import Recipe, Training
 
-RECIPE = Recipe(steps=2400, warmup=100, matrix_lr=0.02, other_lr=0.003, weight_decay=0.1)
+RECIPE = Recipe(steps=5000, warmup=100, matrix_lr=0.02, other_lr=0.003, weight_decay=0.1)
 SIZE = {"layers": 4, "heads": 6, "width": 192, "context": 128, "dropout": 0.0}
 VOCABULARY = 4096
 TOKENS_PER_STEP = 3072
@@ -36,10 +36,10 @@ every 20th chapter is held out, whole; of film reviews every 10th, of product re
 document. The tokenizer has not seen them either.
 
 **Training.** `python -m models.train {name}`: {recipe.steps:,} steps of about {tokens:,} tokens, seed
-{recipe.seed}, {minutes:.0f} minutes on one CPU core beside other work. Masked: {masked:.0%} of a row's places, so a
-larger share of a short review; 80 % of them become [MASK], 10 % another token, 10 % stay. Next sentence: two
-neighbouring passages of a text, or, half of the time, the second from another text; film reviews, which have no
-neighbours, come alone. Muon for the hidden matrices, AdamW for the rest, bfloat16 products, linear decay to zero.
+{recipe.seed}, {minutes:.0f} minutes on one CPU core beside other work, with `--compile`. {masked:.0%} of a text's
+tokens are to be guessed: 80 % of them become [MASK], 10 % another token, 10 % stay. Next sentence: two neighbouring
+passages of a text, or, half of the time, the second from another text; film reviews, which have no neighbours, come
+alone. Muon for the hidden matrices, AdamW for the rest, bfloat16 products, linear decay to zero.
 Positions start as sinusoids, and each head of the first block with a preference for one place beside its own
 (`prefer_neighbours` in `models/recipes/encoder.py`), which training was free to change: with plain random weights
 the loss stood still at that of single words for 600 steps.
@@ -130,20 +130,23 @@ class Pairs:
         return ids, after
 
 
-def corrupt(ids: Tensor, real: Tensor, mask: int, vocab_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Hide M = MASKED · T of every row's ``real`` (B, T) tokens, or all of them where there are fewer → (ids as the
-    model sees them, places (B, M) of what to guess).
+def corrupt(
+    ids: Tensor, real: Tensor, mask: int, vocab_size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose MASKED of every row's ``real`` (B, T) tokens, at least one → (ids as the model sees them (B, T), places
+    to guess (B, M), which of these are chosen (B, M)); M = MASKED · T, so shorter rows do not use them all.
 
     80 % become [MASK], 10 % a random token, 10 % stay (Devlin et al. 2019, §3.1).
     """
-    count = max(1, round(MASKED * ids.shape[1]))
-    places = (torch.rand(ids.shape, generator=generator) * real).topk(count, dim=1).indices  # (B, M)
+    most = max(1, round(MASKED * ids.shape[1]))
+    counts = (MASKED * real.sum(1)).round().clamp(min=1)  # (B,)
+    places = ((torch.rand(ids.shape, generator=generator) + 1) * real).topk(most, dim=1).indices  # real ones first
+    chosen = (torch.arange(most) < counts[:, None]) & real.gather(1, places)
     fate = torch.rand(places.shape, generator=generator)
     random = torch.randint(5, vocab_size, places.shape, generator=generator)
     kept = ids.gather(1, places)
     shown = torch.where(fate < 0.8, mask, torch.where(fate < 0.9, random, kept))
-    shown = torch.where(real.gather(1, places), shown, kept)  # a row with too few real tokens
-    return ids.scatter(1, places, shown), places
+    return ids.scatter(1, places, torch.where(chosen, shown, kept)), places, chosen
 
 
 @torch.no_grad()
@@ -226,9 +229,9 @@ def examples(pairs: Pairs, length: int, rows: int, vocab_size: int, generator: t
         ids[row, : len(tokens)], segments[row, : len(parts)] = torch.tensor(tokens), torch.tensor(parts)
     real = ids != 0
     plain = real & (ids != pairs.cls) & (ids != pairs.sep)
-    seen, places = corrupt(ids, plain, pairs.mask, vocab_size, generator)
+    seen, places, chosen = corrupt(ids, plain, pairs.mask, vocab_size, generator)
     follows = torch.tensor([label for *_, label in drawn])
-    targets = torch.where(plain.gather(1, places), ids.gather(1, places), -100)
+    targets = ids.gather(1, places).masked_fill(~chosen, -100)
     return seen, segments, real, places, targets, follows
 
 

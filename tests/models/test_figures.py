@@ -65,6 +65,7 @@ def test_masked_tokens_and_next_sentence():
     ("text", "word"),
     [
         ("And the LORD spake unto [MASK], saying,", "moses"),
+        ("This [MASK] is a waste of time.", "movie"),
         ("The [MASK] of the Lord came unto me, saying,", "word"),
         ("And it came to [MASK], when he had heard these words,", "pass"),
     ],

@@ -4,6 +4,8 @@ import re
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from models.encoder import Encoder, EncoderConfig
@@ -15,13 +17,14 @@ def generator(seed=5):
 
 
 def test_corrupt_hides_a_share_of_each_row():
-    ids = torch.randint(5, 4000, (500, 100), generator=generator())
-    ids[:, 0], ids[:, 60], ids[:, 99] = 2, 3, 3  # [CLS] and [SEP]
+    ids = torch.randint(5, 4000, (500, 103), generator=generator())
+    ids[:, 0], ids[:, 60], ids[:, 102] = 2, 3, 3  # [CLS] and [SEP]
     real = ids > 4
-    seen, places = corrupt(ids, real, mask=4, vocab_size=4000, generator=generator(6))
-    assert places.shape == (500, 20) == (500, round(MASKED * 100))
-    assert all(len(set(row)) == 20 for row in places.tolist())
-    hidden = torch.zeros_like(real).scatter(1, places, True)
+    seen, places, chosen = corrupt(ids, real, mask=4, vocab_size=4000, generator=generator(6))
+    assert places.shape == chosen.shape == (500, 21) == (500, round(MASKED * 103))
+    assert (chosen.sum(1) == 20).all() and round(MASKED * 100) == 20
+    assert all(len(set(row)) == 21 for row in places.tolist())
+    hidden = torch.zeros_like(real).scatter(1, places, chosen)
     assert not (hidden & ~real).any() and torch.equal(seen[~hidden], ids[~hidden])
     masked, kept = (seen == 4)[hidden].float().mean(), (seen == ids)[hidden].float().mean()
     assert masked == pytest.approx(0.8, abs=0.016) and kept == pytest.approx(0.1, abs=0.012)  # 4 σ of 10,000
@@ -32,12 +35,13 @@ def test_corrupt_hides_a_share_of_each_row():
     assert per_place.min() > 0.1 and per_place.max() < 0.32  # no place is spared or preferred
 
 
-def test_corrupt_leaves_padding_when_few_tokens_are_real():
-    ids = torch.full((50, 20), 9)
-    real = torch.zeros(50, 20, dtype=torch.bool)
-    real[:, 4:6] = True
-    seen, places = corrupt(ids, real, mask=4, vocab_size=30, generator=generator())
-    assert places.shape == (50, 4) and torch.equal(seen[~real], ids[~real]) and (seen[real] == 4).any()
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.integers(0, 2**31))
+def test_short_rows_hide_the_same_share_and_padding_stays(lengths, seed):
+    real = torch.arange(40) < torch.tensor(lengths)[:, None]
+    ids = torch.where(real, 9, 0)
+    seen, places, chosen = corrupt(ids, real, mask=4, vocab_size=30, generator=generator(seed))
+    assert chosen.sum(1).tolist() == [min(n, max(1, round(MASKED * n))) for n in lengths]
+    assert real.gather(1, places)[chosen].all() and torch.equal(seen[~real], ids[~real])
 
 
 @pytest.fixture(scope="module")
