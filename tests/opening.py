@@ -2,6 +2,7 @@
 
 import re
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlparse
 
 from playwright.sync_api import Page, expect
@@ -54,3 +55,12 @@ def links_to(page: Page, **view: str) -> None:
 
 def address(page: Page) -> dict[str, str]:
     return {k: v[0] for k, v in parse_qs(urlparse(page.url).query).items()}
+
+
+def downloaded(page: Page, label: str, place: int = -1) -> bytes:
+    """What the button of that name gives, once the page is at rest: a run that goes on takes the old button's file
+    away."""
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    with page.expect_download() as found:
+        page.get_by_test_id("stDownloadButton").filter(has_text=label).nth(place).get_by_role("button").click()
+    return Path(found.value.path()).read_bytes()

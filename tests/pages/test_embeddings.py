@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from opening import downloaded
 from playwright.sync_api import expect
 from serving import ROOT
 from sklearn.metrics import adjusted_rand_score, silhouette_score
@@ -177,9 +178,7 @@ def test_a_person_uploads_texts_changes_k_and_colours_and_takes_the_table_home(b
     expect(legend).to_contain_text("⬤ 3", timeout=60_000)
     page.get_by_text("Label", exact=True).click()
     expect(legend).to_have_text("label● money◆ music", timeout=60_000)
-    with page.expect_download() as taken:
-        page.get_by_text("CSV", exact=True).click()
-    table = pd.read_csv(io.BytesIO(taken.value.path().read_bytes()))
+    table = pd.read_csv(io.BytesIO(downloaded(page, "CSV")))
     assert list(table.label) == [label for _, label in TEXTS] and table.text[1] == "<b>Someone</b> plays the guitar."
     assert set(table.before_cluster) == set(table.after_cluster) == {1, 2, 3}
     page.get_by_text("t-SNE", exact=True).click()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from opening import address, head, links_to, shows
+from opening import address, downloaded, head, links_to, shows
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -24,12 +24,6 @@ def headline(page: Page):
 
 def press(page: Page, name: str) -> None:
     page.get_by_role("button", name=name).or_(page.get_by_role("radio", name=name)).first.click()
-
-
-def downloaded(page: Page, label: str) -> bytes:
-    with page.expect_download() as found:
-        page.get_by_test_id("stDownloadButton").filter(has_text=label).last.get_by_role("button").click()
-    return Path(found.value.path()).read_bytes()
 
 
 def fill(page: Page, label: str, text: str) -> None:
