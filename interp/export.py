@@ -88,7 +88,7 @@ def to_png(
 
     Colours and scale are those of the app's canvas: ``scale`` "linear" or "log" (five decades), ``theme``
     "light" or "dark". Forbidden cells are hatched, and weight on them stands in the alarm colour.
-    A difference of two heads is coloured from its middle, zero, outwards.
+    A difference of two heads is coloured from zero to both sides; "log" is linear below a thousandth of its end.
     ``quantity`` is what ``view`` was made with. ``stamp`` (of ``stamp(cap)``) goes into the small print and,
     as JSON, into the text chunk "headwise". ``query_sound``, ``key_sound``: the recording whose positions the queries
     or keys are, of a view that merges no words and hides no tokens; they are told in seconds, and the spectrogram of

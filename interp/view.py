@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -18,7 +18,7 @@ from interp.call import AttentionCall, pool_cells
 from interp.capture import Capture
 from interp.masks import Bidirectional, Mask, Padding, Window
 from interp.metrics import STANDARD, Thumbnails, measure, table
-from interp.subject import Axis, InputError, Inputs, Subject
+from interp.subject import Axis
 
 ALLOWED, FORBIDDEN, MIXED, LEAKED = 0, 1, 2, 3  # cells of HeadView.forbidden; 2 and 3 are pooled and hold both kinds
 LEAK = 1e-6  # a smaller weight on a forbidden position is rounding
@@ -75,11 +75,10 @@ class HeadView:
     signed: bool = False
 
     @property
-    def leaked(self) -> bool:
-        """Is there weight on a forbidden position? Of a difference: no, it is no weight."""
-        return not self.signed and bool(
-            ((self.forbidden == FORBIDDEN) & (self.matrix > LEAK) | (self.forbidden == LEAKED)).any()
-        )
+    def leaks(self) -> Tensor:
+        """Where there is weight on a forbidden position, bool (rows, columns). A difference is no weight."""
+        weighed = (self.forbidden == FORBIDDEN) & (self.matrix > LEAK) | (self.forbidden == LEAKED)
+        return torch.zeros_like(weighed) if self.signed else weighed
 
 
 def head_view(
@@ -141,30 +140,6 @@ def head_view(
         factor,
         left_out,
     )
-
-
-def difference(view: HeadView, other: HeadView) -> HeadView:
-    """``other`` minus ``view``, cell by cell, (rows, columns). Raises ValueError where they show other positions."""
-    if (view.shape, view.origin, view.factor) != (other.shape, other.origin, other.factor):
-        raise ValueError(
-            f"it has {other.shape[0]} × {other.shape[1]} positions, not {view.shape[0]} × {view.shape[1]}."
-        )
-    return replace(view, matrix=other.matrix - view.matrix, signed=True)
-
-
-def expect_same_tokens(subject: Subject, other: Subject, inputs: Inputs) -> None:
-    """Raises InputError unless both subjects read the same tokens in the ids of ``inputs``."""
-    ids = {int(i) for value in inputs.kwargs.values() if _holds_ids(value) for i in value.flatten().tolist()}
-    if subject.decode is None or other.decode is None or max(ids, default=0) >= (other.vocab_size or 0):
-        same = False
-    else:
-        same = all(subject.decode([i]) == other.decode([i]) for i in ids)
-    if not same:
-        raise InputError(f"{other.name} reads other tokens than {subject.name}, so their heads cannot be compared.")
-
-
-def _holds_ids(value: object) -> bool:
-    return isinstance(value, Tensor) and value.ndim == 2 and value.dtype in (torch.int64, torch.int32)
 
 
 def recorded(cap: Capture, call: AttentionCall) -> Region | None:

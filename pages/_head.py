@@ -8,9 +8,10 @@ import streamlit as st
 
 from interp import Capture
 from interp.call import AttentionCall
+from interp.compare import difference, expect_same_tokens
 from interp.export import axis_names
 from interp.subject import Axis, InputError, LoadError
-from interp.view import HeadView, difference, expect_same_tokens, head_view, recorded
+from interp.view import HeadView, head_view, recorded
 from models import available, fetched
 from pages import _canvas
 from pages._server import server

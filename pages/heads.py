@@ -31,6 +31,11 @@ METRIC_LABELS = {  # in the order of the table's columns
     "information": "information",
     "forbidden": "forbidden",
 }
+NARROW = """<style>@media (max-width: 1000px) {
+.st-key-halves > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock] { flex-wrap: wrap }
+.st-key-halves > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock] > [data-testid=stColumn] {
+  min-width: 100% }
+}</style>"""  # Streamlit itself puts columns below each other at 640 pixels only
 
 
 def heads() -> None:
@@ -121,7 +126,9 @@ def _explorer(run: Run, surveyed: Survey) -> None:
     cap, state = run.capture, st.session_state
     if state.stack not in cap.stacks:
         state.stack = first_stack(cap)
-    left, right = st.columns([6, 8], gap="medium")
+    st.html(NARROW)
+    with st.container(key="halves"):
+        left, right = st.columns([6, 8], gap="medium")
     with left:
         if len(cap.stacks) > 1:
             st.segmented_control(

@@ -100,16 +100,15 @@ class Palette:
 
 @dataclass(frozen=True)
 class Scale:
-    """Values to places 0 … 1 on the colour scale. ``positive``: weights, which start at zero and can leak.
-    ``signed``: differences, whose zero stands in the middle; their logarithmic scale is linear around it.
+    """Values to places 0 … 1 on the colour scale.
 
+    ``signed``: differences, whose zero stands in the middle; their logarithmic scale is linear around it.
     ``below``, ``above``: are there values beyond its ends?
     """
 
     low: float
     high: float
     log: bool
-    positive: bool
     below: bool = False
     above: bool = False
     signed: bool = False
@@ -127,14 +126,14 @@ class Scale:
         low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 1.0)
         if signed:
             high = max(abs(low), abs(high)) or 1.0
-            return cls(-high, high, scale == "log", positive=False, signed=True)
+            return cls(-high, high, scale == "log", signed=True)
         positive = quantity != "scores"
         if positive:
             low, high = 0.0, high if high > 0 else 1.0
         log = positive and scale == "log"
         low, high = high * 10.0**-DECADES if log else low, high if high > low else low + 1
         apart = [value for value in apart if math.isfinite(value)]
-        return cls(low, high, log, positive, log or min(apart, default=low) < low, max(apart, default=high) > high)
+        return cls(low, high, log, log or min(apart, default=low) < low, max(apart, default=high) > high)
 
     def place(self, values: np.ndarray) -> np.ndarray:
         if self.signed and self.log:

@@ -15,7 +15,7 @@ from interp.figure.legend import bar_room, dashes, draw_bar, draw_legend, draw_s
 from interp.figure.sound import AXIS, STRIP, Timeline, strip
 from interp.figure.text import HIDDEN, brief, fit, visible, width
 from interp.subject import Sound
-from interp.view import FORBIDDEN, LEAK, LEAKED, HeadView
+from interp.view import FORBIDDEN, HeadView
 
 PAD, LINE, SLANT = 20, 14, 50  # CSS pixels; degrees of key labels
 LARGEST_CELL, PLOT = 34, 640  # a cell's side and the matrix's longer side, at most
@@ -25,11 +25,9 @@ MOST_LINES = 20_000  # a speckled mask has no outline to draw
 
 def arrays(view: HeadView, quantity: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The values, float64 (R, K), where the mask forbids, bool, and where there is weight all the same, bool."""
-    matrix, codes = view.matrix.detach().cpu().double().numpy(), view.forbidden.cpu().numpy()
-    forbidden = codes == FORBIDDEN
-    leaks = forbidden & (matrix > LEAK) | (codes == LEAKED)
-    weights = quantity != "scores" and not view.signed  # what is no weight cannot leak, wherever it stands
-    return matrix, forbidden, leaks & weights
+    matrix, forbidden = view.matrix.detach().cpu().double().numpy(), view.forbidden.cpu().numpy() == FORBIDDEN
+    leaks = view.leaks.cpu().numpy() & (quantity != "scores")  # a score is no weight, wherever it stands
+    return matrix, forbidden, leaks
 
 
 @dataclass(frozen=True)

@@ -123,3 +123,14 @@ def test_dark_theme_and_narrow_window(browser, app_url):
     dark = page.locator(".stApp").evaluate("e => getComputedStyle(e).backgroundColor")
     assert dark == "rgb(18, 23, 29)"
     context.close()
+
+
+def test_a_narrow_window_puts_the_head_below_the_grid(page):
+    def corners():
+        return grid(page).bounding_box(), head(page).bounding_box()
+
+    all_heads, one = corners()
+    assert one["x"] > all_heads["x"] + all_heads["width"]
+    page.set_viewport_size({"width": 800, "height": 1000})
+    all_heads, one = corners()
+    assert one["y"] > all_heads["y"] + all_heads["height"] and one["x"] == pytest.approx(all_heads["x"], abs=2)
