@@ -8,7 +8,7 @@ in a fresh process, in turns, so that its peak is its own; the table gives media
 (VmHWM). Run it on a machine that does nothing else: threads that wait for a busy core multiply the seconds.
 
 - plain      the forward pass alone
-- headwise   ``interp.capture``: q, k and v of every head kept, weights recomputed when looked at
+- headwise   ``headwise.capture``: q, k and v of every head kept, weights recomputed when looked at
 - eager      Hugging Face ``output_attentions=True``, which keeps every weight
 - lens       TransformerLens ≥ 4, patterns only, when the python of ``--lens-python`` (or this one) has it
 """
@@ -51,8 +51,8 @@ def plain(folder: Path):
 
 
 def headwise(folder: Path):
-    from interp.capture import capture
-    from interp.subject import Subject, tensors_only
+    from headwise.interp.run.capture import capture
+    from headwise.interp.subject import Subject, tensors_only
 
     model = load(folder)
     subject = Subject(model, tensors_only(model), folder.name, "decoder")
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.text is None:
-        from models.data import fetch_speeches
+        from headwise.models.recipes.data import fetch_speeches
 
         options.text = max(fetch_speeches().glob("*.txt"), key=lambda file: file.stat().st_size)
     if options.one:

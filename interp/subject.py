@@ -11,17 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interp.masks import Bidirectional, Causal, Mask
+from headwise.interp.errors import InputError
+from headwise.interp.masks import Bidirectional, Causal, Mask
 
 FAMILIES = ("decoder", "encoder", "encoder-decoder", "vision", "audio", "custom")
-
-
-class LoadError(ValueError):
-    """A model that cannot be loaded. The message is one sentence a user can act on."""
-
-
-class InputError(ValueError):
-    """An input a model cannot take. The message is one sentence a user can act on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +101,7 @@ class Inputs:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model under study. Make one with ``models.load`` or ``models.wrap``."""
+    """A model under study. Make one with ``headwise.load`` or ``headwise.wrap``."""
 
     module: nn.Module
     encode: Callable[[Any], Inputs]

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from interp.subject import Inputs, LoadError, Subject, tensors_only
-from models.bundled import BUNDLED, load_bundled
-from models.bundled_inputs import digit_encoder, segment_encoder, spelling_encoder, text_encoder
-from models.media import Waveform, read_image, read_wav
-from models.text import END_OF_TEXT
+from headwise.interp.errors import LoadError
+from headwise.interp.subject import Inputs, Subject, tensors_only
+from headwise.models.inputs.bundled import digit_encoder, segment_encoder, spelling_encoder, text_encoder
+from headwise.models.inputs.media import Waveform, read_image, read_wav
+from headwise.models.inputs.tokens import END_OF_TEXT
+from headwise.models.sources.bundled import BUNDLED, load_bundled
 
 __all__ = ["LoadError", "Waveform", "available", "devices", "fetched", "load", "read_image", "read_wav", "wrap"]
 
@@ -25,8 +26,8 @@ def available() -> tuple[str, ...]:
 
 
 def fetched() -> tuple[str, ...]:
-    """Names of the real models that ``python -m models.fetch`` has brought here."""
-    from models.fetch import fetched  # here, so that python -m models.fetch is not imported before it runs
+    """Names of the real models that ``headwise fetch`` has brought here."""
+    from headwise.models.sources.packages import fetched  # here, so that headwise fetch is not imported before it runs
 
     return fetched()
 
@@ -37,7 +38,9 @@ def devices() -> tuple[str, ...]:
     return ("cpu", *gpus, *(("mps",) if torch.backends.mps.is_available() else ()))
 
 
-def load(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, revision: str | None = None) -> Subject:
+def load(
+    name: str, *, device: str = "cpu", dtype: torch.dtype | str = torch.float32, revision: str | None = None
+) -> Subject:
     """A bundled name, one that was fetched, a local folder, or a Hugging Face hub id → Subject, in eval mode.
 
     Folders and hub models load safetensors (or GGUF, with the gguf package) and never run remote code. Raises
@@ -45,6 +48,7 @@ def load(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, 
     tensor), device not there.
     """
     name = name.strip()
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     if not name:
         raise LoadError(f"No model was named. Choose one of {', '.join(BUNDLED)}, a hub id like org/name, or a folder.")
     try:
@@ -55,8 +59,10 @@ def load(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, 
         ) from error
     if name in BUNDLED:
         return _bundled(name, device, dtype)
-    from models.fetch import FETCHABLE, folder_of
-    from models.huggingface import load_huggingface  # here, because transformers takes seconds to import
+    from headwise.models.sources.huggingface import (
+        load_huggingface,  # here, because transformers takes seconds to import
+    )
+    from headwise.models.sources.packages import FETCHABLE, folder_of
 
     if name in FETCHABLE:
         subject = load_huggingface(str(folder_of(name)), device=device, dtype=dtype)
@@ -77,7 +83,7 @@ def wrap(
     encoder-decoder, vision, audio or custom. The module stays as it is; in training mode dropout is part of what
     you see, and the capture says so.
 
-    >>> from interp import capture
+    >>> from headwise import capture
     >>> layer = nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
     >>> capture(wrap(layer), dict(src=torch.ones(1, 3, 8))).calls[0].weights(head=1).shape
     torch.Size([1, 3, 3])
@@ -127,3 +133,9 @@ def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:
     end = tokenizer.token_to_id(END_OF_TEXT)  # stands before every text, and so after it
     encode = text_encoder(tokenizer, config["context"], device)
     return Subject(**common, encode=encode, family="decoder", bos=end, eos=end)
+
+
+if __name__ == "models":  # from a checkout, by its old name
+    from headwise._bridge import bridge
+
+    globals().update(bridge("models"))

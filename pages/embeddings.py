@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import html
-from pathlib import Path
 
 import numpy as np
 import streamlit as st
 
-from interp.embeddings import Texts, contingency, parse_texts, read_texts
-from interp.subject import InputError
-from pages import _scatter
-from pages._side import FIGURES, Side, csv_of, side_of
-from pages._sidebar import models_here, page_frame
+from headwise.assets import ASSETS
+from headwise.interp.analysis.embeddings import Texts, contingency, parse_texts, read_texts
+from headwise.interp.errors import InputError
+from headwise.pages._embeddings import scatter as _scatter
+from headwise.pages._embeddings.side import FIGURES, Side, csv_of, side_of
+from headwise.pages._shared.sidebar import models_here, page_frame
 
-EXAMPLE = Path(__file__).parents[1] / "assets" / "examples" / "reviews.tsv"
+EXAMPLE = ASSETS / "examples" / "reviews.tsv"
 NO_MODEL = "(no second model)"
 PROJECTIONS = {"pca": "PCA", "tsne": "t-SNE"}
 COLOURS = {"cluster": "Cluster", "label": "Label", "said": "Classifier's answer"}
@@ -223,5 +223,7 @@ def _tables(given: Texts, side: Side) -> None:
         st.dataframe(table, height="content")
 
 
-if __name__ == "__main__":  # Streamlit runs this file itself when the very first visitor of a server opens /embeddings
-    import app  # noqa: F401 – which sees to the navigation; from then on Streamlit knows
+if __name__ == "__main__":  # the first visitor of a server came here
+    from headwise.pages import navigate
+
+    navigate()

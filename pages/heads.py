@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from interp import Capture
-from interp.metrics import DEFINITIONS
-from interp.view import Survey, grid_pictures, layer_marks, patch_pictures
-from pages import _canvas
-from pages._downloads import downloads
-from pages._head import choice, head
-from pages._output import output
-from pages._server import server
-from pages._sidebar import Run, share, sidebar
+from headwise import Capture
+from headwise.interp.analysis.metrics import DEFINITIONS
+from headwise.interp.drawing.survey import Survey, grid_pictures, layer_marks, patch_pictures
+from headwise.pages._heads.downloads import downloads
+from headwise.pages._heads.head import choice, head
+from headwise.pages._heads.output import output
+from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.shelf import server
+from headwise.pages._shared.sidebar import Run, share, sidebar
 
 CHEAP_PARAMETERS = 20_000_000  # below it, induction scores are simply there
 METRIC_LABELS = {  # in the order of the table's columns
@@ -320,3 +320,9 @@ def _by_importance(table: pd.DataFrame) -> list[str]:
 
 def _count(n: int) -> str:
     return f"{n / 1e9:.1f} B" if n >= 1e9 else f"{n / 1e6:.1f} M" if n >= 1e6 else f"{n:,}"
+
+
+if __name__ == "__main__":  # the first visitor of a server came here
+    from headwise.pages import navigate
+
+    navigate()

@@ -5,19 +5,20 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from interp import Capture, check_mask
-from interp.call import AttentionCall
-from interp.checking import CLASSES, CheckError, Picture
-from interp.conventions import CONVENTIONS, code
-from interp.maskfile import parse_mask, read_mask
-from interp.masks import Bidirectional, Blocks, Causal, Global, Mask, Packed, Padding, Prefix, Strided, Window
-from interp.reach import reach, travel
-from interp.subject import InputError
-from interp.zoo import CASES, find
-from pages import _canvas
-from pages._server import server
-from pages._sidebar import Run, share, sidebar
-from pages._state import CHOICES
+from headwise import Capture, check_mask
+from headwise.interp.analysis.travel import travel
+from headwise.interp.attention.call import AttentionCall
+from headwise.interp.check import CLASSES, CheckError, Picture
+from headwise.interp.errors import InputError
+from headwise.interp.masks import Bidirectional, Blocks, Causal, Global, Mask, Packed, Padding, Prefix, Strided, Window
+from headwise.interp.masks.code import CONVENTIONS, code
+from headwise.interp.masks.reach import reach
+from headwise.interp.masks.read import parse_mask, read_mask
+from headwise.interp.zoo import CASES, find
+from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.choices import CHOICES
+from headwise.pages._shared.shelf import server
+from headwise.pages._shared.sidebar import Run, share, sidebar
 
 PATTERNS = ("causal", "bidirectional", "prefix", "window only")
 WIDEST = 512  # positions drawn
@@ -243,7 +244,7 @@ def _lint() -> None:
                 convention=None if taken == "read it off" else taken,
                 expect=None if promise == "anything" else promise,
             )
-        except CheckError as error:
+        except (CheckError, InputError) as error:
             st.error(str(error))
             return
         st.markdown(f"**{_plain(report.sentence)}**")
@@ -300,7 +301,7 @@ def _zoo() -> None:
         if picture is not None:
             _picture(picture, "zoo")
     st.markdown("**Check your own model** at home; a server runs nobody's code:")
-    st.code("python -m interp check my_model.py:make_model --expect causal", language="bash")
+    st.code("headwise check my_model.py:make_model --expect causal", language="bash")
 
 
 def _picture(picture: Picture, key: str) -> None:
@@ -325,5 +326,7 @@ def _plain(text: str) -> str:
     return text
 
 
-if __name__ == "__main__":  # Streamlit runs this file itself when the very first visitor of a server opens /masks
-    import app  # noqa: F401 – which sees to the navigation; from then on Streamlit knows
+if __name__ == "__main__":  # the first visitor of a server came here
+    from headwise.pages import navigate
+
+    navigate()

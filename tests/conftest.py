@@ -2,16 +2,13 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from playwright.sync_api import sync_playwright
 
-from models.fetch import fetch
-
-sys.path.insert(0, str(Path(__file__).parent))  # for serving.py beside this file
+from headwise.models.sources.packages import fetch
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 

@@ -3,7 +3,7 @@
 ``CASES`` lists them; those met in a public tracker name the report by repository and number, the others are common
 forms. The same list is a test suite (every bug must be found, every twin must be green) and the app's zoo.
 
->>> from interp import check
+>>> from headwise import check
 >>> case = find("zeros and ones added")
 >>> report = check(case.bug(), **case.options)
 >>> report.findings[0].cls, report.findings[0].layer
@@ -12,8 +12,8 @@ forms. The same list is a test suite (every bug must be found, every twin must b
 True
 """
 
-from interp.zoo import cache, conventions, layouts, modes, outside, padding, shapes
-from interp.zoo.case import Case
+from headwise.interp.zoo import cache, conventions, layouts, modes, outside, padding, shapes
+from headwise.interp.zoo.case import Case
 
 CASES: tuple[Case, ...] = (
     *conventions.CASES,

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from interp.masks import Causal, Window
-from interp.zoo.case import VOCABULARY, WIDTH, Block, Case, heads_of
+from headwise.interp.masks import Causal, Window
+from headwise.interp.zoo.case import VOCABULARY, WIDTH, Block, Case, heads_of
 
 
 def turn(x, positions):

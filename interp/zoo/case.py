@@ -17,7 +17,7 @@ class Case:
     """One real bug and its fix."""
 
     name: str
-    cls: str  # class of the finding, one of interp.checking.CLASSES
+    cls: str  # class of the finding, one of ``check.CLASSES``
     report: str  # "repo#number" of the public report, or "" for a common form without one
     symptom: str  # what its user saw, one sentence
     make_bug: Callable[[], nn.Module]

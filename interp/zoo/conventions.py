@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from interp.masks import Causal, Window
-from interp.zoo.case import Attention, ByHand, Case, Language, Plain, causal
+from headwise.interp.masks import Causal, Window
+from headwise.interp.zoo.case import Attention, ByHand, Case, Language, Plain, causal
 
 
 class WithMHA(nn.Module):

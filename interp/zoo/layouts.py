@@ -4,10 +4,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from interp.masks import Bidirectional, Causal
-from interp.zoo.case import VOCABULARY, WIDTH, Attention, Block, ByHand, Case, Language, Plain, causal, padded_answer
-from interp.zoo.conventions import CAUSAL, SECOND, two
-from interp.zoo.padding import ENCODER, Both
+from headwise.interp.masks import Bidirectional, Causal
+from headwise.interp.zoo.case import (
+    VOCABULARY,
+    WIDTH,
+    Attention,
+    Block,
+    ByHand,
+    Case,
+    Language,
+    Plain,
+    causal,
+    padded_answer,
+)
+from headwise.interp.zoo.conventions import CAUSAL, SECOND, two
+from headwise.interp.zoo.padding import ENCODER, Both
 
 
 class OverQueries(ByHand):

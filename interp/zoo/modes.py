@@ -4,9 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from interp.masks import Causal
-from interp.zoo.case import VOCABULARY, WIDTH, Attention, Case, Language, Plain, causal, first_tensor, peek_ahead
-from interp.zoo.conventions import CAUSAL, SECOND, two
+from headwise.interp.masks import Causal
+from headwise.interp.zoo.case import (
+    VOCABULARY,
+    WIDTH,
+    Attention,
+    Case,
+    Language,
+    Plain,
+    causal,
+    first_tensor,
+    peek_ahead,
+)
+from headwise.interp.zoo.conventions import CAUSAL, SECOND, two
 
 
 class Encoder(nn.Module):

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from interp.masks import Causal
-from interp.zoo.case import VOCABULARY, WIDTH, Block, Case, Series
+from headwise.interp.masks import Causal
+from headwise.interp.zoo.case import VOCABULARY, WIDTH, Block, Case, Series
 
 CAUSAL = {"expect": Causal()}
 

@@ -3,18 +3,9 @@
 import torch
 from torch import nn
 
-from interp.masks import Bidirectional, Causal
-from interp.zoo.case import (
-    VOCABULARY,
-    WIDTH,
-    Attention,
-    Block,
-    Case,
-    Language,
-    causal,
-    left_padded_answer,
-)
-from interp.zoo.conventions import CAUSAL, SECOND, two
+from headwise.interp.masks import Bidirectional, Causal
+from headwise.interp.zoo.case import VOCABULARY, WIDTH, Attention, Block, Case, Language, causal, left_padded_answer
+from headwise.interp.zoo.conventions import CAUSAL, SECOND, two
 
 
 class Both(Attention):

@@ -2,9 +2,9 @@
 
 import torch
 
-from interp.masks import Causal, Prefix, Window
-from interp.zoo.case import Attention, ByHand, Case, Language, Plain, causal
-from interp.zoo.conventions import CAUSAL, SECOND, two
+from headwise.interp.masks import Causal, Prefix, Window
+from headwise.interp.zoo.case import Attention, ByHand, Case, Language, Plain, causal
+from headwise.interp.zoo.conventions import CAUSAL, SECOND, two
 
 
 def back(length):

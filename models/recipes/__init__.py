@@ -15,4 +15,4 @@ RECIPES = {  # bundled model → the file beside this one
 
 def recipe_of(name: str) -> ModuleType:
     """The module with ``prepare() → Training`` and ``report(seed) → str``."""
-    return import_module(f"models.recipes.{RECIPES[name]}")
+    return import_module(f"headwise.models.recipes.{RECIPES[name]}")

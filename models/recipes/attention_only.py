@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention_only import AttentionOnly, AttentionOnlyConfig
-from ..bundled import load_bundled
-from ..data import END_OF_TEXT, SPEECHES, load_speeches, token_stream
-from .language import (
+from headwise.models.architectures.attention_only import AttentionOnly, AttentionOnlyConfig
+from headwise.models.recipes.data import END_OF_TEXT, SPEECHES, load_speeches, token_stream
+from headwise.models.recipes.language import (
     IGNORE,
     KneserNeyTrigram,
     LanguageRecipe,
@@ -23,7 +22,8 @@ from .language import (
     speech_window,
     token_losses,
 )
-from .training import Training
+from headwise.models.recipes.training import Training
+from headwise.models.sources.bundled import load_bundled
 
 RECIPE = LanguageRecipe(steps=1200, other_lr=0.005, weight_decay=0.05, offset_strength=8.0, bfloat16=False)
 SIZE = {"layers": 2, "heads": 4, "width": 192, "context": 512}
@@ -40,14 +40,14 @@ copies what stands there.
 
 **Data.** {about}, from `{package}`; {licence}. Every 20th speech is held out.
 
-**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of {tokens:,} tokens, seed {recipe.seed},
+**Training.** `headwise train {name}`: {recipe.steps:,} steps of {tokens:,} tokens, seed {recipe.seed},
 {minutes:.0f} minutes on one CPU core beside other work. {random:.0%} of the windows repeat a block of random
 tokens, of 12 to half a window, over and over; the others are speech. Muon for the matrices, AdamW for the
 embeddings, linear decay to zero. In layer 0, head h starts with a preference for the token h + 1 positions back
 (`prefer_offsets` in `models/recipes/language.py`), which training was free to change: in trials with a weaker one
 or none, no previous-token head had formed after 300 to 400 steps. The induction head had no such start.
 
-**Measured** by `python -m models.evaluate {name}` on held-out speeches and on random tokens it never saw:
+**Measured** by `headwise evaluate {name}` on held-out speeches and on random tokens it never saw:
 
 ```
 {report}

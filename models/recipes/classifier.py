@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ..bundled import load_bundled
-from ..data import REVIEWS, Snippet, load_reviews, load_snippets
-from ..encoder import Encoder, EncoderConfig
-from .training import Recipe, Training
+from headwise.models.architectures.encoder import Encoder, EncoderConfig
+from headwise.models.recipes.data import REVIEWS, Snippet, load_reviews, load_snippets
+from headwise.models.recipes.training import Recipe, Training
+from headwise.models.sources.bundled import load_bundled
 
 RECIPE = Recipe(steps=1400, warmup=50, matrix_lr=0.004, other_lr=0.001, weight_decay=0.1, bfloat16=False)
 SNIPPETS_PER_STEP = 48
@@ -31,12 +31,12 @@ weights of tiny-encoder, so the same text can be compared before and after.
 **Data.** `{package}`: {about}; {licence}. Film and product reviews; a snippet counts as favourable when the mean of its
 20 ratings is above 0. Every 10th film review is held out, from the pre-training and the tokenizer too.
 
-**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of {snippets} snippets, seed {recipe.seed},
+**Training.** `headwise train {name}`: {recipe.steps:,} steps of {snippets} snippets, seed {recipe.seed},
 {minutes:.0f} minutes on one CPU core beside other work, all weights free. The target is how sure the raters were: a
 mean rating r is favourable with probability σ({certainty} r). Dropout {dropout}, {hidden} of the tokens hidden, linear
 decay to zero.
 
-**Measured** by `python -m models.evaluate {name}` on the held-out snippets:
+**Measured** by `headwise evaluate {name}` on the held-out snippets:
 
 ```
 {report}

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bundled import load_bundled
-from ..data import END_OF_TEXT, SPEECHES, load_speeches, token_stream, train_tokenizer
-from ..decoder import Decoder, DecoderConfig
-from .language import (
+from headwise.models.architectures.decoder import Decoder, DecoderConfig
+from headwise.models.recipes.data import END_OF_TEXT, SPEECHES, load_speeches, token_stream, train_tokenizer
+from headwise.models.recipes.language import (
     IGNORE,
     KneserNeyTrigram,
     LanguageRecipe,
@@ -24,7 +23,8 @@ from .language import (
     speech_window,
     token_losses,
 )
-from .training import Training
+from headwise.models.recipes.training import Training
+from headwise.models.sources.bundled import load_bundled
 
 CARD = """\
 # {name}
@@ -39,7 +39,7 @@ present token and look at what came next.
 PDDL 1.0: public domain). Every 20th speech is held out, from the tokenizer too. The weights come under
 the licence of this repository.
 
-**Training.** `python -m models.train {name} --compile`: {recipe.steps:,} steps of
+**Training.** `headwise train {name} --compile`: {recipe.steps:,} steps of
 {recipe.tokens_per_step:,} tokens ({tokens:,} in all), seed {recipe.seed}, {minutes:.0f} minutes on 2 CPU
 cores shared with other work. Muon for the hidden matrices, AdamW for the rest, linear decay to zero.
 {recipe.repeated_passage:.0%} of the windows repeat a passage of the speech. Others repeat a block of
@@ -51,7 +51,7 @@ are both natural to the model. In the first block, head h starts with a mild pre
 trials without it, 480 to 900 steps long and with other mixtures and learning rates, no head passed a
 previous-token score of 0.5. The induction heads had no such start.
 
-**Measured** by `python -m models.evaluate {name}` on the held-out speeches:
+**Measured** by `headwise evaluate {name}` on the held-out speeches:
 
 ```
 {report}

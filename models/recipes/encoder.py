@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ..blocks import sinusoids
-from ..bundled import load_bundled
-from ..data import BIBLE, REVIEWS, load_bible, load_reviews, load_snippets, train_wordpiece
-from ..encoder import Encoder, EncoderConfig
-from .training import Recipe, Training
+from headwise.models.architectures.blocks import sinusoids
+from headwise.models.architectures.encoder import Encoder, EncoderConfig
+from headwise.models.recipes.data import BIBLE, REVIEWS, load_bible, load_reviews, load_snippets, train_wordpiece
+from headwise.models.recipes.training import Recipe, Training
+from headwise.models.sources.bundled import load_bundled
 
 RECIPE = Recipe(steps=5000, warmup=100, matrix_lr=0.02, other_lr=0.003, weight_decay=0.1)
 SIZE = {"layers": 4, "heads": 6, "width": 192, "context": 128, "dropout": 0.0}
@@ -35,7 +35,7 @@ A BERT-style encoder (Devlin et al. 2019): {config[layers]} layers × {config[he
 every 20th chapter is held out, whole; of film reviews every 10th, of product reviews and editorials every 20th
 document. The tokenizer has not seen them either.
 
-**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of about {tokens:,} tokens, seed
+**Training.** `headwise train {name}`: {recipe.steps:,} steps of about {tokens:,} tokens, seed
 {recipe.seed}, {minutes:.0f} minutes on one CPU core beside other work, with `--compile`. {masked:.0%} of a text's
 tokens are to be guessed: 80 % of them become [MASK], 10 % another token, 10 % stay. Next sentence: two neighbouring
 passages of a text, or, half of the time, the second from another text; film reviews, which have no neighbours, come
@@ -44,7 +44,7 @@ Positions start as sinusoids, and each head of the first block with a preference
 (`prefer_neighbours` in `models/recipes/encoder.py`), which training was free to change: with plain random weights
 the loss stood still at that of single words for 600 steps.
 
-**Measured** by `python -m models.evaluate {name}` on the held-out texts:
+**Measured** by `headwise evaluate {name}` on the held-out texts:
 
 ```
 {report}

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bundled import load_bundled
-from ..data import WORDS, character_tokenizer, load_words
-from ..encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from .training import Recipe, Training
+from headwise.models.architectures.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from headwise.models.recipes.data import WORDS, character_tokenizer, load_words
+from headwise.models.recipes.training import Recipe, Training
+from headwise.models.sources.bundled import load_bundled
 
 START, END, PAD = "<s>", "</s>", "<pad>"
 RECIPE = Recipe(steps=2400, warmup=100, matrix_lr=0.01, other_lr=0.002, weight_decay=0.05, bfloat16=False)
@@ -33,11 +33,11 @@ sha256 of its spelling, is held out; a held-out word may be an inflection of one
 Misaki's: one letter a sound, A I O W Y for the diphthongs of day, my, go, how and boy, ˈ and ˌ before the stressed
 vowels.
 
-**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of {words} words of similar length, seed
+**Training.** `headwise train {name}`: {recipe.steps:,} steps of {words} words of similar length, seed
 {recipe.seed}, {minutes:.0f} minutes on one CPU core beside other work. Muon for the hidden matrices, AdamW for the
 rest, dropout {config[dropout]}, linear decay to zero.
 
-**Measured** by `python -m models.evaluate {name}` on the held-out words:
+**Measured** by `headwise evaluate {name}` on the held-out words:
 
 ```
 {report}

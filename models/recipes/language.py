@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..blocks import Attention, rotate
-from .training import Recipe
+from headwise.models.architectures.blocks import Attention, rotate
+from headwise.models.recipes.training import Recipe
 
 IGNORE = -100  # F.cross_entropy leaves these targets out
 

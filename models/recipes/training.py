@@ -37,7 +37,7 @@ class Recipe:
 
 @dataclass
 class Training:
-    """A model in training, as ``python -m models.train`` drives it."""
+    """A model in training, as ``headwise train`` drives it."""
 
     recipe: Recipe
     module: nn.Module

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bundled import load_bundled
-from ..data import DIGITS, load_digits
-from ..vision import VisionConfig, VisionTransformer
-from .training import Recipe, Training
+from headwise.models.architectures.vision import VisionConfig, VisionTransformer
+from headwise.models.recipes.data import DIGITS, load_digits
+from headwise.models.recipes.training import Recipe, Training
+from headwise.models.sources.bundled import load_bundled
 
 RECIPE = Recipe(steps=2600, matrix_lr=0.01, other_lr=0.002, weight_decay=0.1, bfloat16=False)
 CONFIG = VisionConfig(image=28, patch=4, channels=1, layers=4, heads=4, width=64, classes=tuple("0123456789"))
@@ -27,11 +27,11 @@ them and names the digit.
 
 **Data.** {about}, from `{package}`; {licence}. Every 5th picture of each digit is held out: 1,996 of 10,000.
 
-**Training.** `python -m models.train {name}`: {recipe.steps:,} steps of {pictures} pictures, each turned, shifted,
+**Training.** `headwise train {name}`: {recipe.steps:,} steps of {pictures} pictures, each turned, shifted,
 scaled and sheared a little at random, seed {recipe.seed}, {minutes:.0f} minutes on one CPU core beside other work. Muon
 for the hidden matrices, AdamW for the rest, label smoothing 0.1, linear decay to zero.
 
-**Measured** by `python -m models.evaluate {name}` on the held-out pictures:
+**Measured** by `headwise evaluate {name}` on the held-out pictures:
 
 ```
 {report}

@@ -3,8 +3,9 @@
 from contextlib import ExitStack
 
 import pytest
-from opening import link, opened
-from serving import ROOT, serve
+
+from tests.browser.opening import link, opened
+from tests.browser.serving import ROOT, serve
 
 
 @pytest.fixture(scope="session")

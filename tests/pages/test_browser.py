@@ -5,11 +5,11 @@ import re
 
 import pandas as pd
 import pytest
-from opening import SLOW, address, downloaded, grid, head, links_to, shows
 from playwright.sync_api import Page, expect
 
-from interp import capture, sweep
-from models import load
+from headwise import capture, sweep
+from headwise.models import load
+from tests.browser.opening import SLOW, address, downloaded, grid, head, links_to, shows
 
 TEXT = "The people of the United States and the people of the world."
 

@@ -3,12 +3,12 @@
 import json
 import re
 
-import canvas_page
 import numpy as np
 import pytest
 from playwright import sync_api
 
-from pages import _canvas
+from headwise.pages._shared import canvas as _canvas
+from tests.browser import canvas_page
 
 server, contexts, picture = canvas_page.server, canvas_page.contexts, canvas_page.picture
 

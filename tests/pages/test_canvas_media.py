@@ -3,14 +3,14 @@
 import base64
 import io
 
-import canvas_page
 import numpy as np
 import pytest
 from PIL import Image
 from playwright import sync_api
 
-from interp.subject import Picture, Sound
-from pages import _canvas
+from headwise.interp.subject import Picture, Sound
+from headwise.pages._shared import canvas as _canvas
+from tests.browser import canvas_page
 
 server, contexts, picture = canvas_page.server, canvas_page.contexts, canvas_page.picture
 ALARM = [0xE0, 0x34, 0x0B]

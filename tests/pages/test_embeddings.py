@@ -6,20 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from opening import downloaded
 from playwright.sync_api import expect
-from serving import ROOT
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 from streamlit.testing.v1 import AppTest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from pages import _scatter
-from pages.embeddings import NO_MODEL
+from headwise.pages._embeddings import scatter as _scatter
+from headwise.pages.embeddings import NO_MODEL
+from tests.browser.opening import downloaded
+from tests.browser.serving import ROOT
 
 SCRIPT = """
 import sys
 sys.path.insert(0, {root!r})
-from pages.embeddings import embeddings
+from headwise.pages.embeddings import embeddings
 embeddings()
 """
 TEXTS = (

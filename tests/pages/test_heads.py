@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
-from interp import capture
-from interp.view import head_view
-from models import load
-from pages import _canvas
-from pages._server import Server
+from headwise import capture
+from headwise.interp.drawing.matrix import head_view
+from headwise.models import load
+from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.shelf import Server
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from serving import ROOT
 from streamlit.testing.v1 import AppTest
 
-from interp import capture
-from interp.view import head_view, patch_pictures, recorded
-from models import load, read_image, read_wav
-from pages import _canvas
+from headwise import capture
+from headwise.interp.drawing.matrix import head_view, recorded
+from headwise.interp.drawing.survey import patch_pictures
+from headwise.models import load, read_image, read_wav
+from headwise.pages._shared import canvas as _canvas
+from tests.browser.serving import ROOT
 
 SPEECH = Path("/usr/share/sounds/alsa/Front_Center.wav")  # Debian's alsa-utils
 SEVEN = ROOT / "assets" / "examples" / "seven.png"
@@ -234,10 +235,10 @@ def test_memory_comes_back_after_bad_uploads():
     """In a process of its own, since pytest's own memory moves: bad files again and again cost nothing that stays."""
     script = f"""
 import gc, sys
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests" / "pages")!r}, {str(ROOT / "tests")!r}]
-from test_kinds import BAD_PICTURES, BAD_RECORDINGS, resident
-from interp.subject import InputError
-from models import read_image, read_wav
+sys.path.insert(0, {str(ROOT)!r})
+from tests.pages.test_kinds import BAD_PICTURES, BAD_RECORDINGS, resident
+from headwise.interp.errors import InputError
+from headwise.models import read_image, read_wav
 def fail():
     for read, bad in ((read_image, BAD_PICTURES), (read_wav, BAD_RECORDINGS)):
         for name, (data, _) in bad.items():

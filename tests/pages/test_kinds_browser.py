@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from opening import address, downloaded, head, links_to, shows
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from interp import capture
-from models import load
+from headwise import capture
+from headwise.models import load
+from tests.browser.opening import address, downloaded, head, links_to, shows
 
 SPEECH = Path("/usr/share/sounds/alsa/Front_Center.wav")  # Debian's alsa-utils
 

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import torch
 from playwright.sync_api import expect
-from serving import ROOT
 from streamlit.testing.v1 import AppTest
 
-from interp import capture
-from interp.checking import CheckError
-from interp.maskfile import parse_mask, read_mask
-from interp.masks import Causal, Strided, Window
-from interp.reach import travel
-from interp.zoo import CASES
-from models import load
-from pages import _canvas
+from headwise import capture
+from headwise.interp.analysis.travel import travel
+from headwise.interp.errors import InputError
+from headwise.interp.masks import Causal, Strided, Window
+from headwise.interp.masks.read import parse_mask, read_mask
+from headwise.interp.zoo import CASES
+from headwise.models import load
+from headwise.pages._shared import canvas as _canvas
+from tests.browser.serving import ROOT
 
 SCRIPT = """
 import sys
 sys.path.insert(0, {root!r})
-from pages.masks import masks
+from headwise.pages.masks import masks
 masks()
 """
 
@@ -98,7 +98,7 @@ def test_mask_files_are_read_without_running_them(tmp_path):
         ("m.csv", b"\xff\xfe"),
         ("m.csv", b""),
     ):
-        with pytest.raises(CheckError):
+        with pytest.raises(InputError):
             read_mask(name, data)
 
 

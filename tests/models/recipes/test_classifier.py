@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn, tensor
 
-from models.data import Snippet, train_wordpiece
-from models.encoder import Encoder, EncoderConfig
-from models.recipes import classifier
+from headwise.models.architectures.encoder import Encoder, EncoderConfig
+from headwise.models.recipes import classifier
+from headwise.models.recipes.data import Snippet, train_wordpiece
 
 
 def generator(seed=5):

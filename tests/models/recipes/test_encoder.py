@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from models.encoder import Encoder, EncoderConfig
-from models.recipes.encoder import MASKED, OFFSETS, Between, Pairs, corrupt, examples, prefer_neighbours
+from headwise.models.architectures.encoder import Encoder, EncoderConfig
+from headwise.models.recipes.encoder import MASKED, OFFSETS, Between, Pairs, corrupt, examples, prefer_neighbours
 
 
 def generator(seed=5):

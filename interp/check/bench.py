@@ -1,0 +1,270 @@
+"""The workbench of one check: the target at work, the base run, the budget, and what was found so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from headwise.interp.attention.call import AttentionCall
+from headwise.interp.check.expectation import Expectation
+from headwise.interp.check.gaps import ACROSS_SHAPES, gap, rounding
+from headwise.interp.check.locate import watch
+from headwise.interp.check.report import CheckError, Finding
+from headwise.interp.check.state import Snapshot
+from headwise.interp.check.target import BASE, Mode, Target
+
+
+class OutOfTime(Exception):
+    """The budget is spent."""
+
+
+class DoesNotApply(Exception):
+    """A probe has nothing to do here. The message says why."""
+
+
+@dataclass
+class Leak:
+    """Content at ``where`` (B, T) changed output ``query`` of sample ``b``, which may not see it."""
+
+    query: int
+    b: int
+    effect: float
+    x: Tensor
+    other: Tensor
+    where: Tensor
+    changed: Tensor  # (B, T') bool
+
+
+class Bench:
+    def __init__(self, target: Target, expect: Expectation, budget: float, length: int | None = None, positions=None):
+        self.target, self.expect, self.budget = target, expect, budget
+        self.started = time.monotonic()
+        self.findings: list[Finding] = []
+        self.notes: list[str] = target.notes
+        self.tolerated = 0.0
+        target.deadline = self._deadline
+        self._set_up(length, positions)
+
+    # -- setting up -----------------------------------------------------------------------------------------------
+    def _set_up(self, length, positions) -> None:
+        target, expect = self.target, self.expect
+        if target.snapshot is None:
+            target.snapshot = Snapshot(
+                target.module
+            )  # before the first run: what a module builds or keeps in a run is undone
+        refused: list[tuple[int, int, Exception]] = []
+        for b, t in target.candidates(expect.batch, expect.size or length):
+            try:
+                x = target.draw(b, t)
+                raw = target.raw(x)
+                if target.last_only(raw, x):
+                    raw = target.raw(x)
+                target.settle(raw, x)
+                self.out = target.read(raw, x)
+                break
+            except OutOfTime:
+                raise
+            except Exception as error:  # any model may raise anything at inputs it does not take
+                refused.append((b, t, error))
+        else:
+            raise CheckError(_refusal(target, refused))
+        self.x, self.batch, self.length, self.refused = x, b, t, refused
+        self.per_output = target.positional and target.layout != "pooled"
+        self.seconds_a_run = self._pace()
+        self.positions = self._output_positions(positions)
+        self.calls = self._calls()
+        self.own = [c for c in self.calls if c.kind == "self" and c.queries == c.keys == t]
+        if target.stream == "decoder_input_ids":
+            self.own = [c for c in self.own if not c.stack.startswith("enc")]
+        self.layers = (max(c.layer for c in self.own) + 1) if self.own else None
+        self.reach = (
+            torch.stack([expect.reach(self.layers, t, i)[self.positions] for i in range(b)])
+            if self.per_output
+            else None
+        )  # (B, T', T)
+
+    def _pace(self) -> float:
+        start = time.monotonic()
+        out = self.target.run(self.x)
+        gap(out, out + 1 if out.is_floating_point() else out)
+        return time.monotonic() - start
+
+    def _output_positions(self, positions) -> Tensor:
+        """Input position that each output stands at: its own, or, for fewer outputs, the end of its stride."""
+        given = self.out.shape[1]
+        if positions is not None:
+            index = torch.as_tensor([positions(j) for j in range(given)] if callable(positions) else positions)
+            if len(index) != given:
+                raise CheckError(
+                    f"positions expects one input position an output, got {len(index)} for {given} outputs."
+                )
+            return index.clamp(0, self.length - 1)
+        if not self.per_output or given == self.length:
+            return torch.arange(given)
+        stride = max(1, round(self.length / given))
+        self.notes.append(
+            f"{given} outputs for {self.length} inputs: output j was taken to stand at "
+            f"input {stride}·j + {stride - 1}; say positions= to change that"
+        )
+        return ((torch.arange(given) + 1) * stride - 1).clamp(max=self.length - 1)
+
+    def _calls(self) -> list[AttentionCall]:
+        if not self.target.positional:
+            return []
+        try:
+            _, recorder, _ = watch(self.target, self.x, None, BASE)
+        except OutOfTime:
+            raise
+        except Exception as error:
+            self.notes.append(
+                f"attention could not be watched ({type(error).__name__}: {error}); findings are located by module only"
+            )
+            return []
+        calls, unseen = recorder.finished("self")
+        if unseen:
+            self.notes.append(f"attention not seen in {', '.join(u.name for u in unseen[:3])}: its heads are not named")
+        return calls
+
+    # -- time -----------------------------------------------------------------------------------------------------
+    def _deadline(self) -> None:
+        if time.monotonic() - self.started > self.budget:
+            raise OutOfTime
+
+    def affordable(self, share: float) -> int:
+        """How many runs fit into this share of the budget."""
+        return max(6, int(self.budget * share / max(self.seconds_a_run, 1e-4)))
+
+    # -- comparing ------------------------------------------------------------------------------------------------
+    def run(self, x: Tensor, mask: Tensor | None = None, mode: Mode = BASE, **extra) -> Tensor:
+        return self.target.run(x, mask, mode=mode, **extra)
+
+    @property
+    def rounding(self) -> float:
+        return rounding(self.out.dtype if self.out.is_floating_point() else torch.float32)
+
+    def across(self, a: Tensor, b: Tensor, where: Tensor | None = None) -> tuple[float, Tensor]:
+        """(gap beyond the tolerance between runs of different shapes, or 0; all gaps (B, T))."""
+        gaps = gap(a, b, where)
+        worst = float(gaps.max()) if gaps.numel() else 0.0
+        if worst <= ACROSS_SHAPES.get(self.target.dtype, 2e-4):
+            self.tolerated = max(self.tolerated, worst)
+            return 0.0, gaps
+        return worst, gaps
+
+    # -- leaks ----------------------------------------------------------------------------------------------------
+    def queries(self, share: float) -> list[int]:
+        """Outputs to look at: all, or as many as fit, spread so that both ends and neighbours are among them."""
+        total = len(self.positions)
+        n = min(total, self.affordable(share))
+        if n == total:
+            return list(range(total))
+        spread = torch.linspace(0, total - 1, max(2, n // 2)).round().int().tolist()
+        return sorted({*spread, *(min(total - 1, s + 1) for s in spread)})[:n]
+
+    def leaks(
+        self, queries: list[int], mode: Mode = BASE, *, x: Tensor | None = None, seed: int = 1, scale: float = 1.0
+    ) -> Iterator[Leak]:
+        """For each query: replace everything it may not see, and watch every output that may see none of it."""
+        x = self.x if x is None else x
+        base = self.run(x, mode=mode)
+        for query in queries:
+            where = ~self.reach[:, query]  # (B, T)
+            if not bool(where.any()):
+                continue
+            other = self.target.perturb(x, where, seed, scale)
+            out = self.run(other, mode=mode)
+            hold = ~(self.reach & where[:, None, :]).any(-1)  # (B, T'): outputs that may see none of what changed
+            gaps = gap(base, out, hold.to(base.device)).cpu()
+            worst = float(gaps.max())
+            if worst > self.rounding:
+                b, q = divmod(int(gaps.argmax()), gaps.shape[1])
+                yield Leak(q, b, worst, x, other, where, gaps > self.rounding)
+            else:
+                self.tolerated = max(self.tolerated, worst)
+
+    def dependency(self, x: Tensor | None = None, mode: Mode = BASE, b: int = 0, seed: int = 3) -> Tensor:
+        """Output × input: change one position at a time → bool (T', T)."""
+        x = self.x[b : b + 1] if x is None else x[b : b + 1]
+        length = x.shape[self.target.time]
+        base = self.run(x, mode=mode)
+        seen = torch.zeros(base.shape[1], length, dtype=torch.bool)
+        for key in range(length):
+            where = torch.zeros(1, length, dtype=torch.bool)
+            where[:, key] = True
+            for scale in (1.0, 8.0) if self.target.alphabet is None else (1.0,):
+                out = self.run(self.target.perturb(x, where, seed, scale), mode=mode)
+                seen[:, key] |= (gap(base, out)[0] > self.rounding / 8).cpu()
+        return seen
+
+    @contextmanager
+    def amplified(self, size: float = 300.0):
+        """Attention scores as large as ``size``, as trained models with confident heads have: the weights inside
+        attention grow.
+        """
+        largest = max(
+            (
+                float(c.scores(h)[0][self.expect.layer(c.layer, self.length)].abs().max())
+                for c in self.own
+                for h in (0, c.heads - 1)
+            ),
+            default=1.0,
+        )
+        largest = largest if math.isfinite(largest) else 1.0
+        factor = min(200.0, max(2.0, (size / max(largest, 1e-3)) ** 0.5))
+        paths = list(dict.fromkeys(c.name for c in self.own))
+        if not paths:
+            raise DoesNotApply("no attention call was seen whose weights could be scaled")
+        chosen: dict[int, nn.Parameter] = {}
+        for path in paths:
+            for module in self.target.module.get_submodule(path).modules():
+                if not isinstance(module, nn.Embedding):
+                    chosen.update(
+                        {id(p): p for p in module.parameters(recurse=False) if p.ndim >= 2 and p.is_floating_point()}
+                    )
+        copies = [(p, p.detach().clone()) for p in chosen.values()]
+        snapshot = self.target.snapshot
+        try:
+            with torch.no_grad():
+                for p, _ in copies:
+                    p.mul_(factor)
+            self.target.snapshot = Snapshot(self.target.module)
+            yield
+        finally:
+            self.target.snapshot = snapshot
+            with torch.no_grad():
+                for p, copy in copies:
+                    p.copy_(copy)
+
+
+def _refusal(target: Target, refused: list[tuple[int, int, Exception]]) -> str:
+    if not refused:
+        return (
+            f"{target.name}: what to feed it could not be told from its layers; give "
+            "inputs=, a tensor (B, T) of ids or (B, T, C) of floats."
+        )
+    b, t, error = refused[0]
+    required = [
+        n
+        for n, p in target.parameters.items()
+        if p.default is p.empty and n != target.stream and n not in target.fixed(1)
+    ]
+    first = (str(error).strip().splitlines() or [""])[0][:200]
+    if target.forward is None and required and isinstance(error, TypeError):
+        return (
+            f"{target.name}.forward wants {', '.join(required)} besides its input: "
+            "give inputs= as a dict of its arguments, or forward=."
+        )
+    what = "the inputs given" if target.forced is not None else f"random inputs of batch {b}, length {t}"
+    return (
+        f"{target.name} raised {type(error).__name__} on {what}: {first}. Give "
+        "inputs= that it takes, or forward=(model, x, attention_mask)."
+    )
+
+
+Progress = Callable[[str, float], None]

@@ -1,0 +1,47 @@
+"""Masks as values: who may attend to whom, written as an expression.
+
+Read in this order: ``patterns`` (the algebra), ``recognise`` (a tensor's name in it), ``reach`` (over layers), ``code``
+(in the conventions of those who take a mask), ``read`` (from files and pasted text).
+"""
+
+from headwise.interp.masks.patterns import (
+    ALLOWED,
+    HIDDEN,
+    And,
+    Bidirectional,
+    Blocks,
+    Causal,
+    Dense,
+    Global,
+    Mask,
+    Not,
+    Or,
+    Packed,
+    Padding,
+    Prefix,
+    RandomBlocks,
+    Strided,
+    Window,
+)
+from headwise.interp.masks.recognise import recognise
+
+__all__ = [
+    "ALLOWED",
+    "HIDDEN",
+    "And",
+    "Bidirectional",
+    "Blocks",
+    "Causal",
+    "Dense",
+    "Global",
+    "Mask",
+    "Not",
+    "Or",
+    "Packed",
+    "Padding",
+    "Prefix",
+    "RandomBlocks",
+    "Strided",
+    "Window",
+    "recognise",
+]

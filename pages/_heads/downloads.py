@@ -1,0 +1,113 @@
+"""What of a head leaves the house: figures, numbers, BertViz's page, and the Python that makes the view."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from headwise.interp.attention.call import AttentionCall
+from headwise.interp.drawing import files as export
+from headwise.interp.drawing.matrix import recorded
+from headwise.pages._heads.head import Shown
+from headwise.pages._shared.sidebar import Run
+
+
+def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
+    """A row of buttons, each making its file when it is clicked."""
+    cap, state, view = run.capture, st.session_state, shown.view
+    name = f"layer{call.layer}-head{state.head}"
+    sounds = {}
+    if shown.plain:
+        sounds = {"query_sound": cap.axis(call, "query").sound, "key_sound": cap.axis(call, "key").sound}
+
+    minuend = shown.minuend
+    drawn = cap.subject.name if minuend is None else f"{minuend.subject.name} − {cap.subject.name}"
+    options = {  # read now: a file is made on another thread, which has no session
+        "title": f"{drawn} · layer {call.layer} · head {state.head}",
+        "scale": state.scale,
+        "theme": "dark" if st.context.theme.type == "dark" else "light",
+        "quantity": state.quantity,
+    }
+    query = state.pin["index"] if state.pin and state.pin["axis"] == "query" else 0
+    painted = cap.axis(call, "key") if state.view == "picture" else None
+
+    def figure(kind: str) -> bytes:
+        stamp = export.stamp(cap, minuend)
+        if painted is not None:
+            draw = getattr(export, f"picture_{kind}")
+            return draw(view, painted.picture, painted.grid, query, stamp=stamp, **options)
+        names = export.axis_names(cap, call)
+        return getattr(export, f"to_{kind}")(view, axis_names=names, stamp=stamp, **sounds, **options)
+
+    small = max(call.queries, call.keys) <= export.BERTVIZ_TOKENS
+    wanted = [
+        ("PNG", f"{name}.png", "image/png", lambda: figure("png"), None),
+        ("SVG", f"{name}.svg", "image/svg+xml", lambda: figure("svg"), None),
+        ("CSV", f"{name}.csv", "text/csv", lambda: export.to_csv(view, **sounds), None),
+        ("NPZ", f"layer{call.layer}.npz", "application/octet-stream", lambda: export.to_npz(cap, call), None),
+        (
+            "BertViz",
+            f"layer{call.layer}.html",
+            "text/html",
+            lambda: export.to_html(cap, call.stack, call.layer),
+            None if small else f"BertViz draws up to {export.BERTVIZ_TOKENS} tokens.",
+        ),
+    ]
+    with st.container(horizontal=True, gap="small"):
+        for label, file, kind, make, why_not in wanted:
+            st.download_button(
+                label,
+                make,
+                file,
+                kind,
+                icon=":material/download:",
+                on_click="ignore",
+                disabled=why_not is not None,
+                key=f"download-{label}",
+                help=why_not,
+            )
+    with st.expander("Show the code", icon=":material/code:"):
+        st.code(code(run, call, minuend is not None), language="python")
+
+
+def code(run: Run, call: AttentionCall, compared: bool = False) -> str:
+    """The Python that makes this view."""
+    state, given = st.session_state, run.given
+    region = state.zoom or (None if state.padding else recorded(run.capture, call))
+    choices = (("words", state.words, False), ("special", state.special, True), ("region", region, None))
+    options = "".join(f", {name}={value!r}" for name, value, default in choices if value != default)
+    placed = (state.device, state.dtype) != ("cpu", "float32")
+    placement = f", device={state.device!r}, dtype=torch.{state.dtype}" if placed else ""
+    reads = [name for name in ("read_image", "read_wav") if f"{name}(" in given.code]
+    steps = [name for name, used in (("extend", state.written), ("restart", given.prompt)) if used]
+    inputs = [f"inputs = subject.encode({given.code}{', truncate=True' if state.cut else ''})"]
+    if given.prompt:
+        inputs.append("inputs = restart(inputs)")
+    if state.written:
+        inputs.append(f"inputs = extend(subject, inputs, {list(state.written)})")
+
+    def view_of(name: str) -> str:
+        where = f"{name}.find({call.layer}, {call.stack!r})"
+        return f"head_view({name}, {where}, head={state.head}, quantity={state.quantity!r}{options})"
+
+    compares = [
+        f"other = capture(load({state.compare!r}{placement}), inputs)",
+        f"view = difference(view, {view_of('other')})",
+    ]
+    return "\n".join(
+        [
+            *(["from pathlib import Path", ""] if reads else []),
+            *(["import torch", ""] if placed else []),
+            "from headwise import capture, load",
+            *(["from headwise.interp.drawing.compare import difference"] if compared else []),
+            *([f"from headwise.interp.run.generate import {', '.join(steps)}"] if steps else []),
+            "from headwise.interp.drawing.matrix import head_view",
+            *([f"from headwise.models import {', '.join(reads)}"] if reads else []),
+            "",
+            f"subject = load({state.model!r}{placement})",
+            *inputs,
+            "cap = capture(subject, inputs)",
+            f"view = {view_of('cap')}",
+            *(compares if compared else []),
+            "view.matrix, view.queries, view.keys",
+        ]
+    )

@@ -1,0 +1,187 @@
+"""One head large: as a matrix, as edges or over its picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from headwise import Capture
+from headwise.interp.attention.call import AttentionCall
+from headwise.interp.drawing.compare import difference, expect_same_tokens
+from headwise.interp.drawing.files import axis_names
+from headwise.interp.drawing.matrix import HeadView, head_view, recorded
+from headwise.interp.errors import InputError, LoadError
+from headwise.interp.subject import Axis
+from headwise.models import available, fetched
+from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.choices import CHOICES
+from headwise.pages._shared.shelf import server
+from headwise.pages._shared.sidebar import Run
+
+VALUES = {"weights": "Weights", "scores": "Scores", "value_weighted": "‖a·v‖"}
+PICTURED = _canvas.LARGEST_PICTURE  # positions that are drawn over a picture at most
+NAMES = {"weights": "weight", "scores": "score", "value_weighted": "‖a·v‖"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One head as it was drawn: ``plain`` when no tokens were merged or hidden, ``minuend`` what it was taken from."""
+
+    view: HeadView
+    plain: bool
+    minuend: Capture | None = None
+
+
+def head(run: Run, call: AttentionCall) -> Shown:
+    """Draw the chosen head of a layer, with the switches above it and what must be said of it below."""
+    cap, state = run.capture, st.session_state
+    axes = cap.axis(call, "query"), cap.axis(call, "key")
+    other = _switches(run, *axes)
+    looked = (state.words, state.special, state.stack, state.padding)
+    if state.get("looked", looked) != looked:  # other positions: a zoom or a pin of before means nothing
+        state.zoom = state.pin = None
+    state.looked = looked
+    shown = _shown(cap, call, other)
+    view, whole = shown.view, state.view == "picture"
+    name = f"layer {call.layer} · head {state.head}"
+    if call.kv_heads != call.heads:
+        name += f" · key/value head {state.head // (call.heads // call.kv_heads)}"
+    value_name = NAMES[state.quantity]
+    _canvas.head(
+        view.matrix.cpu().numpy(),
+        key="one",
+        query_labels=view.queries,
+        key_labels=view.keys,
+        forbidden=view.forbidden.cpu().numpy(),
+        view=state.view,
+        scale=state.scale,
+        kind="signed" if view.signed else "score" if state.quantity == "scores" else "weight",
+        origin=view.origin,
+        factor=view.factor,
+        shape=view.shape,
+        value_name=f"{value_name}, {state.compare} − {cap.subject.name}" if view.signed else value_name,
+        title=name,
+        selected=state.pin,
+        picture=axes[1].picture if whole else None,
+        grid=axes[1].grid if whole else None,
+        query_sound=axes[0].sound if shown.plain else None,
+        key_sound=axes[1].sound if shown.plain else None,
+        axis_names=axis_names(cap, call),
+    )
+    st.caption(_notes(call, view))
+    return shown
+
+
+def _switches(run: Run, query_axis: Axis, key_axis: Axis) -> Capture | None:
+    """How to look at the head, as far as it applies to these positions → the capture to compare with, or None."""
+    state = st.session_state
+    views = _views(query_axis, key_axis)
+    if state.view not in views or state.get("views", views) != views:  # another kind of input: its own view comes first
+        state.view = views[0]
+    state.views = views
+    with st.container(horizontal=True, gap="small"):
+        choice("View", "view", options=views)
+        choice("Values", "quantity", VALUES.get)
+        choice("Colour scale", "scale")
+    toggles = []
+    if key_axis.offsets is not None or query_axis.offsets is not None:
+        merged = "Sub-word tokens become words by their character offsets: weights are summed over keys and averaged "
+        toggles.append(("Merge words", "words", merged + "over queries."))
+    if key_axis.special is not None and any(key_axis.special) and state.view != "picture":
+        toggles.append(("Special tokens", "special", "Show the tokens that were added to the input."))
+    if key_axis.sound is not None:
+        filled = "The model takes recordings of a fixed length; what follows the end of yours is padding."
+        toggles.append(("Silence after the end", "padding", filled))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for label, key, help in toggles:
+            st.toggle(label, key=key, persist_state="session", help=help)
+        return _other(run)
+
+
+def _shown(cap: Capture, call: AttentionCall, other: Capture | None) -> Shown:
+    """The numbers of the chosen head, minus which the other model's are drawn when there is one."""
+    state = st.session_state
+    whole = state.view == "picture"
+    region = None if whole else state.zoom or (None if state.padding else recorded(cap, call))
+    options = {"words": state.words and not whole, "special": state.special or whole, "region": region}
+    if whole:
+        options["size"] = PICTURED
+    try:
+        view = head_view(cap, call, state.head, state.quantity, **options)
+    except (ValueError, InputError) as error:
+        st.info(str(error))
+        options |= {"words": False, "special": True}
+        view = head_view(cap, call, state.head, state.quantity, **options)
+    plain = not options["words"] and options["special"]
+    if other is not None:
+        try:
+            theirs = head_view(other, other.find(call.layer, call.stack), state.head, state.quantity, **options)
+            return Shown(difference(view, theirs), plain, other)
+        except (ValueError, IndexError) as error:
+            st.info(f"{state.compare} cannot be compared here: {error}")
+    return Shown(view, plain)
+
+
+def _notes(call: AttentionCall, view: HeadView) -> str:
+    notes = list(view.left_out)
+    if max(view.factor) > 1:
+        notes.append(
+            f"each cell is the largest of {view.factor[0]} × {view.factor[1]} positions; drag over a region "
+            "to see it at full resolution"
+        )
+    if not call.mask.size:
+        notes.append(f"mask as given: {call.mask!r}")
+    elif call.pattern.size is None:
+        notes.append(f"mask as given: {call.pattern!r}")
+    return " · ".join(notes).replace("[", r"\[").replace("<", r"\<").replace("$", r"\$")
+
+
+def _views(query_axis: Axis, key_axis: Axis) -> tuple[str, ...]:
+    """What this head can be drawn as, the best first."""
+    pictured = key_axis.picture is not None and len(query_axis) == len(key_axis) <= PICTURED
+    return ("picture", "heatmap", "bipartite") if pictured else ("heatmap", "bipartite")
+
+
+def _other(run: Run) -> Capture | None:
+    """The same input through another model, to be subtracted; chosen beside the view."""
+    state, subject = st.session_state, run.subject
+    if subject.family not in ("encoder", "decoder"):
+        return None
+    names = [name for name in (*available(), *fetched()) if name != state.model]
+    if state.compare not in ("", *names):
+        state.compare = ""
+    st.selectbox(
+        "Compare with",
+        ["", *names],
+        key="compare",
+        format_func=lambda name: f"{name} − {subject.name}" if name else "Compare with …",
+        persist_state="session",
+        label_visibility="collapsed",
+        width=220,
+        help="Shows this head of another model minus this one, on the same tokens.",
+    )
+    if not state.compare:
+        return None
+    try:
+        with st.spinner(f"Running {state.compare} …", show_time=True):
+            found = server().subject(state.compare, state.device, state.dtype)
+            expect_same_tokens(subject, found, run.inputs)
+            return server().capture(("compare", state.compare, run.key), found, run.inputs)
+    except (InputError, LoadError) as error:
+        st.info(str(error))
+        return None
+
+
+def choice(label: str, key: str, name=str.capitalize, options: tuple[str, ...] | None = None) -> None:
+    """A row of buttons, one of which is on."""
+    st.segmented_control(
+        label,
+        options or CHOICES[key],
+        key=key,
+        format_func=name,
+        required=True,
+        persist_state="session",
+        label_visibility="collapsed",
+        width="content",
+    )

@@ -1,0 +1,122 @@
+"""What the model says about its input, in one line, and writing on from there token by token."""
+
+from __future__ import annotations
+
+import html
+
+import streamlit as st
+
+from headwise import capture
+from headwise.interp.analysis.answers import answers
+from headwise.interp.errors import InputError
+from headwise.interp.run.generate import Sampling, Step, ended, extend, finished, next_token
+from headwise.pages._shared.choices import RANGES
+from headwise.pages._shared.shelf import server
+from headwise.pages._shared.sidebar import Run
+
+MANY = 10  # tokens of the second button
+STYLE = """<style>
+.says{display:flex;flex-wrap:wrap;gap:.3rem .55rem;align-items:center;font-size:.86rem;line-height:1.5}
+.says b{font-weight:600;margin-right:.2rem}
+.says span{position:relative;padding:0 .45rem;border-radius:4px;overflow:hidden;white-space:pre;
+border:1px solid color-mix(in srgb,currentColor 18%,transparent)}
+.says i{position:absolute;inset:0 auto 0 0;
+background:color-mix(in srgb,var(--st-primary-color,#0b6e99) 22%,transparent)}
+.says bdi,.says em{position:relative;font-style:normal}
+.says em{opacity:.65;margin-left:.35rem;font-size:.8rem;font-variant-numeric:tabular-nums}
+</style>"""
+
+
+def output(run: Run) -> None:
+    """Draw the line, with buttons for models that write."""
+    try:
+        step = next_token(run.capture, sampling(), len(st.session_state.written))
+    except InputError:  # it writes nothing; it may have other answers
+        step = None
+    if step is None:
+        said = server().answers(run.key, lambda: answers(run.capture))
+        lines = [row(answer.question, answer.rows) for answer in said]
+        if lines:
+            st.html(STYLE + "".join(lines), width="stretch")
+        return
+    over = finished(run.subject, run.inputs)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        with st.container(width="stretch"):
+            shown = [(label, probability) for _, label, probability in step.top[:8]]
+            st.html(STYLE + (row("The target has ended", ()) if over else row("Next token", shown)))
+        _write(run, step, over)
+
+
+def sampling() -> Sampling:
+    state = st.session_state
+    return Sampling(state.temperature, state.top_k, state.top_p, state.seed)
+
+
+def row(question: str, rows) -> str:
+    """One answer as HTML; labels are anybody's text and are escaped."""
+    cells = "".join(
+        f"<span title='{probability:.4f}'><i style='width:{probability:.0%}'></i>"
+        f"<bdi>{html.escape(visible(label))}</bdi><em>{probability:.0%}</em></span>"
+        for label, probability in rows
+    )
+    return f"<div class='says' data-testid='says'><b>{html.escape(question)}</b>{cells}</div>"
+
+
+def visible(token: str) -> str:
+    return token.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥")[:40]
+
+
+def _write(run: Run, step: Step, over: bool) -> None:
+    state = st.session_state
+    one = st.button("Write one", key="write-one", icon=":material/keyboard_tab:", disabled=over, shortcut="w")
+    many = st.button(f"Write {MANY}", key="write-many", disabled=over)
+    if state.written and st.button("Start over", key="write-none", icon=":material/undo:"):
+        state.written = ()
+        st.rerun()
+    with st.popover("Sampling", icon=":material/tune:"):
+        st.slider(
+            "Temperature",
+            *RANGES["temperature"],
+            step=0.05,
+            key="temperature",
+            persist_state="session",
+            help="0 takes the best.",
+        )
+        st.slider(
+            "Top-k", *RANGES["top_k"], key="top_k", persist_state="session", help="Only the k best tokens; 0 is all."
+        )
+        st.slider(
+            "Top-p",
+            *RANGES["top_p"],
+            step=0.05,
+            key="top_p",
+            persist_state="session",
+            help="Only the best tokens that hold p.",
+        )
+        st.number_input("Seed", *RANGES["seed"], key="seed", persist_state="session")
+    if one:
+        state.written = (*state.written, step.token)
+        st.rerun()
+    if many:
+        _write_many(run, step)
+        st.rerun()
+
+
+def _write_many(run: Run, step: Step) -> None:
+    """Token after token; what is written stays also when somebody breaks off."""
+    state = st.session_state
+    inputs, bar = run.inputs, st.progress(0.0, text="Writing …")
+    for number in range(MANY):
+        state.written = (*state.written, step.token)
+        if ended(run.subject, [step.token]) or number == MANY - 1:
+            break
+        bar.progress((number + 1) / MANY, text=f"Writing … {number + 1} of {MANY}")
+        try:
+            inputs = extend(run.subject, inputs, [step.token])
+            with server().stove:
+                grown = capture(run.subject, inputs)
+            step = next_token(grown, sampling(), len(state.written))
+        except InputError as error:  # the model takes no longer text
+            state.written = state.written[:-1]
+            st.toast(str(error))
+            break

@@ -1,0 +1,300 @@
+"""The browser canvas: every head as a picture; one head as a matrix, as edges, or over the picture it looks at.
+
+`grid` and `head` draw with one Streamlit component (`assets/canvas`, plain JavaScript, no build step).
+Python only packs: colours, scales, labels and hovering are the browser's, so the mouse costs no rerun.
+"""
+
+import base64
+import gzip
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from headwise.assets import ASSETS
+from headwise.interp.subject import Picture, Sound
+
+CANVAS = ASSETS / "canvas"
+MODULES = (  # dependencies first
+    *("pack", "colour", "text", "legend", "sound", "matrix", "pins", "figure"),
+    *("grid", "heatmap", "bipartite", "picture", "main"),
+)
+EMPTY = 255  # the thumbnail byte that stands for NaN
+LARGEST_HEAD = 512  # rows and columns of one head; pool or crop above
+LARGEST_PICTURE = 592  # positions of a head over its picture: 24 × 24 patches and some special tokens
+LARGEST_THUMB = 64
+LARGEST_STRIP = (144, 1000)  # a spectrogram's rows and columns: about the pixels it is drawn on
+MESSAGE = 1_500_000  # bytes of a picture with its matrix,
+LEAST_PIXELS = 30_000  # unless so few pixels are left that nobody would recognise it
+VIEWS = ("heatmap", "bipartite", "picture")
+SCALES = ("linear", "log")
+KINDS = ("weight", "signed", "score")
+
+# Inline code travels with every message, and a packaged asset directory needs an installed distribution,
+# which a clone is not. So the modules go gzipped, a quarter of their size, and the browser links them once.
+LOADER = r"""
+const packed = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0));
+const plain = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+const urls = {};
+for (const [name, text] of await new Response(plain).json()) {
+  const linked = text.replace(/"\.\/(\w+\.js)"/g, (_, other) => `"${urls[other]}"`);
+  const named = linked + `\n//# sourceURL=headwise/${name}`;
+  urls[name] = URL.createObjectURL(new Blob([named], { type: "text/javascript" }));
+}
+const { default: mount } = await import(urls["main.js"]);
+export default mount;
+"""
+
+
+def script() -> str:
+    """The component's JavaScript as it is sent: every module of `assets/canvas` in one inline module."""
+    files = [(f"{name}.js", (CANVAS / f"{name}.js").read_text("utf-8")) for name in MODULES]
+    packed = gzip.compress(json.dumps(files).encode(), mtime=0)
+    return LOADER % base64.b64encode(packed).decode()
+
+
+_component = st.components.v2.component("headwise_canvas", js=script(), css=(CANVAS / "canvas.css").read_text("utf-8"))
+
+
+def pack(header: Mapping[str, Any], **arrays: np.ndarray) -> bytes:
+    """Pack a JSON-able header and arrays (float32 or uint8, any shape) into the one blob a message may be.
+
+    uint32 length of the header (little-endian), the header as ASCII JSON, the arrays' raw little-endian
+    bytes, each starting on a multiple of 4. The header gains `arrays`, a list of
+    {name, dtype "f4" | "u1", shape, offset into what follows the header}.
+    """
+    table: list[dict[str, Any]] = []
+    body = bytearray()
+    for name, array in arrays.items():
+        if array.dtype not in (np.float32, np.uint8):
+            raise TypeError(f"{name}: expected float32 or uint8, got {array.dtype}; convert it first")
+        dtype = array.dtype.newbyteorder("<").str[1:]
+        table.append({"name": name, "dtype": dtype, "shape": array.shape, "offset": len(body)})
+        body += array.astype(f"<{dtype}", copy=False).tobytes()
+        body += bytes(-len(body) % 4)
+    text = json.dumps({**header, "arrays": table}, allow_nan=False).encode("ascii")
+    text += b" " * (-len(text) % 4)
+    return len(text).to_bytes(4, "little") + text + bytes(body)
+
+
+def event(key: str) -> dict[str, Any]:
+    """What the user just did in the picture `key`, or {}: what `grid` or `head` will return in this run.
+
+    Ask before drawing, because the answer usually changes what is drawn (`selected`, a zoom).
+    """
+    return _told(_raw_event(key))
+
+
+def grid(
+    thumbs: np.ndarray,
+    *,
+    selected: tuple[int, int],
+    key: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    marks: Mapping[int, str | tuple[str, str]] | None = None,
+    order: Sequence[tuple[int, int]] | None = None,
+    height: int | None = None,
+    captions: Mapping[tuple[int, int], str] | None = None,
+) -> dict[str, int] | None:
+    """Draw all heads as one picture of thumbnails, and return the head just chosen, once.
+
+    thumbs: (L, H, t, t) float, t ≤ 64, in [0, 1]; NaN is drawn as nothing (forbidden or not computed).
+    selected: (layer, head), outlined. The browser outlines a choice at once; yours counts when it changes.
+    rows, columns: L and H labels; a plain number is read out as "layer 3", "head 5".
+    marks: {layer: text or (text, tooltip)} beside a row, such as "GQA 3 kv".
+    order: (layer, head) pairs, all or some: the grid is wrapped in that order, with captions like "3.5".
+    height: pixels; a taller grid scrolls.
+    captions: {(layer, head): text} for the hover, such as "entropy 2.1 bits".
+
+    layer and head are places in thumbs, 0 … L−1 and 0 … H−1; what they are called is up to the labels.
+
+    Returns {"layer": int, "head": int} in the run that a click or a key started, else None.
+    Raises ValueError where shapes or labels do not fit together.
+    """
+    if thumbs.ndim != 4 or thumbs.shape[2] != thumbs.shape[3] or thumbs.shape[3] > LARGEST_THUMB:
+        raise ValueError(f"thumbs: expected (L, H, t, t) with t ≤ {LARGEST_THUMB}, got {thumbs.shape}")
+    layers, heads = thumbs.shape[:2]
+    _fits("rows", rows, layers)
+    _fits("columns", columns, heads)
+    header = {
+        "view": "grid",
+        "title": "",
+        "label": f"Attention heads: {layers} layers by {heads} heads. Arrow keys choose a head.",
+        "selected": [int(i) for i in selected],
+        "turn": _raw_event(key).get("turn"),
+        "rows": list(rows),
+        "columns": list(columns),
+        "marks": {int(i): [m, m] if isinstance(m, str) else list(m) for i, m in (marks or {}).items()},
+        "order": None if order is None else [[int(i), int(j)] for i, j in order],
+        "captions": {f"{i}.{j}": text for (i, j), text in (captions or {}).items()},
+        "height": height,
+    }
+    # One byte a pixel: 0 … 254 is [0, 1], a step too small to see in a thumbnail.
+    scaled = np.nan_to_num(np.clip(thumbs, 0, 1), nan=EMPTY / (EMPTY - 1)) * (EMPTY - 1)
+    return _mount(key, pack(header, thumbs=np.rint(scaled).astype(np.uint8)))
+
+
+def head(
+    matrix: np.ndarray,
+    *,
+    key: str,
+    query_labels: Sequence[str],
+    key_labels: Sequence[str],
+    forbidden: np.ndarray | None = None,
+    view: str = "heatmap",
+    scale: str = "linear",
+    kind: str = "weight",
+    origin: tuple[int, int] = (0, 0),
+    factor: tuple[int, int] = (1, 1),
+    shape: tuple[int, int] | None = None,
+    value_name: str = "weight",
+    title: str = "",
+    selected: Mapping[str, Any] | None = None,
+    height: int | None = None,
+    picture: Picture | None = None,
+    grid: tuple[int, int] | None = None,
+    query_sound: Sound | None = None,
+    key_sound: Sound | None = None,
+    axis_names: tuple[str, str] = ("queries", "keys"),
+) -> dict[str, Any] | None:
+    """Draw one head, and return what the user just did in it, once.
+
+    matrix: (Q, K) float32, at most 512 × 512 (as a picture 592 × 592); NaN is a cell without a value.
+    forbidden: (Q, K) uint8 or None. 0 allowed, 1 forbidden, 2 mixed: a pooled cell that holds both,
+        3 mixed, with weight on a forbidden position. Nothing else decides what is drawn as forbidden; where
+        kind is "weight", a forbidden cell above 1e-6 and a 3 are painted in the alarm colour.
+    query_labels, key_labels: Q and K tokens as they are (whitespace is made visible here); "" is allowed.
+    view: "heatmap" | "bipartite" | "picture": the keys of one query, painted over the picture they lie on.
+    scale: "linear" | "log" (five decades; scores stay linear).
+    kind: "weight" (0 … max) | "signed" (diverging around 0) | "score" (min … max of the allowed cells).
+    origin, factor, shape: row i shows queries origin[0] + i·factor[0] and the next factor[0] − 1 of the
+        full shape[0]; columns and keys alike.
+    selected: the pinned token, as returned below, or None; it counts when it changes.
+    height: of the cells, of the scrolling list, or of the picture at most, in pixels.
+    picture, grid: for view "picture" only. Queries and keys are the same positions: Q − rows·columns special ones,
+        then the patches of grid (rows, columns), row by row, on equal shares of picture.box. The matrix is whole.
+    query_sound, key_sound: the recording whose positions the queries or keys are. They are called by their times
+        instead of labels, and above a heatmap stands the spectrogram of the keys shown.
+    axis_names: what the rows and columns are, such as ("target queries", "source keys").
+
+    Returns one of these in the run that the user's act started, else None. All numbers are positions in the
+    full sequence:
+        {"zoom": [q0, q1, k0, k1]}   a rectangle, ends not included; {"zoom": None}: zoom out
+        {"token": {"axis": "query" | "key", "index": int}}   pinned; {"token": None}: unpinned
+    Raises ValueError where shapes, labels or names do not fit, or a picture's matrix is pooled or cropped.
+    """
+    for name, value, known in (("view", view, VIEWS), ("scale", scale, SCALES), ("kind", kind, KINDS)):
+        if value not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+    most = LARGEST_PICTURE if view == "picture" else LARGEST_HEAD
+    if matrix.ndim != 2 or not all(0 < size <= most for size in matrix.shape):
+        raise ValueError(f"matrix: expected (Q, K), each 1 … {most}, got {matrix.shape}; pool or crop it first")
+    if forbidden is not None and forbidden.shape != matrix.shape:
+        raise ValueError(f"forbidden: expected the matrix's shape {matrix.shape}, got {forbidden.shape}")
+    _fits("query_labels", query_labels, matrix.shape[0])
+    _fits("key_labels", key_labels, matrix.shape[1])
+    full = shape or tuple(o + n * f for o, n, f in zip(origin, matrix.shape, factor, strict=True))
+    header = {
+        "view": view,
+        "title": title,
+        "label": f"{title or 'attention head'}: {value_name} of {full[0]} queries by {full[1]} keys, {view}. "
+        "Arrow keys read it, Enter pins, Escape goes back.",
+        "scale": scale,
+        "kind": kind,
+        "value_name": value_name,
+        "query_labels": list(query_labels),
+        "key_labels": list(key_labels),
+        "origin": [int(i) for i in origin],
+        "factor": [int(i) for i in factor],
+        "shape": [int(i) for i in full],
+        "selected": None if selected is None else {"axis": selected["axis"], "index": int(selected["index"])},
+        "height": height,
+        "axis_names": list(axis_names),
+    }
+    arrays = {"matrix": np.asarray(matrix, np.float32)}
+    if forbidden is not None and forbidden.any():
+        arrays["forbidden"] = np.asarray(forbidden, np.uint8)
+    if view == "picture":
+        if tuple(origin) != (0, 0) or tuple(factor) != (1, 1) or tuple(full) != matrix.shape:
+            raise ValueError(
+                f"matrix: expected all positions for a picture, got origin {tuple(origin)}, factor {tuple(factor)} "
+                f"and {matrix.shape} of {tuple(full)}; neither pool nor crop it"
+            )
+        room = MESSAGE - sum(array.nbytes for array in arrays.values())
+        where, pixels = _picture(picture, grid, matrix.shape, room)
+        header |= where
+        arrays["pixels"] = pixels
+    if query_sound is not None:
+        header["query_sound"] = {"step": float(query_sound.step), "seconds": float(query_sound.seconds)}
+    if key_sound is not None:
+        header["key_sound"] = {"step": float(key_sound.step), "seconds": float(key_sound.seconds)}
+        if view == "heatmap":
+            where, strip = _strip(key_sound, origin[1], min(origin[1] + matrix.shape[1] * factor[1], full[1]))
+            header["key_sound"] |= where
+            arrays |= strip
+    return _mount(key, pack(header, **arrays))
+
+
+def _picture(
+    picture: Picture | None, grid: tuple[int, int] | None, shape: tuple[int, int], room: int
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Where the patches lie, and the picture's pixels (h, w, 3), fewer of them where they would not fit in the room."""
+    if picture is None or grid is None:
+        raise ValueError("picture: view 'picture' expects picture and grid, got None; use another view")
+    pixels, box = picture.pixels, picture.box
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise ValueError(f"picture: expected pixels (height, width, 3) uint8, got {pixels.shape} {pixels.dtype}")
+    if not (box[0] < box[2] and box[1] < box[3]):
+        raise ValueError(f"picture: expected a box (left, top, right, bottom) with an area, got {tuple(box)}")
+    patches = grid[0] * grid[1]
+    if shape[0] != shape[1] or not 0 < patches <= shape[0]:
+        raise ValueError(f"grid: expected rows·columns positions or more, queries as keys, got {grid} for {shape}")
+    height, width = pixels.shape[:2]
+    header = {"grid": [int(n) for n in grid], "box": [float(x) for x in box], "size": [width, height]}
+    shrink = (max(room, LEAST_PIXELS * 3) / pixels.nbytes) ** 0.5
+    if shrink < 1:
+        size = max(1, int(width * shrink)), max(1, int(height * shrink))
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+    return header, pixels
+
+
+def _strip(sound: Sound, first: int, end: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """The spectrogram over positions first … end − 1: when it starts, seconds a column, and its bytes (bins, columns).
+
+    Of columns that share one the loudest counts, as it does for pooled weights. 0 … 255 spans the whole recording,
+    so that a silence stays silent when one looks at nothing else.
+    """
+    left = int(first * sound.step / sound.hop + 1e-6)
+    right = min(sound.spectrogram.shape[1], math.ceil(end * sound.step / sound.hop - 1e-6))
+    seen = np.isfinite(sound.spectrogram)
+    if right <= left or not seen.any():
+        return {}, {}
+    low, high = sound.spectrogram[seen].min(), sound.spectrogram[seen].max()
+    part = np.nan_to_num(sound.spectrogram[:, left:right], nan=low, posinf=high, neginf=low)
+    pooled = [-(-size // most) for size, most in zip(part.shape, LARGEST_STRIP, strict=True)]
+    for axis, group in enumerate(pooled):
+        part = np.maximum.reduceat(part, range(0, part.shape[axis], group), axis=axis)
+    scaled = np.rint((part - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    return {"start": left * sound.hop, "hop": pooled[1] * sound.hop}, {"spectrogram": scaled}
+
+
+def _fits(name: str, labels: Sequence[str], count: int) -> None:
+    if len(labels) != count:
+        raise ValueError(f"{name}: expected {count} labels, one for each, got {len(labels)}")
+
+
+def _raw_event(key: str) -> dict[str, Any]:
+    return dict(st.session_state.get(key) or {}).get("event") or {}
+
+
+def _told(event: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name != "turn"}  # the browser's own count
+
+
+def _mount(key: str, message: bytes) -> dict[str, Any] | None:
+    return _told(_component(key=key, data=message, on_event_change=lambda: None).event or {}) or None

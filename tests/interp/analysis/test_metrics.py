@@ -1,0 +1,220 @@
+"""Each metric by hand on three tokens, and against a brute-force loop over every row."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from headwise.interp.analysis.metrics import (  # fmt: skip
+    STANDARD,
+    Distance,
+    DuplicateToken,
+    Entropy,
+    ForbiddenMass,
+    Induction,
+    Information,
+    NormalisedEntropy,
+    ToFirst,
+    ToPrevious,
+    ToSelf,
+    induction,
+    repeated_random,
+    sweep,
+)
+from headwise.interp.errors import InputError
+from headwise.interp.masks import Bidirectional, Causal
+from headwise.interp.run.capture import capture
+from headwise.interp.subject import Inputs, Subject, tensors_only
+
+B, H, T, D = 2, 3, 11, 4
+
+
+class Given(nn.Module):
+    """Attention whose weights are the ones it is given, as scores log(weights)."""
+
+    def forward(self, weights, attention_mask=None):
+        return weights.log().softmax(-1) @ torch.eye(weights.shape[-1])
+
+
+def captured(weights, family="decoder", **inputs):
+    module = Given()
+    return capture(Subject(module, tensors_only(module), "given", family), {"weights": weights, **inputs})
+
+
+def random_causal(batch=B, heads=H, length=T):
+    return torch.randn(batch, heads, length, length).masked_fill(~Causal().dense(length), -math.inf).softmax(-1)
+
+
+# Three tokens. Rows: (1, 0, 0), (1/2, 1/2, 0), (1/4, 1/4, 1/2).
+BY_HAND = torch.tensor([[[[1, 0, 0], [0.5, 0.5, 0], [0.25, 0.25, 0.5]]]])
+EXPECTED = {
+    "entropy": (0 + 1 + 1.5) / 3,
+    "entropy_normalised": (1 / math.log2(2) + 1.5 / math.log2(3)) / 2,  # the first row can see one key only
+    "self": (1 + 0.5 + 0.5) / 3,
+    "previous": (0.5 + 0.25) / 2,
+    "first": (0.5 + 0.25) / 2,
+    "distance": (0 + 0.5 + (0.25 * 2 + 0.25)) / 3,
+    "information": -sum(p * math.log2(p) for p in (7 / 12, 3 / 12, 2 / 12)) - 2.5 / 3,  # the mean row is 7, 3, 2 / 12
+    "forbidden": 0.0,
+}
+
+
+def test_by_hand():
+    table = sweep(captured(BY_HAND))
+    assert list(table.columns) == ["stack", "layer", "head", *EXPECTED]
+    for name, value in EXPECTED.items():
+        assert table[name][0] == pytest.approx(value, abs=1e-6), name
+
+
+def test_forbidden_mass_by_hand():
+    """The same rows under the promise that nothing but the first key is seen: what else is seen leaks."""
+    leak = torch.tensor([[[[0.9, 0.1, 0.0], [0.2, 0.5, 0.3], [0.1, 0.4, 0.5]]]])
+    assert sweep(captured(leak), [ForbiddenMass])["forbidden"][0] == pytest.approx((0.1 + 0.3 + 0) / 3)
+    assert sweep(captured(leak), [ForbiddenMass], expect=Bidirectional())["forbidden"][0] == 0
+    assert sweep(captured(leak, "encoder"), [ForbiddenMass])["forbidden"][0] == 0
+
+
+def brute_force(weights, real, allowed):
+    """All metrics in plain Python, row by row → {name: one number a head}."""
+    rows = {name: [[] for _ in range(weights.shape[1])] for name in EXPECTED}
+    for b in range(weights.shape[0]):
+        for h in range(weights.shape[1]):
+            for q in range(weights.shape[2]):
+                if not real[b, q]:
+                    continue
+                row = weights[b, h, q].double().tolist()
+                bits = -sum(a * math.log2(a) for a in row if a > 0)
+                may = int(allowed[b, q].sum())
+                rows["entropy"][h].append(bits)
+                if may > 1:
+                    rows["entropy_normalised"][h].append(bits / math.log2(may))
+                rows["self"][h].append(row[q])
+                if q:
+                    rows["previous"][h].append(row[q - 1])
+                    rows["first"][h].append(row[0])
+                rows["distance"][h].append(sum(a * abs(q - k) for k, a in enumerate(row)))
+                rows["forbidden"][h].append(sum(a for k, a in enumerate(row) if not allowed[b, q, k]))
+    means = {name: [sum(r) / len(r) for r in heads] for name, heads in rows.items() if name != "information"}
+    means["information"] = []
+    for h, bits in enumerate(means["entropy"]):
+        mean = torch.stack([weights[b, h, q] for b, q in real.nonzero().tolist()]).double().mean(0)
+        means["information"].append(-sum(a * math.log2(a) for a in mean.tolist() if a > 0) - bits)
+    return means
+
+
+@pytest.mark.parametrize("family", ["decoder", "encoder"])
+@pytest.mark.parametrize("padding", [None, "right", "left"])
+def test_against_brute_force(family, padding):
+    weights = torch.randn(B, H, T, T).softmax(-1)
+    real = torch.ones(B, T, dtype=torch.bool)
+    if padding:
+        real[1, slice(8, None) if padding == "right" else slice(0, 3)] = False
+    allowed = (Causal() if family == "decoder" else Bidirectional()).dense(T)[None] & real[:, None]
+    table = sweep(captured(weights, family, attention_mask=real.long()))
+    for name, heads in brute_force(weights, real, allowed).items():
+        assert table[name].tolist() == pytest.approx(heads, abs=1e-6), name
+    assert table["head"].tolist() == list(range(H))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_bands_of_any_size_give_the_same(rows, monkeypatch):
+    cap = captured(random_causal())
+    whole = sweep(cap)
+    monkeypatch.setattr("headwise.interp.attention.call.BAND_BYTES", 4 * B * H * T * rows)
+    assert len(list(cap.calls[0].bands())) == math.ceil(T / rows)
+    banded = sweep(cap)
+    for name in EXPECTED:
+        assert banded[name].tolist() == pytest.approx(whole[name].tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_perfect_induction_and_perfect_duplicates(start):
+    """r r with a period of 4: in the second copy, t looks at t − 3, the token after its first copy, or at t − 4."""
+    period = 4
+    length = start + 2 * period
+    weights = torch.eye(length).repeat(1, 2, 1, 1)
+    for query in range(start + period, length):
+        weights[0, :, query] = 0
+        weights[0, 0, query, query - period + 1] = 1
+        weights[0, 1, query, query - period] = 1
+    table = sweep(captured(weights), [lambda: Induction(start, period), lambda: DuplicateToken(start, period)])
+    assert table["induction"].tolist() == [1, 0]
+    assert table["duplicate"].tolist() == [0, 1]
+
+
+def test_an_alignment_tells_all_and_a_sink_nothing():
+    alignment, sink = torch.eye(8), torch.zeros(8, 8)
+    sink[:, 0] = 1
+    table = sweep(captured(torch.stack([alignment, sink])[None], "encoder"), [Information])
+    assert table["information"].tolist() == pytest.approx([3, 0])
+
+
+def test_induction_counts_the_second_copy_only():
+    weights = random_causal(1, 1, 9)
+    table = sweep(captured(weights), [lambda: Induction(1, 4)])
+    assert table["induction"][0] == pytest.approx(sum(float(weights[0, 0, t, t - 3]) for t in range(5, 9)) / 4)
+
+
+def test_repeated_random_is_said_twice():
+    subject = Subject(Given(), None, "given", "decoder", vocab_size=50, bos=7)
+    inputs, start = repeated_random(subject, length=6, batch=3)
+    ids = inputs.kwargs["input_ids"]
+    assert (tuple(ids.shape), start) == ((3, 13), 1)
+    assert (ids[:, 0] == 7).all()
+    assert torch.equal(ids[:, 1:7], ids[:, 7:])
+    assert torch.equal(ids, repeated_random(subject, length=6, batch=3)[0].kwargs["input_ids"])
+    assert not torch.equal(ids, repeated_random(subject, length=6, batch=3, seed=1)[0].kwargs["input_ids"])
+    with pytest.raises(InputError, match="decoders"):
+        induction(Subject(Given(), None, "given", "encoder", vocab_size=50))
+
+
+def test_every_call_and_head_has_a_row():
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(12, H, 16, batch_first=True), 2).eval()
+    seen = []
+    cap = capture(Subject(encoder, tensors_only(encoder), "e", "encoder"), {"src": torch.randn(B, T, 12)})
+    table = sweep(cap, progress=seen.append)
+    assert table[["layer", "head"]].values.tolist() == [[layer, head] for layer in range(2) for head in range(H)]
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+
+
+def test_progress_can_stop_a_sweep():
+    def stop(fraction):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(captured(random_causal()), progress=stop)
+
+
+def test_padding_of_the_target_is_told_from_padding_of_the_source():
+    """Source and target of the same length: each side's own mask counts."""
+    source, target = torch.tensor([[1, 1, 1, 0, 0]]), torch.tensor([[1, 1, 1, 1, 0]])
+    model = nn.Transformer(12, H, 1, 1, 16, batch_first=True).eval()
+    x = torch.randn(1, 5, 12)
+    masks = {
+        "src_key_padding_mask": source == 0,
+        "tgt_key_padding_mask": target == 0,
+        "memory_key_padding_mask": source == 0,
+    }
+    cap = capture(Subject(model, tensors_only(model), "t", "encoder-decoder"), Inputs({"src": x, "tgt": x, **masks}))
+    real = {(c.stack, side): cap.real(side, c)[0].long().tolist() for c in cap.calls for side in ("query", "key")}
+    assert real == {
+        ("encoder", "query"): source[0].tolist(), ("encoder", "key"): source[0].tolist(),
+        ("decoder", "query"): target[0].tolist(), ("decoder", "key"): target[0].tolist(),
+        ("cross", "query"): target[0].tolist(), ("cross", "key"): source[0].tolist(),
+    }  # fmt: skip
+
+
+def test_standard_metrics_say_where_they_come_from():
+    assert list(STANDARD) == [
+        Entropy,
+        NormalisedEntropy,
+        ToSelf,
+        ToPrevious,
+        ToFirst,
+        Distance,
+        Information,
+        ForbiddenMass,
+    ]
+    assert all(metric.__doc__ for metric in STANDARD)

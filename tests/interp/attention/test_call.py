@@ -1,0 +1,229 @@
+"""An AttentionCall against the textbook formula, computed whole and dense here."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwise.interp.attention.call import AttentionCall
+from headwise.interp.masks import Bidirectional, Causal, Dense
+
+INF = math.inf
+
+
+def textbook(q, k, scale, attn_mask=None, is_causal=False):
+    """Scores and softmax(q·kᵀ·scale + mask), (B, H, Q, K) float32, rows that see nothing zero."""
+    scores = (
+        torch.einsum("bhqd,bhkd->bhqk", q.float(), k.repeat_interleave(q.shape[1] // k.shape[1], 1).float()) * scale
+    )
+    if is_causal:
+        scores = scores.masked_fill(torch.ones(scores.shape[-2:]).tril().logical_not(), -INF)
+    if attn_mask is not None:
+        bias = (
+            torch.zeros(attn_mask.shape).masked_fill(~attn_mask, -INF) if attn_mask.dtype == torch.bool else attn_mask
+        )
+        scores = scores + bias.float()
+    return scores, scores.softmax(-1).nan_to_num(0)
+
+
+@st.composite
+def calls(draw, masks=("none", "causal", "bool", "float", "shared", "keys")):
+    """A random call of random sizes, its scores and its weights by the textbook."""
+    torch.manual_seed(draw(st.integers(0, 999)))
+    batch, kv, group = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    queries, keys, width = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 5))
+    q, k, v = (
+        torch.randn(batch, kv * group, queries, width),
+        torch.randn(batch, kv, keys, width),
+        torch.randn(batch, kv, keys, 4),
+    )
+    kind = draw(st.sampled_from(masks))
+    mask = {
+        "none": None,
+        "causal": None,
+        "bool": torch.rand(batch, kv * group, queries, keys) > 0.4,  # some rows see nothing
+        "float": torch.randn(batch, kv * group, queries, keys),
+        "shared": torch.rand(queries, keys) > 0.4,
+        "keys": torch.rand(batch, 1, 1, keys) > 0.2,
+    }[kind]
+    scale = draw(st.sampled_from([1.0, 0.3, 1 / math.sqrt(width)]))
+    call = AttentionCall("attn", "self", "sdpa", q, k, v, scale, mask, kind == "causal")
+    return call, *textbook(q, k, scale, mask, kind == "causal")
+
+
+quick = settings(max_examples=50, deadline=None)
+
+
+@quick
+@given(calls(), st.integers(0, 9), st.integers(0, 9))
+def test_weights_and_scores(drawn, start, stop):
+    call, scores, weights = drawn
+    for head in range(call.heads):
+        torch.testing.assert_close(call.weights(head), weights[:, head])
+        torch.testing.assert_close(call.scores(head), scores[:, head])
+        torch.testing.assert_close(call.weights(head, (start, stop)), weights[:, head, start:stop])
+        torch.testing.assert_close(call.scores(head, slice(start, stop)), scores[:, head, start:stop])
+    assert torch.equal(call.weights(-1), call.weights(call.heads - 1))
+
+
+@quick
+@given(calls())
+def test_rows_sum_to_one_or_are_empty_and_named(drawn):
+    call, scores, _ = drawn
+    for head in range(call.heads):
+        empty = call.empty_rows(head)  # (B, Q)
+        assert torch.equal(empty, (scores[:, head] == -INF).all(-1))
+        torch.testing.assert_close(call.weights(head).sum(-1), 1 - empty.float())
+
+
+@quick
+@given(calls(masks=("none", "causal", "float")))
+def test_out_is_what_sdpa_returns(drawn):
+    call, _, weights = drawn
+    v = call.v.repeat_interleave(call.heads // call.kv_heads, 1)
+    torch.testing.assert_close(call.out, weights @ v, atol=1e-5, rtol=1e-5)
+
+
+@quick
+@given(calls())
+def test_value_weighted(drawn):
+    call, _, weights = drawn
+    v = call.v.repeat_interleave(call.heads // call.kv_heads, 1)
+    for head in range(call.heads):
+        torch.testing.assert_close(call.value_weighted(head), weights[:, head] * v[:, head].norm(dim=-1)[:, None])
+
+
+@quick
+@given(
+    calls(),
+    st.integers(1, 10),
+    st.sampled_from(["max", "mean"]),
+    st.sampled_from(["weights", "scores", "value_weighted"]),
+)
+def test_image_is_brute_force_pooling(drawn, size, pool, quantity):
+    call, _, _ = drawn
+    full = getattr(call, quantity)(call.heads - 1)[call.batch - 1]  # (Q, K)
+    rows, columns = call.factor(size)
+    image = call.image(call.heads - 1, size, pool, quantity=quantity, batch=call.batch - 1)
+    assert image.shape == (math.ceil(call.queries / rows), math.ceil(call.keys / columns))
+    assert max(image.shape) <= size
+    for r in range(image.shape[0]):
+        for c in range(image.shape[1]):
+            cell = full[r * rows : (r + 1) * rows, c * columns : (c + 1) * columns]
+            expected = cell.max() if pool == "max" else cell.mean()
+            torch.testing.assert_close(image[r, c], expected)
+
+
+@quick
+@given(calls())
+def test_bands_together_are_the_whole(drawn):
+    call, _, weights = drawn
+    at = 0
+    for start, stop, band in call.bands():
+        assert start == at
+        torch.testing.assert_close(band, weights[:, :, start:stop])
+        at = stop
+    assert at == call.queries
+
+
+def test_bands_stay_within_their_memory(monkeypatch):
+    monkeypatch.setattr(
+        "headwise.interp.attention.call.BAND_BYTES", 4 * 2 * 3 * 11 * 2
+    )  # two rows of (B=2, H=3, K=11) float32
+    q, k = torch.randn(2, 3, 7, 4), torch.randn(2, 3, 11, 4)
+    call = AttentionCall("attn", "self", "sdpa", q, k, k, 0.5)
+    bands = list(call.bands())
+    assert [(start, stop) for start, stop, _ in bands] == [(0, 2), (2, 4), (4, 6), (6, 7)]
+    torch.testing.assert_close(torch.cat([b for _, _, b in bands], 2), textbook(q, k, 0.5)[1])
+    whole = torch.full((9, 12), -INF)  # 7 × 11 in cells of 3 × 4, pooled over the bands' borders
+    whole[:7, :11] = textbook(q, k, 0.5)[1][0, 1]
+    torch.testing.assert_close(call.image(1, 3), whole.view(3, 3, 3, 4).amax((1, 3)))
+
+
+def test_by_hand():
+    """q = (1, 2), k = (0, ln 3): scores 0 and ln 3 → 1/4, 3/4; then 0 and 2·ln 3 → 1/10, 9/10."""
+    q, k = torch.tensor([[[[1.0], [2.0]]]]), torch.tensor([[[[0.0], [math.log(3)]]]])
+    call = AttentionCall("attn", "self", "sdpa", q, k, k, 1.0)
+    torch.testing.assert_close(call.weights(0), torch.tensor([[[0.25, 0.75], [0.1, 0.9]]]))
+
+
+@pytest.mark.parametrize("queries, keys", [(3, 5), (5, 3)])
+def test_is_causal_is_top_left_where_queries_and_keys_differ(queries, keys):
+    q, k = torch.randn(1, 2, queries, 4), torch.randn(1, 2, keys, 4)
+    call = AttentionCall("attn", "self", "sdpa", q, k, k, 0.5, is_causal=True)
+    torch.testing.assert_close(call.out, F.scaled_dot_product_attention(q, k, k, is_causal=True, scale=0.5))
+    torch.testing.assert_close(torch.stack([call.weights(h) for h in range(2)], 1) @ k, call.out)
+    assert call.mask == Causal()
+
+
+def test_mask_and_bias_say_what_was_given():
+    q, k = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 6, 5)
+    allowed = torch.rand(2, 1, 4, 6) > 0.5
+    additive = torch.randn(1, 3, 4, 6).masked_fill(~allowed[:1], torch.finfo(torch.float32).min)
+
+    def mask(given):
+        return AttentionCall("attn", "self", "sdpa", q, k, k, 1.0, given)
+
+    assert mask(None).mask == Bidirectional()
+    assert mask(None).bias is None
+    assert mask(allowed).mask == Dense(allowed)
+    assert mask(allowed).bias is None
+    assert torch.equal(mask(additive).bias, additive)
+    assert torch.equal(mask(additive).mask.dense(4, 6, h=2), allowed[0, 0])
+    half = torch.zeros(4, 6, dtype=torch.bfloat16).masked_fill(~allowed[0, 0], -10_000.0)  # rounds to −9,984
+    assert torch.equal(mask(half).mask.dense(4, 6), allowed[0, 0])
+
+
+def test_overwritten_keys_raise_instead_of_lying():
+    q, k = torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4)
+    call = AttentionCall("layers.0", "self", "sdpa", q, k, k, 1.0)
+    call.weights(0)
+    k[..., 0] += 1
+    for look in (call.weights, call.scores, call.image, call.value_weighted, call.empty_rows):
+        with pytest.raises(RuntimeError, match=r"layers\.0.*in place"):
+            look(0)
+    with pytest.raises(RuntimeError, match="in place"):
+        _ = call.out
+
+
+def test_inference_tensors_are_taken_as_they_are():
+    with torch.inference_mode():
+        q = torch.randn(1, 1, 3, 4)
+    assert AttentionCall("attn", "self", "sdpa", q, q, q, 1.0).weights(0).shape == (1, 3, 3)
+
+
+def test_seen_weights_are_given_back():
+    scores = torch.randn(2, 3, 4, 5)
+    scores[0, 0, 1, 2] = -INF
+    seen = scores.softmax(-1)
+    call = AttentionCall("attn", "self", "softmax", None, None, None, seen_weights=seen, seen_scores=scores)
+    assert (call.shape, call.kv_heads) == ((2, 3, 4, 5), 3)
+    assert torch.equal(call.weights(1, (1, 3)), seen[:, 1, 1:3])
+    assert torch.equal(call.scores(0), scores[:, 0])
+    assert not call.mask(0, 0, 1, 2)
+    assert call.mask(1, 0, 1, 2)
+    with pytest.raises(ValueError, match="values were not seen"):
+        call.value_weighted(0)
+    with pytest.raises(ValueError, match="values were not seen"):
+        _ = call.out
+
+
+def test_nbytes_is_what_is_kept():
+    q, k = torch.zeros(2, 4, 5, 8, dtype=torch.bfloat16), torch.zeros(2, 2, 7, 8, dtype=torch.bfloat16)
+    assert AttentionCall("attn", "self", "sdpa", q, k, k, 1.0).nbytes == 2 * (2 * 4 * 5 * 8 + 2 * 2 * 2 * 7 * 8)
+
+
+def test_errors_say_what_to_do():
+    q = torch.randn(1, 2, 3, 4)
+    call = AttentionCall("attn", "self", "sdpa", q, q, q, 1.0)
+    with pytest.raises(IndexError, match="heads 0 … 1, got 2"):
+        call.weights(2)
+    with pytest.raises(ValueError, match="step"):
+        call.weights(0, slice(0, 3, 2))
+    with pytest.raises(ValueError, match="'max' or 'mean'"):
+        call.image(0, pool="sum")
+    with pytest.raises(ValueError, match="quantity"):
+        call.image(0, quantity="logits")
