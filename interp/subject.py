@@ -7,64 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headwise.interp.attention.axes import Axis
 from headwise.interp.errors import InputError
 from headwise.interp.masks import Bidirectional, Causal, Mask
 
 FAMILIES = ("decoder", "encoder", "encoder-decoder", "vision", "audio", "custom")
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """The picture that an axis of patches lies on.
-
-    ``pixels`` (height, width, 3) uint8, upright, as the user gave it (made smaller when it is huge) · ``box`` (left,
-    top, right, bottom) in its pixels: what the grid of patches covers, each patch an equal share. A model that crops
-    has a box inside the picture, one that pads has a box that reaches beyond it.
-    """
-
-    pixels: np.ndarray
-    box: tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, eq=False)
-class Sound:
-    """The recording that an axis of frames lies on.
-
-    ``spectrogram`` (bins, frames) float32, low pitches first, as the model was given it · position i of the axis covers
-    ``step`` seconds from i · ``step``, each column of the spectrogram ``hop`` seconds likewise · ``seconds`` the
-    recording lasts; positions beyond are padding.
-    """
-
-    spectrogram: np.ndarray
-    hop: float
-    step: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What the positions of one sequence are.
-
-    ``offsets`` are (start, end) characters in ``text``, None for positions with no place in it; ``special`` marks
-    tokens the tokenizer added. When the positions are patches of a picture, ``grid`` is their (rows, columns), they
-    come last, row by row, after special ones such as CLS, and ``picture`` is what they lie on. When they are frames of
-    a recording, ``sound`` is that.
-    """
-
-    labels: tuple[str, ...]
-    offsets: tuple[tuple[int, int], ...] | None = None
-    special: tuple[bool, ...] | None = None
-    text: str | None = None
-    grid: tuple[int, int] | None = None
-    picture: Picture | None = None
-    sound: Sound | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)

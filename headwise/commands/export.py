@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headwise.interp.attention.axes import Sound
     from headwise.interp.attention.call import AttentionCall
     from headwise.interp.drawing.matrix import HeadView
     from headwise.interp.run.capture import Capture
-    from headwise.interp.subject import Sound
 
 QUANTITIES = ("weights", "scores", "value_weighted")
 OPTIONS = {  # what each kind of file can be asked for

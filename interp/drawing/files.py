@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from headwise.interp.attention.axes import Axis, PixelGrid, Sound
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing import bertviz
 from headwise.interp.drawing.matrix import HeadView
 from headwise.interp.run.capture import Capture
-from headwise.interp.subject import Axis, Picture, Sound, Subject
+from headwise.interp.subject import Subject
 
 VERSION = "0.1.0"  # of Headwise
 NPZ_BYTES = 256 * 2**20  # weights one NPZ may hold
@@ -108,7 +109,7 @@ def to_svg(
 
 
 def picture_png(
-    view: HeadView, picture: Picture, grid: tuple[int, int], query: int = 0, title: str = "", scale: str = "linear",
+    view: HeadView, picture: PixelGrid, grid: tuple[int, int], query: int = 0, title: str = "", scale: str = "linear",
     theme: str = "light", *, quantity: str = "weights", stamp: Mapping[str, Any] | None = None,
 ) -> bytes:  # fmt: skip
     """What one query gives to each patch of a picture, painted over the picture, as a figure for print.
@@ -124,7 +125,7 @@ def picture_png(
 
 
 def picture_svg(
-    view: HeadView, picture: Picture, grid: tuple[int, int], query: int = 0, title: str = "", scale: str = "linear",
+    view: HeadView, picture: PixelGrid, grid: tuple[int, int], query: int = 0, title: str = "", scale: str = "linear",
     theme: str = "light", *, quantity: str = "weights", stamp: Mapping[str, Any] | None = None,
 ) -> bytes:  # fmt: skip
     """The same figure as SVG: two embedded pictures, vectors and text."""

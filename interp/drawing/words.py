@@ -7,7 +7,7 @@ import re
 import torch
 from torch import Tensor
 
-from headwise.interp.subject import Axis
+from headwise.interp.attention.axes import Axis
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]|_+")
 

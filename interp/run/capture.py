@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.errors import InputError
 from headwise.interp.run.edits import Edit, resolve
 from headwise.interp.run.tap import Recorder, Unseen, listen
-from headwise.interp.subject import Axis, Inputs, Subject
+from headwise.interp.subject import Inputs, Subject
 
 LOGIT_BLOCK = 256  # positions whose logits are compared at a time
 

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headwise.interp.attention.axes import Axis
 from headwise.interp.errors import InputError
 from headwise.interp.run.capture import Capture
-from headwise.interp.subject import Axis, Inputs, Subject
+from headwise.interp.subject import Inputs, Subject
 
 GREEDY = 1e-5  # temperatures below it leave the best token alone, and float32 no room
 CONTEXT = 32  # tokens decoded before a new one, so that it comes out as it reads there

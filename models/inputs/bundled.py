@@ -10,8 +10,9 @@ from PIL import Image, ImageOps
 from tokenizers import Tokenizer
 from torch import nn
 
+from headwise.interp.attention.axes import Axis
 from headwise.interp.errors import InputError
-from headwise.interp.subject import Axis, Inputs
+from headwise.interp.subject import Inputs
 from headwise.models.architectures.vision import VisionConfig
 from headwise.models.inputs.media import picture_of, upright_rgb
 from headwise.models.inputs.texts import checked_target, pair, tensors

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy.io import wavfile
 
+from headwise.interp.attention.axes import PixelGrid
 from headwise.interp.errors import InputError
-from headwise.interp.subject import Picture
 from headwise.models.inputs.tokens import TooLong
 
 FORMATS = ("PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF")
@@ -83,13 +83,13 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def picture_of(image: Image.Image, box: tuple[float, float, float, float]) -> Picture:
+def picture_of(image: Image.Image, box: tuple[float, float, float, float]) -> PixelGrid:
     """What an axis of patches lies on: an RGB image and the ``box`` in it that they cover, both made smaller to at
     most 640 pixels a side."""
     small = image.copy()
     small.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     scale = (small.width / image.width, small.height / image.height) * 2
-    return Picture(np.array(small), tuple(edge * factor for edge, factor in zip(box, scale, strict=True)))
+    return PixelGrid(np.array(small), tuple(edge * factor for edge, factor in zip(box, scale, strict=True)))
 
 
 def read_wav(data: bytes | Path) -> Waveform:

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from headwise.interp.attention.axes import Axis
 from headwise.interp.errors import InputError
-from headwise.interp.subject import Axis, Inputs
+from headwise.interp.subject import Inputs
 from headwise.models.inputs.media import picture_of, upright_rgb
 from headwise.models.inputs.texts import tensors
 

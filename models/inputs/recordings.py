@@ -11,8 +11,9 @@ import torch
 from scipy.signal import spectrogram
 from torch import Tensor, nn
 
+from headwise.interp.attention.axes import Axis, Sound
 from headwise.interp.errors import InputError
-from headwise.interp.subject import Axis, Inputs, Sound
+from headwise.interp.subject import Inputs
 from headwise.models.inputs.media import Waveform, resample, shortened
 from headwise.models.inputs.texts import (
     checked_target,

@@ -11,8 +11,9 @@ import torch
 from tokenizers import Encoding
 from torch import Tensor, nn
 
+from headwise.interp.attention.axes import Axis
 from headwise.interp.errors import InputError
-from headwise.interp.subject import Axis, Inputs
+from headwise.interp.subject import Inputs
 from headwise.models.inputs.tokens import checked, clip, labels_of, text_axis
 
 GENERATED = 40  # target tokens an encoder-decoder generates when only a source is given

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from tokenizers import Encoding
 
+from headwise.interp.attention.axes import Axis
 from headwise.interp.errors import InputError
-from headwise.interp.subject import Axis
 
 END_OF_TEXT = "<|endoftext|>"  # of the bundled decoders: stands before every text
 MAX_CHARACTERS = 200_000  # a longer text is cut before it is tokenized, or refused

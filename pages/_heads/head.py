@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import streamlit as st
 
 from headwise import Capture
+from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing.compare import difference, expect_same_tokens
 from headwise.interp.drawing.files import axis_names
 from headwise.interp.drawing.matrix import HeadView, head_view, recorded
 from headwise.interp.errors import InputError, LoadError
-from headwise.interp.subject import Axis
 from headwise.models import available, fetched
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.choices import CHOICES

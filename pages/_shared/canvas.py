@@ -16,7 +16,7 @@ import streamlit as st
 from PIL import Image
 
 from headwise.assets import ASSETS
-from headwise.interp.subject import Picture, Sound
+from headwise.interp.attention.axes import PixelGrid, Sound
 
 CANVAS = ASSETS / "canvas"
 MODULES = (  # dependencies first
@@ -156,7 +156,7 @@ def head(
     title: str = "",
     selected: Mapping[str, Any] | None = None,
     height: int | None = None,
-    picture: Picture | None = None,
+    picture: PixelGrid | None = None,
     grid: tuple[int, int] | None = None,
     query_sound: Sound | None = None,
     key_sound: Sound | None = None,
@@ -241,7 +241,7 @@ def head(
 
 
 def _picture(
-    picture: Picture | None, grid: tuple[int, int] | None, shape: tuple[int, int], room: int
+    picture: PixelGrid | None, grid: tuple[int, int] | None, shape: tuple[int, int], room: int
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Where the patches lie, and the picture's pixels (h, w, 3), fewer of them where they would not fit in the room."""
     if picture is None or grid is None:

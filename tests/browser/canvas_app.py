@@ -9,7 +9,7 @@ import streamlit as st
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # as `streamlit run app.py` at the top of a clone would see it
 
-from headwise.interp.subject import Picture, Sound
+from headwise.interp.attention.axes import PixelGrid, Sound
 from headwise.pages._shared import canvas as _canvas
 
 TOKENS = [
@@ -169,7 +169,7 @@ def draw_picture(case):
         matrix,
         key="head",
         view="picture",
-        picture=Picture(pixels, box),
+        picture=PixelGrid(pixels, box),
         grid=(4, 8),
         query_labels=labels,
         key_labels=labels,

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright import sync_api
 
-from headwise.interp.subject import Picture, Sound
+from headwise.interp.attention.axes import PixelGrid, Sound
 from headwise.pages._shared import canvas as _canvas
 from tests.browser import canvas_page
 
@@ -185,7 +185,7 @@ def test_labels_of_a_picture_are_text(picture):
 def good():
     """Arguments of a picture that can be drawn: 2 × 3 patches after one special token."""
     labels = ["CLS", *"abcdef"]
-    shown = Picture(np.zeros((20, 30, 3), np.uint8), (0, 0, 30, 20))
+    shown = PixelGrid(np.zeros((20, 30, 3), np.uint8), (0, 0, 30, 20))
     return {
         "key": "k",
         "view": "picture",
@@ -204,8 +204,8 @@ def good():
         ({"shape": (9, 9)}, "neither pool nor crop"),
         ({"grid": (3, 3)}, "grid"),
         ({"picture": None}, "expects picture and grid"),
-        ({"picture": Picture(np.zeros((20, 30, 3)), (0, 0, 30, 20))}, "uint8"),
-        ({"picture": Picture(np.zeros((20, 30, 3), np.uint8), (0, 0, 0, 20))}, "area"),
+        ({"picture": PixelGrid(np.zeros((20, 30, 3)), (0, 0, 30, 20))}, "uint8"),
+        ({"picture": PixelGrid(np.zeros((20, 30, 3), np.uint8), (0, 0, 0, 20))}, "area"),
     ],
 )
 def test_head_says_what_does_not_fit_a_picture(change, hint):
@@ -215,7 +215,7 @@ def test_head_says_what_does_not_fit_a_picture(change, hint):
 
 def test_a_large_picture_makes_room_for_its_matrix():
     """A picture of 640 × 640 beside 577 positions: fewer pixels are sent, and the box stays in those it had."""
-    shown = Picture(np.zeros((640, 640, 3), np.uint8), (10, 10, 630, 630))
+    shown = PixelGrid(np.zeros((640, 640, 3), np.uint8), (10, 10, 630, 630))
     header, sent = _canvas._picture(shown, (24, 24), (577, 577), _canvas.MESSAGE - 577 * 577 * 4)
     assert sent.nbytes + 577 * 577 * 4 <= 1_500_000 and sent.shape[0] == sent.shape[1] > 200
     assert header["size"] == [640, 640] and header["box"] == [10, 10, 630, 630]

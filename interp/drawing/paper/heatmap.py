@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from headwise.interp.attention.axes import Sound
 from headwise.interp.drawing.matrix import FORBIDDEN, HeadView
 from headwise.interp.drawing.paper.colour import NAMES, RGB, Palette, Scale
 from headwise.interp.drawing.paper.legend import (
@@ -23,7 +24,6 @@ from headwise.interp.drawing.paper.legend import (
 )
 from headwise.interp.drawing.paper.sound import AXIS, STRIP, Timeline, strip
 from headwise.interp.drawing.paper.text import HIDDEN, brief, fit, visible, width
-from headwise.interp.subject import Sound
 
 PAD, LINE, SLANT = 20, 14, 50  # CSS pixels; degrees of key labels
 LARGEST_CELL, PLOT = 34, 640  # a cell's side and the matrix's longer side, at most

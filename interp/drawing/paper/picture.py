@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from headwise.interp.attention.axes import PixelGrid
 from headwise.interp.drawing.matrix import HeadView
 from headwise.interp.drawing.paper.colour import NAMES, Palette, Scale
 from headwise.interp.drawing.paper.heatmap import PAD, arrays
 from headwise.interp.drawing.paper.legend import bar_room, draw_bar, draw_legend, draw_small_print, entries, small_print
 from headwise.interp.drawing.paper.pens import RATIO, hatching
 from headwise.interp.drawing.paper.text import HIDDEN, brief, fit, width
-from headwise.interp.subject import Picture
 
 PANEL, NARROWEST, GAP = 320, 220, 24  # CSS pixels: a panel's longer side, its least width with chips, between the two
 CHIP = 20  # a chip's height
@@ -40,7 +40,7 @@ class Place:
     enlarged: bool
 
     @classmethod
-    def of(cls, picture: Picture, grid: tuple[int, int]) -> Place:
+    def of(cls, picture: PixelGrid, grid: tuple[int, int]) -> Place:
         high, wide = picture.pixels.shape[:2]
         box, (rows, columns) = picture.box, grid
         left, top = min(0, box[0]), min(0, box[1])
@@ -69,7 +69,7 @@ class Place:
         return self.xs[column], self.ys[row], self.xs[column + 1], self.ys[row + 1]
 
 
-def row_of(view: HeadView, picture: Picture, grid: tuple[int, int], query: int) -> int:
+def row_of(view: HeadView, picture: PixelGrid, grid: tuple[int, int], query: int) -> int:
     """The row of the view that is ``query``'s. Raises ValueError unless the view has it, and all keys, one a cell."""
     height, width, channels = (*picture.pixels.shape, 0)[:3]
     if picture.pixels.ndim != 3 or channels != 3 or not height * width:
@@ -98,7 +98,7 @@ def row_of(view: HeadView, picture: Picture, grid: tuple[int, int], query: int) 
 def draw(
     pen_type: type,
     view: HeadView,
-    picture: Picture,
+    picture: PixelGrid,
     grid: tuple[int, int],
     query: int,
     *,
@@ -198,7 +198,7 @@ def flow(labels: Sequence[str], start: float, room: float) -> list[tuple[str, fl
     return chips
 
 
-def plain(picture: Picture, place: Place, palette: Palette) -> np.ndarray:
+def plain(picture: PixelGrid, place: Place, palette: Palette) -> np.ndarray:
     """The picture in its panel → uint8 (h, w, 3) device pixels; what lies beyond it is empty."""
     left, top, right, bottom = place.own
     how = Image.Resampling.NEAREST if place.enlarged else Image.Resampling.LANCZOS
@@ -208,7 +208,7 @@ def plain(picture: Picture, place: Place, palette: Palette) -> np.ndarray:
 
 
 def painted(
-    picture: Picture,
+    picture: PixelGrid,
     place: Place,
     palette: Palette,
     colours: Scale,
@@ -221,7 +221,7 @@ def painted(
     A patch is like ink on paper, or light in the dark: what is weak leaves the picture as it is.
     """
     luma = np.floor(picture.pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
-    grey = Picture(np.repeat(luma[..., None], 3, -1), picture.box)
+    grey = PixelGrid(np.repeat(luma[..., None], 3, -1), picture.box)
     panel = FADE * np.array(palette.background, float) + (1 - FADE) * plain(grey, place, palette)
     hatch = hatching(*np.mgrid[: panel.shape[0], : panel.shape[1]])[..., None] * palette.hatch
     for number, value in enumerate(values):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from headwise.interp.attention.axes import Sound
 from headwise.interp.drawing.matrix import HeadView
 from headwise.interp.drawing.paper.colour import Palette
 from headwise.interp.drawing.paper.pens import RATIO
-from headwise.interp.subject import Sound
 
 STRIP, AXIS = 72, 26  # CSS pixels: the spectrogram's height, and that of the seconds under it
 

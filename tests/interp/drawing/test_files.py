@@ -18,11 +18,12 @@ from PIL import Image
 
 from headwise import capture
 from headwise.__main__ import main
+from headwise.interp.attention.axes import Axis
 from headwise.interp.drawing import bertviz
 from headwise.interp.drawing import files as export
 from headwise.interp.drawing.matrix import FORBIDDEN, LEAKED, head_view
 from headwise.interp.drawing.paper import colour, heatmap
-from headwise.interp.subject import Axis, Inputs
+from headwise.interp.subject import Inputs
 from headwise.models import wrap
 
 ROOT = Path(__file__).parents[3]

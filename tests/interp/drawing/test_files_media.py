@@ -16,11 +16,11 @@ from PIL import Image
 
 from headwise import capture
 from headwise.__main__ import main
+from headwise.interp.attention.axes import PixelGrid, Sound
 from headwise.interp.drawing import files as export
 from headwise.interp.drawing.matrix import FORBIDDEN, HeadView, head_view, recorded
 from headwise.interp.drawing.paper import colour, heatmap
 from headwise.interp.drawing.paper import picture as over
-from headwise.interp.subject import Picture, Sound
 from headwise.models import load, read_image, read_wav
 
 ROOT = Path(__file__).parents[3]
@@ -74,7 +74,7 @@ def test_a_weight_lies_on_its_own_patch(name, theme):
     bright = np.zeros(rows * columns + 1)
     bright[1 + row * columns + column] = 1
     faint, strong = (
-        opened(export.picture_png(over_patches(w, special=1), Picture(pixels, box), (rows, columns), theme=theme))
+        opened(export.picture_png(over_patches(w, special=1), PixelGrid(pixels, box), (rows, columns), theme=theme))
         for w in (bright * 0, bright)
     )
     marked = rectangle((strong == (255, 0, 0)).all(-1))  # in the picture on the left
@@ -85,7 +85,7 @@ def test_a_weight_lies_on_its_own_patch(name, theme):
 
 def test_patches_that_are_no_whole_pixels_meet_and_fill_the_box():
     size, box, grid = (427, 640), (131.997, 26.504, 506.318, 400.496), (16, 16)  # dinov2's crop of a photograph
-    picture = Picture(np.full((*size, 3), 255, np.uint8), box)
+    picture = PixelGrid(np.full((*size, 3), 255, np.uint8), box)
     faint, strong = (
         opened(export.picture_png(over_patches([0.0] + [w] * 256, special=1), picture, grid)) for w in (0.0, 1.0)
     )
@@ -101,7 +101,7 @@ def test_a_patch_is_ink_on_the_grey_picture_or_light_in_the_dark():
     middle = {0: (100, 80), 1: (500, 80)}  # device pixels in a panel
     for theme, blend in (("light", lambda page, ink: page * ink / 255), ("dark", lambda a, b: a + b - a * b / 255)):
         image = opened(
-            export.picture_png(over_patches([0.5, 1.0]), Picture(pixels, (0, 0, 40, 20)), (1, 2), theme=theme)
+            export.picture_png(over_patches([0.5, 1.0]), PixelGrid(pixels, (0, 0, 40, 20)), (1, 2), theme=theme)
         )
         corner = 2 * np.array([over.PAD + over.PANEL + over.GAP, over.PAD + over.CHIP + 8])
         page = np.array(colour.Palette.of(theme).background)
@@ -114,7 +114,7 @@ def test_a_patch_is_ink_on_the_grey_picture_or_light_in_the_dark():
 def test_the_svg_shows_the_same_pixels_and_says_what_special_tokens_get():
     pixels = np.random.default_rng(0).integers(0, 256, (50, 90, 3)).astype(np.uint8)
     view = over_patches([0.25, 0.002, *np.linspace(0, 0.1, 15)], special=2, query=7)
-    arguments = (view, Picture(pixels, (5, 0, 85, 50)), (3, 5), 7, "a <title>")
+    arguments = (view, PixelGrid(pixels, (5, 0, 85, 50)), (3, 5), 7, "a <title>")
     root = ElementTree.fromstring(svg := export.picture_svg(*arguments, stamp={"headwise": "1"}))
     png = opened(export.picture_png(*arguments))
     for image in root.iter(SPACE + "image"):
@@ -131,7 +131,7 @@ def test_the_svg_shows_the_same_pixels_and_says_what_special_tokens_get():
 
 
 def test_the_chosen_query_is_outlined_around_its_patch():
-    picture = Picture(np.full((40, 80, 3), 128, np.uint8), (0, 0, 80, 40))
+    picture = PixelGrid(np.full((40, 80, 3), 128, np.uint8), (0, 0, 80, 40))
     quiet, chosen = (
         opened(export.picture_png(over_patches([0.0] * 33, 1, query), picture, (4, 8), query)) for query in (0, 11)
     )
@@ -143,7 +143,7 @@ def test_the_chosen_query_is_outlined_around_its_patch():
 
 
 def test_a_leak_alarms_and_a_forbidden_patch_is_hatched():
-    picture = Picture(np.full((40, 80, 3), 255, np.uint8), (0, 0, 80, 40))
+    picture = PixelGrid(np.full((40, 80, 3), 255, np.uint8), (0, 0, 80, 40))
     weights, alarm = [0.1] * 8, colour.Palette.of("light").alarm
     weights[2], weights[3] = 0.0, 0.3
     svg = export.picture_svg(over_patches(weights, forbidden=(2, 3)), picture, (2, 4)).decode()
@@ -157,7 +157,7 @@ def test_a_leak_alarms_and_a_forbidden_patch_is_hatched():
 
 
 def test_what_does_not_fit_is_named():
-    picture, view = Picture(np.zeros((4, 8, 3), np.uint8), (0, 0, 8, 4)), over_patches([0.1] * 8)
+    picture, view = PixelGrid(np.zeros((4, 8, 3), np.uint8), (0, 0, 8, 4)), over_patches([0.1] * 8)
     pooled = replace(view, factor=(2, 2), matrix=view.matrix[:4, :4])
     for arguments, sentence in (
         ((view, picture, (3, 4)), "got a grid of 3 × 4 for 8 queries and 8 keys"),

@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from headwise import capture
+from headwise.interp.attention.axes import Axis, Sound
 from headwise.interp.drawing.matrix import ALLOWED, FORBIDDEN, LEAK, LEAKED, MIXED, head_view, recorded
 from headwise.interp.drawing.survey import grid_pictures, survey
 from headwise.interp.drawing.words import word_groups
-from headwise.interp.subject import Axis, Inputs, Sound
+from headwise.interp.subject import Inputs
 from headwise.models import load, wrap
 
 

@@ -6,8 +6,9 @@ import transformers
 from torch import nn
 
 from headwise import capture
+from headwise.interp.attention.axes import Axis
 from headwise.interp.run.cost import estimate
-from headwise.interp.subject import Axis, Inputs, Subject, tensors_only
+from headwise.interp.subject import Inputs, Subject, tensors_only
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 STACKS = {

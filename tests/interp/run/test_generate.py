@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 
 from headwise import capture
+from headwise.interp.attention.axes import Axis
 from headwise.interp.drawing.words import word_groups
 from headwise.interp.errors import InputError
 from headwise.interp.run.generate import (
@@ -29,7 +30,7 @@ from headwise.interp.run.generate import (
     restart,
     top,
 )
-from headwise.interp.subject import Axis, Inputs, Subject, tensors_only
+from headwise.interp.subject import Inputs, Subject, tensors_only
 from headwise.models import load
 
 GREEDY = Sampling(temperature=0)
