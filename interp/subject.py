@@ -19,16 +19,19 @@ FAMILIES = ("decoder", "encoder", "encoder-decoder", "vision", "audio", "custom"
 
 @dataclass(frozen=True)
 class Inputs:
-    """What goes into ``module(**kwargs)``, and the axes to read the result by: "input", or "source" and "target"."""
+    """What goes into ``module(*args, **kwargs)``, and the axes to read the result by: "input", or "source" and
+    "target"."""
 
     kwargs: Mapping[str, Any]
     axes: Mapping[str, Axis] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # what was done to the input and must be said, such as a truncation
+    args: tuple[Any, ...] = ()  # positional, for modules whose forward names no argument
 
     @property
     def batch(self) -> int:
         """B, the first axis of the first tensor."""
-        return next((v.shape[0] for v in self.kwargs.values() if isinstance(v, Tensor) and v.ndim), 1)
+        tensors = (v for v in (*self.args, *self.kwargs.values()) if isinstance(v, Tensor) and v.ndim)
+        return next((t.shape[0] for t in tensors), 1)
 
     @property
     def real(self) -> Tensor | None:

@@ -58,7 +58,11 @@ def heads() -> None:
     surveyed = _survey(run)
     _explorer(run, surveyed)
     with server().stove:
-        header.html(header_line(run, f"{cap.fidelity:.1e}" if cap.fidelity else "0"))
+        header.html(header_line(run, fidelity_words(cap.fidelity)))
+
+
+def fidelity_words(fidelity: float | None) -> str:
+    return "not measured" if fidelity is None else f"{fidelity:.1e}" if fidelity else "0"
 
 
 def header_line(run: Run, fidelity: str) -> str:
@@ -244,7 +248,7 @@ def _grid(cap: Capture, surveyed: Survey, table: pd.DataFrame) -> None:
         (place[layer], head): f"{METRIC_LABELS[shown]} {value:.3g}"
         for layer, head, value in zip(table.layer, table["head"], table[shown], strict=True)
     }
-    pictured = cap.axis(calls[0], "key").picture is not None and state.view in ("", "picture")
+    pictured = calls[0].key_axis.picture is not None and state.view in ("", "picture")
     if pictured:
         query = state.pin["index"] if state.pin and state.pin["axis"] == "query" else 0
         pictures = patch_pictures(cap, state.stack, min(query, calls[0].queries - 1))

@@ -101,8 +101,8 @@ def _observed(cap: Capture, call: AttentionCall) -> None:
     _canvas.head(
         observed.numpy().astype(np.float32),
         key="observed",
-        query_labels=cap.axis(call, "query").labels[:queries],
-        key_labels=cap.axis(call, "key").labels[:keys],
+        query_labels=call.query_axis.labels[:queries],
+        key_labels=call.key_axis.labels[:keys],
         forbidden=(~promise).numpy().astype(np.uint8),
         value_name="allowed",
         title=f"mask given to layer {call.layer}",

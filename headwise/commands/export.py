@@ -117,8 +117,8 @@ def _exported(arguments: argparse.Namespace, suffix: str) -> bytes:
     title = f"{cap.subject.name} · {f'{stack} · ' if len(cap.stacks) > 1 else ''}layer {layer} · head {head}"
     look = {"title": title, "scale": arguments.scale or "linear", "theme": arguments.theme or "light"}
     look |= {"quantity": arguments.quantity or "weights", "stamp": export.stamp(cap)}
-    axis = cap.axis(call, "key")
-    pictured = axis.picture is not None and axis is cap.axis(call, "query")
+    axis = call.key_axis
+    pictured = axis.picture is not None and axis is call.query_axis
     if arguments.view == "picture" and not pictured:
         raise ValueError(f"--view picture is for heads that look at a picture; {stack} attention here does not.")
     if arguments.view != "heatmap" and pictured:
@@ -188,7 +188,7 @@ def _over_picture(
         raise IndexError(f"--query expects a position 0 … {call.queries - 1}; got {query}.")
     row = (query, query + 1, 0, call.keys)
     view = head_view(cap, call, arguments.head or 0, look["quantity"], region=row, size=call.keys)
-    axis = cap.axis(call, "key")
+    axis = call.key_axis
     write = export.picture_png if suffix == ".png" else export.picture_svg
     return write(view, axis.picture, axis.grid, query, **look)
 
@@ -202,4 +202,4 @@ def _view(arguments: argparse.Namespace, cap: Capture, call: AttentionCall, size
 
 def _sounds(cap: Capture, call: AttentionCall) -> dict[str, Sound | None]:
     """The recordings that queries and keys lie on; their frames are never merged into words."""
-    return {f"{side}_sound": cap.axis(call, side).sound for side in ("query", "key")}
+    return {f"{side}_sound": getattr(call, f"{side}_axis").sound for side in ("query", "key")}

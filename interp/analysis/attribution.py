@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from headwise.interp.errors import InputError
-from headwise.interp.run.capture import primary
+from headwise.interp.run.anatomy import token_table
+from headwise.interp.run.outputs import primary
 from headwise.interp.subject import Inputs, Subject
 
 
@@ -56,7 +57,9 @@ def attribute(subject: Subject, raw, position: int = -1, target: int | None = No
     ids = inputs.kwargs.get("input_ids")
     if not isinstance(ids, Tensor) or subject.vocab_size is None:
         raise InputError(f"{subject.name} reads no token ids, so there are no tokens to attribute to.")
-    table = _token_table(subject)
+    table = token_table(subject.module, subject.vocab_size)
+    if table is None:
+        raise InputError(f"{subject.name} has no token embedding of {subject.vocab_size} rows.")
     embedded = F.embedding(ids, table)  # (1, T, C)
 
     def logit(vectors: Tensor) -> Tensor:
@@ -81,11 +84,3 @@ def attribute(subject: Subject, raw, position: int = -1, target: int | None = No
         )
     scores = scores[0].sum(-1).detach()  # (T,)
     return Attribution(scores, target, position % ids.shape[1], float(gap.abs().max() / (scores.sum().abs() + 1e-12)))
-
-
-def _token_table(subject: Subject) -> Tensor:
-    """The matrix that token ids look up: as many rows as the vocabulary has tokens, or a few more for alignment."""
-    for module in subject.module.modules():
-        if isinstance(module, torch.nn.Embedding) and module.num_embeddings >= subject.vocab_size:
-            return module.weight.detach()
-    raise InputError(f"{subject.name} has no token embedding of {subject.vocab_size} rows.")

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from headwise.interp.errors import InputError
-from headwise.interp.run.capture import _block, capture, primary
+from headwise.interp.run.anatomy import stream, trunk
+from headwise.interp.run.capture import capture
+from headwise.interp.run.outputs import primary
 from headwise.interp.run.tap import Recorder, listen
 from headwise.interp.subject import Inputs, Subject
 
@@ -143,7 +145,7 @@ def read(
     said = [""] * len(texts)
     encoded = [_encode(subject, text, number, truncate) for number, text in enumerate(texts, 1)]
     together = subject.family != "decoder" or not subject.labels  # those look for padding as soon as there are two
-    body, block, done = _body(subject.module), None, 0
+    body, block, done = trunk(subject.module), None, 0
     for members, inputs in _batches(encoded, together):
         hidden, logits = _last_hidden(subject, inputs, body, block)  # (B, T, C)
         if hidden is None:
@@ -191,16 +193,10 @@ def _batches(encoded: Sequence[Inputs], together: bool) -> Iterable[tuple[list[i
                 yield part, Inputs({name: torch.cat([encoded[i].kwargs[name] for i in part]) for name in names})
 
 
-def _body(module: nn.Module) -> str:
-    """Path of what a Hugging Face model has below its head; "", the module itself, where there is no such part."""
-    name = getattr(module, "base_model_prefix", "")
-    return name if name and isinstance(getattr(module, name, None), nn.Module) else ""
-
-
 def _last_block(subject: Subject, inputs: Inputs) -> str:
     """Path of the last numbered block that holds self-attention."""
-    blocks = [_block(call.name) for call in capture(subject, inputs).calls if call.kind == "self"]
-    if not blocks or blocks[-1] is None:
+    blocks = stream([(call.stack, call.name) for call in capture(subject, inputs).calls if call.kind == "self"])
+    if not blocks:
         raise InputError(
             f"The last hidden layer of {subject.name} cannot be told: expected an output last_hidden_state, or "
             "numbered blocks with attention. Let the module return that output."

@@ -25,41 +25,43 @@ from headwise.interp.subject import Inputs, Subject
 
 
 @dataclass(frozen=True)
-class Rows:
+class Band:
     """Where a band of weights (B, H, R, K) stands: its positions, and which of them are real."""
 
     query: Tensor  # (R, 1) positions
     key: Tensor  # (1, K)
     real: Tensor  # (B, 1, R) bool, queries that are not padding
     allowed: Tensor  # (B, 1, R, K) bool, edges the promise allows
+    first: Tensor  # (B, 1, 1) the first key that is not padding
 
 
 class Metric:
-    """A mean over real queries of one number a row. Subclasses say the number, and which rows have one."""
+    """A mean over real queries of one number a row, then over the samples that have one. Subclasses say the number, and
+    which rows have one."""
 
     name = ""
 
     def __init__(self):
-        self.total: Tensor | float = 0.0
-        self.count: Tensor | float = 0.0
+        self.total: Tensor | float = 0.0  # (B, H)
+        self.count: Tensor | float = 0.0  # (B, 1)
 
-    def rows(self, weights: Tensor, rows: Rows) -> Tensor:
+    def rows(self, weights: Tensor, rows: Band) -> Tensor:
         """(B, H, R, K) → (B, H, R)."""
         raise NotImplementedError(f"{type(self).__name__} must define rows(weights, rows)")
 
-    def counts(self, rows: Rows) -> Tensor:
+    def counts(self, rows: Band) -> Tensor:
         """Which queries have this number → bool, broadcasts to (B, 1, R)."""
         return torch.ones_like(rows.real)
 
-    def update(self, weights: Tensor, rows: Rows) -> None:
+    def update(self, weights: Tensor, rows: Band) -> None:
         valid = rows.real & self.counts(rows)  # (B, 1, R)
         value = self.rows(weights, rows).double()
-        self.total = self.total + torch.where(valid, value, 0.0).sum((0, 2))  # (H,)
-        self.count = self.count + valid.sum((0, 2)).double()  # (1,)
+        self.total = self.total + torch.where(valid, value, 0.0).sum(2)
+        self.count = self.count + valid.expand(len(value), -1, -1).sum(2).double()
 
     def result(self) -> Tensor:
         """One number a head → (H,) float64; NaN where no row had one."""
-        return self.total / self.count
+        return _over_samples(self.total / self.count)
 
 
 class Entropy(Metric):
@@ -103,19 +105,19 @@ class ToPrevious(Metric):
         return _at(weights, rows.query - 1)
 
     def counts(self, rows):
-        return (rows.query[:, 0] >= 1)[None, None]
+        return rows.query[:, 0] > rows.first
 
 
 class ToFirst(Metric):
-    """Weight given to the first position by the others, the attention sink (Xiao et al. 2023, §3.1)."""
+    """Weight given to the first real position by the others, the attention sink (Xiao et al. 2023, §3.1)."""
 
     name = "first"
 
     def rows(self, weights, rows):
-        return weights[..., 0]
+        return weights.gather(-1, rows.first[..., None].expand(*weights.shape[:3], 1))[..., 0]
 
     def counts(self, rows):
-        return (rows.query[:, 0] >= 1)[None, None]
+        return rows.query[:, 0] > rows.first
 
 
 class Distance(Metric):
@@ -145,18 +147,20 @@ class Information(Metric):
 
     def __init__(self):
         super().__init__()
-        self.marginal: Tensor | float = 0.0  # Σ a over queries
+        self.marginal: Tensor | float = 0.0  # Σ a over queries, (B, H, K)
 
     def rows(self, weights, rows):
         return Entropy.rows(self, weights, rows)
 
     def update(self, weights, rows):
         super().update(weights, rows)
-        self.marginal = self.marginal + (weights * rows.real[..., None]).sum((0, 2), dtype=torch.float64)  # (H, K)
+        real = weights.masked_fill(~rows.real[..., None], 0.0)  # padding may be NaN
+        self.marginal = self.marginal + real.sum(2, dtype=torch.float64)
 
     def result(self):
-        mean = self.marginal / self.count[:, None]  # (H, K)
-        return -torch.xlogy(mean, mean).sum(-1) / math.log(2) - super().result()
+        mean = self.marginal / self.count[..., None]  # (B, H, K)
+        entropy = -torch.xlogy(mean, mean).sum(-1) / math.log(2)  # (B, H)
+        return _over_samples(entropy - self.total / self.count)
 
 
 class Induction(Metric):
@@ -236,9 +240,9 @@ def measure(
     for index, call in enumerate(cap.calls):
         promise = expect or cap.subject.promise(call.stack)
         measures = [make() for make in metrics] + ([own(call)] if own is not None else [])
-        real_query, real_key = _real(cap, call)
+        real_query, real_key = _real(call)
         for start, stop, weights in call.bands():
-            rows = _rows(call, promise, real_query, real_key, start, stop)
+            rows = _band(call, promise, real_query, real_key, start, stop)
             for metric in measures:
                 metric.update(weights, rows)
             progress((index + stop / call.queries) / len(cap.calls))
@@ -296,26 +300,30 @@ def induction(subject: Subject, length: int = 64, batch: int = 4, seed: int = 0)
     return sweep(capture(subject, inputs), [partial(Induction, start, length), partial(DuplicateToken, start, length)])
 
 
-def _rows(call: AttentionCall, promise: Mask, real_query: Tensor, real_key: Tensor, start: int, stop: int) -> Rows:
+def _band(call: AttentionCall, promise: Mask, real_query: Tensor, real_key: Tensor, start: int, stop: int) -> Band:
     device = real_query.device
     query = torch.arange(start, stop, device=device)[:, None]
     key = torch.arange(call.keys, device=device)[None, :]
     batch = torch.arange(call.batch, device=device)[:, None, None, None]
     allowed = promise(batch, torch.zeros((), dtype=torch.long, device=device), query, key)
     allowed = allowed.expand(call.batch, 1, stop - start, call.keys) & real_key[:, None, None, :]
-    return Rows(query, key, real_query[:, None, start:stop], allowed)
+    first = real_key.int().argmax(1)[:, None, None]
+    return Band(query, key, real_query[:, None, start:stop], allowed, first)
 
 
-def _real(cap: Capture, call: AttentionCall) -> tuple[Tensor, Tensor]:
+def _real(call: AttentionCall) -> tuple[Tensor, Tensor]:
     """Real queries (B, Q) and real keys (B, K)."""
-    device = (call.q if call.q is not None else call.seen_weights).device
     sides = []
-    for side, length in (("query", call.queries), ("key", call.keys)):
-        real = cap.real(side, call)
+    for real, length in ((call.real_queries, call.queries), (call.real_keys, call.keys)):
         if real is None or real.shape[0] != call.batch:
             real = torch.ones(call.batch, length, dtype=torch.bool)
-        sides.append(real.to(device))
+        sides.append(real.to(call.device))
     return sides[0], sides[1]
+
+
+def _over_samples(values: Tensor) -> Tensor:
+    """(B, H) → (H,): each sample counts alike, those without a number not at all."""
+    return values.nanmean(0)
 
 
 def _at(weights: Tensor, key: Tensor) -> Tensor:

@@ -8,67 +8,64 @@ queries, K keys, D head width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from headwise.interp.masks import Bidirectional, Causal, Dense, Mask, recognise
+from headwise.interp.attention.axes import Axis, numbered
+from headwise.interp.attention.scores import Scores, single
+from headwise.interp.masks import Dense, Mask, recognise
 
-# An additive mask hides a key by a large negative number; the smallest one in use is −10,000 (in bf16 −9,984).
-SENTINEL = -9_984.0
 BAND_BYTES = 32 * 2**20  # working memory of one band of rows
 
 QUANTITIES = ("weights", "scores", "value_weighted")
 
 Rows = slice | tuple[int, int] | None
+Region = tuple[int, int, int, int]  # query start, stop, key start, stop
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionCall:
     """One attention computation. ``weights`` and ``scores`` are exact and lazy.
 
-    Either q and k are kept (``seen`` is "sdpa", "flex", or "mha" inside nn.MultiheadAttention), or, for attention
-    written by hand around a softmax, the scores and weights themselves (``seen`` is "softmax", or "mha" when
-    nn.MultiheadAttention was asked for weights).
+    It knows its place (``name``, ``stack``, ``layer``), what its positions are (``query_axis``, ``key_axis``), which of
+    them are real (``real_queries`` (B, Q), ``real_keys`` (B, K), None when all are) and what it should see
+    (``promise``). The last five are bound once the run is over; until then positions are numbers and all of them real.
     """
 
     name: str  # module path where it happened
     kind: str  # "self" | "cross"
-    seen: str  # "sdpa" | "mha" | "flex" | "softmax" | "reported"
-    q: Tensor | None  # (B, H, Q, D)
-    k: Tensor | None  # (B, Hk, K, D)
-    v: Tensor | None  # (B, Hk, K, Dv)
-    scale: float | None = None  # multiplies q·k; None when the scores were seen, not computed
-    attn_mask: Tensor | None = None  # as given: bool (True = may attend) or float (added), broadcasts to (B, H, Q, K)
-    is_causal: bool = False
-    modify: Callable[..., Tensor] | None = (
-        None  # (scores, b, h, q, k) → scores: flex_attention's score_mod and mask_mod
-    )
-    seen_weights: Tensor | None = None  # (B, H, Q, K)
-    seen_scores: Tensor | None = None  # (B, H, Q, K)
-    stack: str = ""  # "encoder" | "decoder" | "cross": which part of the model, set once the run is over
+    form: Scores  # how its scores are known
+    v: Tensor | None = None  # (B, Hk, K, Dv); None when the values were not seen
+    stack: str = ""  # "encoder" | "decoder" | "cross": which part of the model
     layer: int = 0
     occurrence: int = 0  # how often the same module had been called before in this run
+    _query_axis: Axis | None = field(default=None, repr=False)
+    _key_axis: Axis | None = field(default=None, repr=False)
+    real_queries: Tensor | None = field(default=None, repr=False)
+    real_keys: Tensor | None = field(default=None, repr=False)
     _versions: tuple[int | None, ...] = field(default=(), repr=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "_versions", tuple(_version(t) for t in self._kept))
+        if not self._versions:  # a copy that is bound later must still notice what was overwritten in between
+            object.__setattr__(self, "_versions", tuple(_version(t) for t in self._kept))
 
-    # -- shapes ---------------------------------------------------------------------------------------------------
+    def bound(self, axes: tuple[Axis | None, Axis | None], real: tuple[Tensor | None, Tensor | None]) -> AttentionCall:
+        """The same call, with the axes and the real positions of its queries and keys."""
+        return replace(self, _query_axis=axes[0], _key_axis=axes[1], real_queries=real[0], real_keys=real[1])
+
+    # -- shapes and axes ------------------------------------------------------------------------------------------
     @property
     def _kept(self) -> tuple[Tensor | None, ...]:
-        return self.q, self.k, self.v, self.attn_mask, self.seen_weights, self.seen_scores
+        return *self.form.tensors, self.v
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(B, H, Q, K)."""
-        if self.seen_weights is not None:
-            return tuple(self.seen_weights.shape)
-        return self.q.shape[0], self.q.shape[1], self.q.shape[2], self.k.shape[2]
+        return self.form.shape
 
     @property
     def batch(self) -> int:
@@ -81,8 +78,7 @@ class AttentionCall:
     @property
     def kv_heads(self) -> int:
         """Hk: fewer than ``heads`` in grouped-query attention."""
-        source = self.k if self.k is not None else self.v
-        return self.heads if source is None else source.shape[1]
+        return self.form.kv_heads or (self.heads if self.v is None else self.v.shape[1])
 
     @property
     def queries(self) -> int:
@@ -93,15 +89,44 @@ class AttentionCall:
         return self.shape[3]
 
     @property
+    def width(self) -> int | None:
+        """D of the values, None when they were not seen."""
+        return None if self.v is None else self.v.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.form.tensors[0].device
+
+    @cached_property
+    def query_axis(self) -> Axis:
+        """What the queries are; plain numbers where nothing better is known."""
+        return self._query_axis or numbered(self.queries)
+
+    @cached_property
+    def key_axis(self) -> Axis:
+        """What the keys are."""
+        return self._key_axis or numbered(self.keys)
+
+    @property
+    def seen(self) -> str:
+        """Where it was seen, for those who document a figure: "sdpa", "mha", "flex", "softmax"."""
+        return self.form.how
+
+    @property
     def nbytes(self) -> int:
-        """Bytes kept alive by this call, q and k and v or the weights as seen."""
-        return sum(t.numel() * t.element_size() for t in self._kept if t is not None)
+        """Bytes kept alive by this call: q and k and v, or the weights as seen."""
+        return sum(t.nbytes for t in self._kept if t is not None)
+
+    def grown(self, queries: int, keys: int) -> float:
+        """What ``nbytes`` would be with that many queries and keys."""
+        values = 0 if self.v is None else self.v.nbytes * keys / self.keys
+        return self.form.size(queries, keys) + values
 
     def __repr__(self) -> str:
         b, h, q, k = self.shape
         groups = f" ({self.kv_heads} kv)" if self.kv_heads != h else ""
         shape = f"B={b} H={h}{groups} Q={q} K={k}"
-        return f"AttentionCall({self.name!r}, layer {self.layer}, {self.kind}, {self.seen}, {shape})"
+        return f"AttentionCall({self.name!r}, layer {self.layer}, {self.kind}, {self.form.how}, {shape})"
 
     # -- mask and bias --------------------------------------------------------------------------------------------
     @cached_property
@@ -111,29 +136,33 @@ class AttentionCall:
         Attention written by hand tells no mask: there a key is taken as forbidden when its score is at or below
         −9,984. So it is where a function made the scores (flex_attention).
         """
-        if self.is_causal:
-            return Causal()
-        told = self.seen_scores is None and self.modify is None
-        source = self.attn_mask if told else self._scores(0, self.queries, slice(None))
-        if source is None:
-            return Bidirectional()
-        if source.dtype == torch.bool:
-            return Dense(source)
-        allowed = source > SENTINEL
-        return Bidirectional() if not told and bool(allowed.all()) else Dense(allowed)
+        return self.form.mask()
 
     @cached_property
     def pattern(self) -> Mask:
         """``mask`` of the first sample and head by its name in the algebra where it has one: a window, a prefix,
         causal …"""
-        if not isinstance(self.mask, Dense):
-            return self.mask
-        return recognise(self.mask.dense(self.queries, self.keys))
+        return recognise(self.mask.dense(self.queries, self.keys)) if isinstance(self.mask, Dense) else self.mask
+
+    @property
+    def given(self) -> Tensor | None:
+        """The mask tensor as the module gave it, broadcasting to (B, H, Q, K): bool (True = may attend) or float
+        (added). None where it gave none, and where attention was written by hand."""
+        return self.form.given
 
     @property
     def bias(self) -> Tensor | None:
-        """The additive float mask as given, broadcasting to (B, H, Q, K): T5's positions, ALiBi's slopes, sentinels."""
-        return self.attn_mask if self.attn_mask is not None and self.attn_mask.is_floating_point() else None
+        """``given`` where it is additive: T5's positions, ALiBi's slopes, sentinels."""
+        return self.given if self.given is not None and self.given.is_floating_point() else None
+
+    @property
+    def told(self) -> bool:
+        """Whether the module told its mask, rather than having it read off its scores."""
+        return self.form.told
+
+    def obeys(self, mask: Mask) -> bool:
+        """Whether weights are zero outside ``mask`` by construction, so that nobody need look."""
+        return self.form.exact and self.mask == mask
 
     # -- what happened --------------------------------------------------------------------------------------------
     def weights(self, head: int, rows: Rows = None) -> Tensor:
@@ -149,7 +178,7 @@ class AttentionCall:
     def scores(self, head: int, rows: Rows = None) -> Tensor:
         """Scores before the softmax, bias included, −inf where a bool or causal mask forbids → (B, Q or R, K)
         float32."""
-        return self._scores(*self._range(rows), self._one(head))[:, 0]
+        return self.score_band(*self._range(rows), heads=self._one(head))[:, 0]
 
     def value_weighted(self, head: int, rows: Rows = None) -> Tensor:
         """‖a·v‖, the weight times the length of the value vector it carries → (B, Q or R, K) float32.
@@ -161,8 +190,16 @@ class AttentionCall:
             raise ValueError(
                 f"{self.name}: values were not seen in this call, so ‖a·v‖ is unknown. Look at weights instead."
             )
-        lengths = _single(self.v[:, self._one(head).start // self._group]).norm(dim=-1)  # (B, K)
+        group = self.heads // self.kv_heads
+        lengths = single(self.v[:, self._one(head).start // group]).norm(dim=-1)  # (B, K)
         return self.weights(head, rows) * lengths[:, None, :]
+
+    def sink(self, head: int, rows: Rows = None) -> Tensor | None:
+        """The weight that a row gave to no key, where the softmax has a learned column beside the keys (an attention
+        sink: Xiao et al. 2023, §3.3) → (B, Q or R); None where there is none. With it each row sums to one."""
+        self._check_fresh()
+        found = self.form.sink(*self._range(rows), self._one(head))
+        return None if found is None else found[:, 0]
 
     @property
     def out(self) -> Tensor:
@@ -170,32 +207,23 @@ class AttentionCall:
         if self.v is None:
             raise ValueError(f"{self.name}: values were not seen in this call, so its output cannot be recomputed.")
         self._check_fresh()
-        if self.seen_weights is None and self.modify is None:
-            return F.scaled_dot_product_attention(
-                self.q,
-                self.k,
-                self.v,
-                self.attn_mask,
-                is_causal=self.is_causal,
-                scale=self.scale,
-                enable_gqa=self._group > 1,
-            )
-        v = self.v.repeat_interleave(self._group, 1)  # (B, H, K, Dv)
-        weights = self.seen_weights if self.modify is None else self.band(0, self.queries)
-        return weights.to(v.dtype) @ v
+        return self.form.output(self.v)
 
     def empty_rows(self, head: int = 0) -> Tensor:
         """Queries that see no key at all → bool (B, Q)."""
-        parts = [(s.amax(-1) == -math.inf) for _, _, s in self._bands(self._scores, self._one(head))]
-        return torch.cat(parts, 2)[:, 0]
+        bands = self._bands(self.score_band, self._one(head))
+        return torch.cat([(s.amax(-1) == -math.inf) for _, _, s in bands], 2)[:, 0]
 
     # -- bands: all heads, some rows ------------------------------------------------------------------------------
     def band(self, start: int, stop: int, heads: slice = slice(None)) -> Tensor:
         """Weights of queries ``start … stop − 1`` for some heads at once → (B, heads, stop − start, K) float32."""
-        if self.seen_weights is not None:
-            self._check_fresh()
-            return _single(self.seen_weights[:, heads, start:stop])
-        return _softmax(self._scores(start, stop, heads))
+        self._check_fresh()
+        return self.form.weights(start, stop, heads)
+
+    def score_band(self, start: int, stop: int, heads: slice = slice(None)) -> Tensor:
+        """The same of the scores."""
+        self._check_fresh()
+        return self.form.scores(start, stop, heads)
 
     def bands(self, heads: slice = slice(None)) -> Iterator[tuple[int, int, Tensor]]:
         """(start, stop, weights (B, heads, stop − start, K)) over all queries, each band within a fixed memory."""
@@ -209,7 +237,7 @@ class AttentionCall:
         *,
         quantity: str = "weights",
         batch: int = 0,
-        region: tuple[int, int, int, int] | None = None,
+        region: Region | None = None,
     ) -> Tensor:
         """One head pooled to at most ``size`` × ``size`` cells, built in bands → float32 (rows, columns).
 
@@ -233,16 +261,12 @@ class AttentionCall:
         ]
         return torch.cat(parts)
 
-    def factor(self, size: int, region: tuple[int, int, int, int] | None = None) -> tuple[int, int]:
+    def factor(self, size: int, region: Region | None = None) -> tuple[int, int]:
         """Tokens a cell of ``image(size=size, region=region)`` covers along queries and keys."""
         q0, q1, k0, k1 = region or (0, self.queries, 0, self.keys)
         return math.ceil((q1 - q0) / size), math.ceil((k1 - k0) / size)
 
     # -- inside ---------------------------------------------------------------------------------------------------
-    @property
-    def _group(self) -> int:
-        return self.heads // self.kv_heads
-
     def _one(self, head: int) -> slice:
         if not -self.heads <= head < self.heads:
             raise IndexError(f"{self.name} has heads 0 … {self.heads - 1}, got {head}.")
@@ -256,26 +280,6 @@ class AttentionCall:
         if step != 1:
             raise ValueError(f"rows expects a contiguous slice or (start, stop), got step {step}.")
         return start, max(start, stop)
-
-    def _scores(self, start: int, stop: int, heads: slice) -> Tensor:
-        self._check_fresh()
-        if self.seen_weights is not None:
-            return _single(self.seen_scores[:, heads, start:stop])
-        index = torch.arange(self.heads, device=self.q.device)[heads]
-        q = _single(self.q[:, heads, start:stop])  # (B, h, R, D)
-        k = _single(self.k[:, index // self._group])  # (B, h, K, D)
-        s = (q @ k.transpose(-1, -2)).mul_(self.scale)  # (B, h, R, K)
-        if self.is_causal:  # torch's is_causal is top-left also when Q ≠ K
-            s.masked_fill_(~Causal().rows(start, stop, self.keys, device=s.device), -math.inf)
-        if self.attn_mask is not None:
-            m = self.attn_mask
-            m = m.reshape((1,) * (4 - m.ndim) + tuple(m.shape))  # (B|1, H|1, Q|1, K|1)
-            m = m[:, heads if m.shape[1] > 1 else slice(None), slice(start, stop) if m.shape[2] > 1 else slice(None)]
-            s = s.masked_fill_(~m, -math.inf) if m.dtype == torch.bool else s.add_(m.to(s.dtype))
-        if self.modify is not None:
-            b, query, key = (torch.arange(n, device=s.device) for n in (self.batch, self.queries, self.keys))
-            s = self.modify(s, b, index, query[start:stop], key)
-        return s
 
     def _rows_per_band(self, heads: int) -> int:
         return max(1, BAND_BYTES // (4 * self.batch * heads * self.keys))
@@ -305,18 +309,6 @@ def pool_cells(rows: Tensor, f_query: int, f_key: int, pool: str = "max") -> Ten
     cells[: rows.shape[0], : rows.shape[1]] = rows
     cells = cells.view(height, f_query, width, f_key)
     return cells.amax((1, 3)) if pool == "max" else cells.nanmean((1, 3))
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    """Softmax over keys in which a row of −inf gives zeros instead of NaN."""
-    top = scores.amax(-1, keepdim=True)
-    e = scores.sub_(top.masked_fill_(top == -math.inf, 0)).exp_()
-    return e.div_(e.sum(-1, keepdim=True).clamp_min_(torch.finfo(e.dtype).tiny))
-
-
-def _single(t: Tensor) -> Tensor:
-    """In float32, or in float64 where the model runs in that."""
-    return t if t.dtype == torch.float64 else t.float()
 
 
 def _version(t: Tensor | None) -> int | None:

@@ -75,7 +75,7 @@ def _softmax_axis(e: Evidence, expect) -> Verdict | None:
 
 def _added(e: Evidence, expect) -> Verdict | None:
     """A 0/1 mask added to the scores shifts them by one and hides nothing."""
-    given = [m for m in (e.call.attn_mask if e.call is not None else None,) if m is not None and m.is_floating_point()]
+    given = [m for m in (e.call.given if e.call is not None else None,) if m is not None and m.is_floating_point()]
     given += [o.mask for o in _named(e, "add") if o.mask is not None]
     for mask in given:
         values = set(torch.unique(mask.float()).tolist())
@@ -101,8 +101,8 @@ def _multiplied(e: Evidence, expect) -> Verdict | None:
                 "use scores.masked_fill(~allowed, −inf) before the softmax",
             )
     call = e.call
-    if call is not None and call.seen_scores is not None and e.observed is not None:
-        scores = call.seen_scores[0].float().cpu()
+    if call is not None and e.observed is not None:
+        scores = call.score_band(0, call.queries)[0].float().cpu()
         hidden = ~e.expected
         if hidden.any() and bool((scores[..., hidden] == 0).all()) and bool((scores[..., ~hidden] != 0).any()):
             return Verdict(
@@ -112,7 +112,7 @@ def _multiplied(e: Evidence, expect) -> Verdict | None:
                 "use scores.masked_fill(~allowed, −inf) before the softmax",
                 "certain",
             )
-    mask = call.attn_mask if call is not None else None
+    mask = call.given if call is not None else None
     if mask is not None and mask.is_floating_point() and mask.ndim >= 2 and mask.shape[-1] == mask.shape[-2]:
         square = mask.reshape(-1, *mask.shape[-2:])[0].float().cpu()
         future = torch.ones_like(square).triu(1).bool()
@@ -176,7 +176,7 @@ def _sentinel(e: Evidence, expect) -> Verdict | None:
     values = [
         o.value for o in e.operations if o.name in ("masked_fill", "masked_fill_", "where") and o.value is not None
     ]
-    mask = e.call.attn_mask
+    mask = e.call.given
     if mask is not None and mask.is_floating_point():
         values += [v for v in torch.unique(mask.float()).tolist() if v < -1][:1]
     values += [float(o.mask.min()) for o in _named(e, "add") if o.mask is not None and o.mask.is_floating_point()]
@@ -195,7 +195,7 @@ def _sentinel(e: Evidence, expect) -> Verdict | None:
 def _wrong_axis(e: Evidence, expect) -> Verdict | None:
     """A mask that falls on other axes than (B, H, Q, K)."""
     call = e.call
-    mask = call.attn_mask if call is not None else None
+    mask = call.given if call is not None else None
     if call is None:
         return None
     masks = [mask] if mask is not None else [o.mask for o in e.operations if o.mask is not None]
@@ -310,7 +310,7 @@ def _unnormalised(e: Evidence, expect) -> Verdict | None:
     if e.weights is None or bool((e.expected.sum(-1) == 0).any()):
         return None
     rows = e.weights.sum(-1)
-    if bool((rows < 0.999).any()) and e.call.seen_scores is not None:
+    if bool((rows < 0.999).any()) and not e.call.told:
         return Verdict(
             "mask-convention",
             "masks its weights after the softmax, whose denominator still counts the hidden keys",

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from headwise.interp.check.report import CheckError
 from headwise.interp.check.state import Snapshot, seed_everything
-from headwise.interp.run.capture import primary
+from headwise.interp.run.outputs import primary
 from headwise.interp.subject import Inputs, Subject
 
 # How a model refuses an input, a flag or a mode that it was not made for.

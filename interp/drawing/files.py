@@ -193,7 +193,7 @@ def to_npz(cap: Capture, call: AttentionCall | None = None) -> bytes:
             weights[:, :, start:stop] = band.cpu().numpy()
         arrays[prefix + "weights"] = weights
         for side, plural in (("query", "queries"), ("key", "keys")):
-            axis = cap.axis(c, side)
+            axis = getattr(c, f"{side}_axis")
             arrays[prefix + plural] = np.array(axis.labels, dtype=np.str_)
             if axis.offsets is not None:
                 arrays[f"{prefix}{side}_offsets"] = np.array(axis.offsets, np.int64)
@@ -233,8 +233,8 @@ def to_html(cap: Capture, stack: str | None = None, layer: int = 0) -> str:
             {
                 "name": None,
                 "attn": [np.nan_to_num(weights, nan=0.0).tolist()],
-                "left_text": bertviz.short_labels(cap.axis(call, "query").labels),
-                "right_text": bertviz.short_labels(cap.axis(call, "key").labels),
+                "left_text": bertviz.short_labels(call.query_axis.labels),
+                "right_text": bertviz.short_labels(call.key_axis.labels),
             }
         ],
         "default_filter": "0", "display_mode": "light", "layer": layer, "heads": None,
@@ -263,7 +263,7 @@ def _version(package: str) -> str | None:
 
 def _axis_name(cap: Capture, call: AttentionCall, side: str) -> str | None:
     """What the input calls the axis of a call's side: "input", "source" or "target"."""
-    axis = cap.axis(call, side)
+    axis = getattr(call, f"{side}_axis")
     return next((name for name, own in cap.axes.items() if own is axis), None)
 
 

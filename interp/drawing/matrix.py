@@ -72,7 +72,7 @@ def head_view(
         raise ValueError(
             "Scores before the softmax cannot be added up into words. Look at weights, or at single tokens."
         )
-    query_axis, key_axis = cap.axis(call, "query"), cap.axis(call, "key")
+    query_axis, key_axis = call.query_axis, call.key_axis
     promise = promised(cap, call)
     if not words and special:
         shape = (call.queries, call.keys)
@@ -114,7 +114,7 @@ def head_view(
 def recorded(cap: Capture, call: AttentionCall) -> Region | None:
     """The part of a head that lies within a recording, without the silence it was filled up with; None when no side is
     one."""
-    axes = cap.axis(call, "query"), cap.axis(call, "key")
+    axes = call.query_axis, call.key_axis
     if all(axis.sound is None for axis in axes):
         return None
     lengths = [
@@ -129,7 +129,7 @@ def promised(cap: Capture, call: AttentionCall) -> Mask:
     promise = cap.subject.promise(call.stack)
     if call.mask != promise:
         promise = call.mask if promise == Bidirectional() else promise & call.mask
-    real = cap.real("key", call)
+    real = call.real_keys
     if real is not None and not bool(real[0].all()):
         positions = real[0].nonzero().flatten()
         promise = promise & Padding((len(positions),), starts=(int(positions[0]),))
@@ -143,7 +143,7 @@ def _picture(
     q0, q1, k0, k1 = region
     step = max(1, 2**20 // call.keys // factor[0]) * factor[0]
     codes = _standing(promise, head, region, factor)
-    obeyed = call.mask == promise and call.bias is None and call.seen_weights is None and call.modify is None
+    obeyed = call.obeys(promise)
     values, leaks = [], []
     for start in range(q0, q1, step):
         rows = (start, min(start + step, q1))

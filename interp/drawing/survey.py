@@ -69,8 +69,8 @@ def patch_pictures(cap: Capture, stack: str, query: int) -> np.ndarray:
     Raises ValueError when the keys are no patches.
     """
     calls = cap.stack(stack)
-    grid = cap.axis(calls[0], "key").grid
-    if grid is None or any(cap.axis(call, "key").grid != grid for call in calls):
+    grid = calls[0].key_axis.grid
+    if grid is None or any(call.key_axis.grid != grid for call in calls):
         raise ValueError(f"The keys of the {stack} are no patches of a picture.")
     rows, columns = grid
     factor = -(-max(grid) // PATCH_CELLS)

@@ -54,7 +54,7 @@ def estimate(subject: Subject, inputs: Inputs) -> Cost:
         tokens,
         len(calls),
         sum(c.heads for c, *_ in calls),
-        int(sum(_bytes(*call) for call in calls)),
+        int(sum(call.grown(queries, keys) for call, queries, keys in calls)),
         (2 * subject.parameters * positions + 4 * products) / rate,
         (2 * products + SURVEY_OPERATIONS * pairs) / rate,
     )
@@ -97,17 +97,7 @@ def _side(argument: str) -> str:
 
 def _width(call: AttentionCall) -> int:
     """D, or a usual one where attention was written by hand and only its weights were seen."""
-    return next((t.shape[-1] for t in (call.q, call.v) if t is not None), 64)
-
-
-def _bytes(call: AttentionCall, queries: int, keys: int) -> float:
-    """What the call keeps once it has that many queries and keys."""
-    tall, wide = queries / call.queries, keys / call.keys
-    kept = sum(t.nbytes * growth for t, growth in ((call.q, tall), (call.k, wide), (call.v, wide)) if t is not None)
-    for square in (call.attn_mask, call.seen_weights, call.seen_scores):  # (…, Q or 1, K or 1)
-        if square is not None:
-            kept += square.nbytes * (tall if square.shape[-2] > 1 else 1) * (wide if square.shape[-1] > 1 else 1)
-    return kept
+    return call.width or 64
 
 
 @lru_cache(maxsize=4)

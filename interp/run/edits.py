@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from headwise.interp.attention.scores import SENTINEL
+from headwise.interp.errors import InputError
 from headwise.interp.masks import Causal, Mask
 
 Site = tuple[str, int]  # module path, how often it had run before
@@ -105,18 +107,14 @@ class ReplaceMask(Edit):
     def mask(self, attn_mask, is_causal, q, k):
         allowed = self._allowed(q.shape[0], q.shape[1], q.shape[2], k.shape[2], q.device)
         if attn_mask is not None and attn_mask.is_floating_point():
-            from headwise.interp.attention.call import SENTINEL
-
             return torch.where(attn_mask > SENTINEL, attn_mask, 0).masked_fill(~allowed, -math.inf), False
         return allowed, False
 
     def weights(self, weights, scores):
-        from headwise.interp.attention.call import SENTINEL
-
         if bool((scores <= SENTINEL).any()):
             hidden = self._allowed(*scores.shape, scores.device) & (scores <= SENTINEL)
             if bool(hidden.any()):
-                raise ValueError(
+                raise InputError(
                     f"ReplaceMask(layer {self.layer}) cannot open keys in attention written by hand: their "
                     "scores are already "
                     "overwritten by the model's mask. Use a mask that only forbids more."

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from headwise.interp.attention.axes import Axis
 from headwise.interp.errors import InputError
+from headwise.interp.run.anatomy import lacks_head
 from headwise.interp.run.capture import Capture
 from headwise.interp.subject import Inputs, Subject
 
@@ -111,8 +112,7 @@ def next_position(subject: Subject, inputs: Inputs) -> int:
     """The last real position of the sequence that the subject writes on: there its logits are about the next token.
     Raises InputError as ``next_logits`` does."""
     ids, _ = _written(subject, inputs)
-    find = getattr(subject.module, "get_output_embeddings", None)
-    if find is not None and find() is None:  # the hidden states of Hugging Face's bare models only look like logits
+    if lacks_head(subject.module):
         raise InputError(
             f"{type(subject.module).__name__} has no output over a vocabulary. Load a checkpoint with its "
             "language-model head."

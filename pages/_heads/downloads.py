@@ -17,7 +17,7 @@ def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
     name = f"layer{call.layer}-head{state.head}"
     sounds = {}
     if shown.plain:
-        sounds = {"query_sound": cap.axis(call, "query").sound, "key_sound": cap.axis(call, "key").sound}
+        sounds = {"query_sound": call.query_axis.sound, "key_sound": call.key_axis.sound}
 
     minuend = shown.minuend
     drawn = cap.subject.name if minuend is None else f"{minuend.subject.name} − {cap.subject.name}"
@@ -28,7 +28,7 @@ def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
         "quantity": state.quantity,
     }
     query = state.pin["index"] if state.pin and state.pin["axis"] == "query" else 0
-    painted = cap.axis(call, "key") if state.view == "picture" else None
+    painted = call.key_axis if state.view == "picture" else None
 
     def figure(kind: str) -> bytes:
         stamp = export.stamp(cap, minuend)

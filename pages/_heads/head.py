@@ -36,7 +36,7 @@ class Shown:
 def head(run: Run, call: AttentionCall) -> Shown:
     """Draw the chosen head of a layer, with the switches above it and what must be said of it below."""
     cap, state = run.capture, st.session_state
-    axes = cap.axis(call, "query"), cap.axis(call, "key")
+    axes = call.query_axis, call.key_axis
     other = _switches(run, *axes)
     looked = (state.words, state.special, state.stack, state.padding)
     if state.get("looked", looked) != looked:  # other positions: a zoom or a pin of before means nothing

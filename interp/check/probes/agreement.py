@@ -104,7 +104,7 @@ def _all_hidden(bench: Bench, mode: Mode):
             c
             for c in calls
             if bool(c.empty_rows().all())
-            or (c.seen_scores is not None and float(c.seen_scores.max()) < -5_000)
+            or float(c.score_band(0, c.queries).max()) < -5_000
             or (c.bias is not None and float(c.bias.max()) < -5_000)
         ),
         None,

@@ -343,7 +343,7 @@ def layers(bench: Bench):
 def _allowed(call, b: int) -> Tensor:
     """Keys a call allowed, by its mask where it told one → bool (H, T, T)."""
     weights = call.band(0, call.queries)[min(b, call.batch - 1)].cpu()
-    if call.seen_scores is None and not call.is_causal and call.attn_mask is None:
+    if call.mask == Bidirectional():
         return torch.ones_like(weights, dtype=torch.bool)
     q, h = torch.arange(call.queries), torch.arange(call.heads)
     given = call.mask(torch.tensor(min(b, call.batch - 1)), h[:, None, None], q[:, None], torch.arange(call.keys))

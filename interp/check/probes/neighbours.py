@@ -19,7 +19,7 @@ from headwise.interp.check.target import BASE
 def numbers(bench: Bench):
     """N: NaN in the output, and queries that see no key."""
     for call in bench.own:
-        for b in range(call.batch if call.attn_mask is not None and call.attn_mask.ndim == 4 else 1):
+        for b in range(call.batch if call.given is not None and call.given.ndim == 4 else 1):
             empty = _empty(call, b)
             if bool(empty.any()):
                 rows = empty.any(0).nonzero().flatten().tolist()
@@ -61,7 +61,7 @@ def numbers(bench: Bench):
                 )
                 return "stopped at the first layer with empty rows"
     for call in bench.calls:
-        if call.seen_scores is not None or call.queries == call.keys:
+        if not call.told or call.queries == call.keys:
             continue
         empty = call.empty_rows(0)[0].nonzero().flatten().tolist()
         if empty:
@@ -115,8 +115,6 @@ def _told(call, b: int):
     """Keys the call's own mask allows → bool (H, Q, K)."""
     q, h = torch.arange(call.queries), torch.arange(call.heads)
     b = min(b, call.batch - 1)
-    if call.seen_scores is not None:
-        return (call.seen_scores[b] > -9_984).cpu()
     return call.mask(torch.tensor(b), h[:, None, None], q[:, None], torch.arange(call.keys)).cpu()
 
 

@@ -252,9 +252,7 @@ def padding_verdict(evidence: Evidence, expect: Expectation, made: Side, b: int)
                 "negate it",
                 "certain",
             )
-        rows_cut = (
-            evidence.call is not None and evidence.call.attn_mask is not None and _on_queries(evidence.call, real, b)
-        )
+        rows_cut = evidence.call is not None and evidence.call.given is not None and _on_queries(evidence.call, real, b)
         if rows_cut:
             return Verdict(
                 "padding",
@@ -273,7 +271,7 @@ def padding_verdict(evidence: Evidence, expect: Expectation, made: Side, b: int)
 
 
 def _on_queries(call, real: Tensor, b: int) -> bool:
-    mask = call.attn_mask
+    mask = call.given
     return mask.ndim == 4 and mask.shape[-1] == 1
 
 

@@ -76,9 +76,18 @@ def test_forbidden_mass_by_hand():
 
 
 def brute_force(weights, real, allowed):
-    """All metrics in plain Python, row by row → {name: one number a head}."""
+    """All metrics in plain Python, row by row and sample by sample → {name: one number a head}."""
+    alone = [_brute_force(weights[b : b + 1], real[b : b + 1], allowed[b : b + 1]) for b in range(len(weights))]
+    return {
+        name: [sum(numbers) / len(alone) for numbers in zip(*(m[name] for m in alone), strict=True)]
+        for name in EXPECTED
+    }
+
+
+def _brute_force(weights, real, allowed):
     rows = {name: [[] for _ in range(weights.shape[1])] for name in EXPECTED}
     for b in range(weights.shape[0]):
+        first = real[b].tolist().index(True)
         for h in range(weights.shape[1]):
             for q in range(weights.shape[2]):
                 if not real[b, q]:
@@ -90,9 +99,9 @@ def brute_force(weights, real, allowed):
                 if may > 1:
                     rows["entropy_normalised"][h].append(bits / math.log2(may))
                 rows["self"][h].append(row[q])
-                if q:
+                if q > first:
                     rows["previous"][h].append(row[q - 1])
-                    rows["first"][h].append(row[0])
+                    rows["first"][h].append(row[first])
                 rows["distance"][h].append(sum(a * abs(q - k) for k, a in enumerate(row)))
                 rows["forbidden"][h].append(sum(a for k, a in enumerate(row) if not allowed[b, q, k]))
     means = {name: [sum(r) / len(r) for r in heads] for name, heads in rows.items() if name != "information"}
@@ -115,6 +124,23 @@ def test_against_brute_force(family, padding):
     for name, heads in brute_force(weights, real, allowed).items():
         assert table[name].tolist() == pytest.approx(heads, abs=1e-6), name
     assert table["head"].tolist() == list(range(H))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_padded_batch_is_the_mean_of_its_samples_alone(side):
+    """Weights as a model with relative positions gives them: padding hidden, real positions as if it were not there."""
+    lengths = (4, T)
+    samples = [random_causal(batch=1, length=n) for n in lengths]
+    weights, real = torch.zeros(2, H, T, T), torch.zeros(2, T, dtype=torch.bool)
+    for b, (n, alone) in enumerate(zip(lengths, samples, strict=True)):
+        start = T - n if side == "left" else 0
+        weights[b, :, start : start + n, start : start + n] = alone[0]
+        real[b, start : start + n] = True
+    together = sweep(captured(weights, attention_mask=real.long()))
+    apart = [sweep(captured(alone)) for alone in samples]
+    for name in EXPECTED:
+        mean = (apart[0][name] + apart[1][name]) / 2
+        assert together[name].tolist() == pytest.approx(mean.tolist(), abs=1e-6), name
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])
@@ -198,7 +224,11 @@ def test_padding_of_the_target_is_told_from_padding_of_the_source():
         "memory_key_padding_mask": source == 0,
     }
     cap = capture(Subject(model, tensors_only(model), "t", "encoder-decoder"), Inputs({"src": x, "tgt": x, **masks}))
-    real = {(c.stack, side): cap.real(side, c)[0].long().tolist() for c in cap.calls for side in ("query", "key")}
+    real = {
+        (c.stack, side): mask[0].long().tolist()
+        for c in cap.calls
+        for side, mask in (("query", c.real_queries), ("key", c.real_keys))
+    }
     assert real == {
         ("encoder", "query"): source[0].tolist(), ("encoder", "key"): source[0].tolist(),
         ("decoder", "query"): target[0].tolist(), ("decoder", "key"): target[0].tolist(),

@@ -9,9 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwise.interp.attention.call import AttentionCall
+from headwise.interp.attention.scores import Computed, Seen
 from headwise.interp.masks import Bidirectional, Causal, Dense
 
 INF = math.inf
+
+
+def computed(q, k, v, scale, given=None, causal=False, name="attn"):
+    return AttentionCall(name, "self", Computed(q, k, scale, given, causal), v)
 
 
 def textbook(q, k, scale, attn_mask=None, is_causal=False):
@@ -50,7 +55,7 @@ def calls(draw, masks=("none", "causal", "bool", "float", "shared", "keys")):
         "keys": torch.rand(batch, 1, 1, keys) > 0.2,
     }[kind]
     scale = draw(st.sampled_from([1.0, 0.3, 1 / math.sqrt(width)]))
-    call = AttentionCall("attn", "self", "sdpa", q, k, v, scale, mask, kind == "causal")
+    call = computed(q, k, v, scale, mask, kind == "causal")
     return call, *textbook(q, k, scale, mask, kind == "causal")
 
 
@@ -134,7 +139,7 @@ def test_bands_stay_within_their_memory(monkeypatch):
         "headwise.interp.attention.call.BAND_BYTES", 4 * 2 * 3 * 11 * 2
     )  # two rows of (B=2, H=3, K=11) float32
     q, k = torch.randn(2, 3, 7, 4), torch.randn(2, 3, 11, 4)
-    call = AttentionCall("attn", "self", "sdpa", q, k, k, 0.5)
+    call = computed(q, k, k, 0.5)
     bands = list(call.bands())
     assert [(start, stop) for start, stop, _ in bands] == [(0, 2), (2, 4), (4, 6), (6, 7)]
     torch.testing.assert_close(torch.cat([b for _, _, b in bands], 2), textbook(q, k, 0.5)[1])
@@ -146,14 +151,14 @@ def test_bands_stay_within_their_memory(monkeypatch):
 def test_by_hand():
     """q = (1, 2), k = (0, ln 3): scores 0 and ln 3 → 1/4, 3/4; then 0 and 2·ln 3 → 1/10, 9/10."""
     q, k = torch.tensor([[[[1.0], [2.0]]]]), torch.tensor([[[[0.0], [math.log(3)]]]])
-    call = AttentionCall("attn", "self", "sdpa", q, k, k, 1.0)
+    call = computed(q, k, k, 1.0)
     torch.testing.assert_close(call.weights(0), torch.tensor([[[0.25, 0.75], [0.1, 0.9]]]))
 
 
 @pytest.mark.parametrize("queries, keys", [(3, 5), (5, 3)])
 def test_is_causal_is_top_left_where_queries_and_keys_differ(queries, keys):
     q, k = torch.randn(1, 2, queries, 4), torch.randn(1, 2, keys, 4)
-    call = AttentionCall("attn", "self", "sdpa", q, k, k, 0.5, is_causal=True)
+    call = computed(q, k, k, 0.5, causal=True)
     torch.testing.assert_close(call.out, F.scaled_dot_product_attention(q, k, k, is_causal=True, scale=0.5))
     torch.testing.assert_close(torch.stack([call.weights(h) for h in range(2)], 1) @ k, call.out)
     assert call.mask == Causal()
@@ -165,7 +170,7 @@ def test_mask_and_bias_say_what_was_given():
     additive = torch.randn(1, 3, 4, 6).masked_fill(~allowed[:1], torch.finfo(torch.float32).min)
 
     def mask(given):
-        return AttentionCall("attn", "self", "sdpa", q, k, k, 1.0, given)
+        return computed(q, k, k, 1.0, given)
 
     assert mask(None).mask == Bidirectional()
     assert mask(None).bias is None
@@ -179,7 +184,7 @@ def test_mask_and_bias_say_what_was_given():
 
 def test_overwritten_keys_raise_instead_of_lying():
     q, k = torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4)
-    call = AttentionCall("layers.0", "self", "sdpa", q, k, k, 1.0)
+    call = computed(q, k, k, 1.0, name="layers.0")
     call.weights(0)
     k[..., 0] += 1
     for look in (call.weights, call.scores, call.image, call.value_weighted, call.empty_rows):
@@ -192,14 +197,14 @@ def test_overwritten_keys_raise_instead_of_lying():
 def test_inference_tensors_are_taken_as_they_are():
     with torch.inference_mode():
         q = torch.randn(1, 1, 3, 4)
-    assert AttentionCall("attn", "self", "sdpa", q, q, q, 1.0).weights(0).shape == (1, 3, 3)
+    assert computed(q, q, q, 1.0).weights(0).shape == (1, 3, 3)
 
 
 def test_seen_weights_are_given_back():
     scores = torch.randn(2, 3, 4, 5)
     scores[0, 0, 1, 2] = -INF
     seen = scores.softmax(-1)
-    call = AttentionCall("attn", "self", "softmax", None, None, None, seen_weights=seen, seen_scores=scores)
+    call = AttentionCall("attn", "self", Seen(scores, seen))
     assert (call.shape, call.kv_heads) == ((2, 3, 4, 5), 3)
     assert torch.equal(call.weights(1, (1, 3)), seen[:, 1, 1:3])
     assert torch.equal(call.scores(0), scores[:, 0])
@@ -213,12 +218,12 @@ def test_seen_weights_are_given_back():
 
 def test_nbytes_is_what_is_kept():
     q, k = torch.zeros(2, 4, 5, 8, dtype=torch.bfloat16), torch.zeros(2, 2, 7, 8, dtype=torch.bfloat16)
-    assert AttentionCall("attn", "self", "sdpa", q, k, k, 1.0).nbytes == 2 * (2 * 4 * 5 * 8 + 2 * 2 * 2 * 7 * 8)
+    assert computed(q, k, k, 1.0).nbytes == 2 * (2 * 4 * 5 * 8 + 2 * 2 * 2 * 7 * 8)
 
 
 def test_errors_say_what_to_do():
     q = torch.randn(1, 2, 3, 4)
-    call = AttentionCall("attn", "self", "sdpa", q, q, q, 1.0)
+    call = computed(q, q, q, 1.0)
     with pytest.raises(IndexError, match="heads 0 … 1, got 2"):
         call.weights(2)
     with pytest.raises(ValueError, match="step"):

@@ -277,7 +277,7 @@ def test_npz_tells_where_patches_and_frames_lie(vit, whisper):
 
 
 def test_the_command_paints_the_chosen_query_of_a_picture(vit, tmp_path):
-    out, axis = tmp_path / "seven.png", vit.axis(vit.find(2), "key")
+    out, axis = tmp_path / "seven.png", vit.find(2).key_axis
     command = ["export", "tiny-vit", "--image", str(SEVEN), "--layer", "2", "--head", "1", "--out", str(out)]
     view = head_view(vit, vit.find(2), 1)
     for more, query in (([], 0), (["--query", "10"], 10)):

@@ -399,7 +399,7 @@ def test_written_text_merges_into_words(tiny):
     assert grown.axes["input"].offsets == direct.axes["input"].offsets
     assert word_groups(grown.axes["input"]) == word_groups(direct.axes["input"])
     cap = capture(tiny, grown)
-    assert cap.axis(cap.calls[0], "key") is grown.axes["input"]
+    assert cap.calls[0].key_axis is grown.axes["input"]
 
 
 def test_the_target_grows_and_the_source_stays():

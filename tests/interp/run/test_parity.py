@@ -308,9 +308,9 @@ def test_half_precision_is_the_float32_softmax_of_the_same_q_and_k(dtype):
     )
     future = torch.ones(LENGTH, LENGTH).triu(1).bool()
     for call in cap.calls:
-        assert call.q.dtype == call.k.dtype == dtype
-        k = call.k.float().repeat_interleave(2, 1)
-        theirs = (call.q.float() @ k.mT / 8**0.5).masked_fill(future, float("-inf")).softmax(-1)
+        assert call.form.q.dtype == call.form.k.dtype == dtype
+        k = call.form.k.float().repeat_interleave(2, 1)
+        theirs = (call.form.q.float() @ k.mT / 8**0.5).masked_fill(future, float("-inf")).softmax(-1)
         assert call.weights(0).dtype == torch.float32
         assert (call.band(0, LENGTH) - theirs).abs().max() <= 1e-6
     with torch.no_grad():

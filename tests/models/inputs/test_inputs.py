@@ -131,7 +131,7 @@ def test_special_tokens_come_before_the_patches(kind, model, config, labels, tmp
     subject = vision(tmp_path, kind, resizing(), model, **config)
     assert subject.family == "vision"
     cap = capture(subject, Image.new("RGB", (80, 60), "red"))
-    axis = cap.axis(cap.calls[0], "query")
+    axis = cap.calls[0].query_axis
     assert axis is cap.axes["input"] and axis.grid == (7, 7)
     assert axis.labels == (*labels, *(f"{r},{c}" for r in range(7) for c in range(7)))
     assert axis.special == (True,) * len(labels) + (False,) * 49
@@ -140,7 +140,7 @@ def test_special_tokens_come_before_the_patches(kind, model, config, labels, tmp
 def test_tokens_after_the_patches_give_no_grid(tmp_path):
     subject = vision(tmp_path, "Yolos", resizing(), image_size=[224, 224], num_detection_tokens=5)
     cap = capture(subject, Image.new("RGB", (224, 224)))
-    axis = cap.axis(cap.calls[0], "query")
+    axis = cap.calls[0].query_axis
     assert axis.grid is None and axis.picture is None and len(axis) == 1 + 49 + 5
 
 
@@ -148,7 +148,7 @@ def test_windows_give_no_grid(tmp_path):
     config = {"embed_dim": 8, "depths": [1, 1], "num_attention_heads": [1, 2], "window_size": 7, "patch_size": 4}
     subject = vision(tmp_path, "Swin", resizing(), **config)
     cap = capture(subject, Image.new("RGB", (224, 224)))
-    assert cap.axes["input"].grid is None and len(cap.axis(cap.calls[0], "key")) == cap.calls[0].keys == 49
+    assert cap.axes["input"].grid is None and len(cap.calls[0].key_axis) == cap.calls[0].keys == 49
 
 
 def test_what_does_not_fill_a_patch_is_outside_the_box(tmp_path):
@@ -190,7 +190,7 @@ def test_bad_pictures(tmp_path):
 def test_real_patches_of_dinov2(dinov2_folder):
     subject = load(str(dinov2_folder))
     cap = capture(subject, Image.new("RGB", (640, 427), "green"))
-    axis = cap.axis(cap.calls[0], "key")
+    axis = cap.calls[0].key_axis
     assert axis.labels[0] == "CLS" and axis.grid[0] * axis.grid[1] == len(axis) - 1 and axis.picture is not None
 
 
@@ -242,7 +242,7 @@ def test_whisper_writes_what_was_said(whisper):
     assert target.special == (True, True, False, False, False, False, True)
     assert cap.notes == ("resampled from 48,000 to 16,000 Hz", "the model wrote the target itself (greedy)")
     cross = cap.stack("cross")[0]
-    assert cap.axis(cross, "query") is target and cap.axis(cross, "key") is cap.axes["source"]
+    assert cross.query_axis is target and cross.key_axis is cap.axes["source"]
     assert cap.axes["source"].sound.seconds == pytest.approx(recording.seconds, abs=1e-3)
     # logits of each position choose the next token, so what is read is what was written
     assert cap.logits[0, 1:-1].argmax(-1).tolist() == cap.inputs.kwargs["decoder_input_ids"][0, 2:].tolist()
@@ -284,7 +284,7 @@ def test_wav2vec2_frames(seconds, tmp_path):
     at = seconds * 0.8 + 0.005  # the middle of a column
     cap = capture(subject, click(at, seconds, 48_000))
     axis, call = cap.axes["input"], cap.calls[0]
-    assert subject.family == "audio" and cap.axis(call, "query") is axis and len(axis) == call.queries
+    assert subject.family == "audio" and call.query_axis is axis and len(axis) == call.queries
     sound = axis.sound
     assert sound.step == 0.02 and sound.seconds == pytest.approx(seconds)  # strides 5·2⁶ of 16,000 Hz
     assert (sound.spectrogram.sum(0).argmax() + 0.5) * sound.hop == pytest.approx(at)

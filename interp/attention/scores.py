@@ -1,0 +1,260 @@
+"""How the scores of one attention computation are known: one small class a way of being seen.
+
+Each answers the same questions, a band of rows at a time: ``scores``, ``weights``, and what the module was told to hide
+(``mask``, ``given``). Nobody outside this room asks which class it is. Letters as in ``call``: B batch, H query heads,
+Hk key/value heads, Q queries, K keys, D head width, h some heads, R some rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from headwise.interp.masks import Bidirectional, Causal, Dense, Mask
+
+# An additive mask hides a key by a large negative number; the smallest one in use is −10,000 (in bf16 −9,984).
+SENTINEL = -9_984.0
+
+
+class Scores(Protocol):
+    """What every way of being seen answers."""
+
+    how: str  # where it was seen: "sdpa", "mha", "softmax", "flex"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, H, Q, K)."""
+
+    @property
+    def kv_heads(self) -> int | None:
+        """Hk, where the keys were seen."""
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """What is kept alive, as the run made it."""
+
+    @property
+    def given(self) -> Tensor | None:
+        """The mask tensor as the module gave it: bool (True = may attend) or float (added). None when it gave none, or
+        when attention was written by hand and told none."""
+
+    @property
+    def told(self) -> bool:
+        """Whether the mask was told, rather than read off the scores."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether what is forbidden by ``mask`` has no weight by construction."""
+
+    def mask(self) -> Mask:
+        """What the module allowed."""
+
+    def scores(self, start: int, stop: int, heads: slice) -> Tensor:
+        """Before the softmax, −inf where a key is hidden → (B, h, R, K), float32 or float64."""
+
+    def weights(self, start: int, stop: int, heads: slice) -> Tensor:
+        """After it; a row that sees nothing is zero → (B, h, R, K)."""
+
+    def sink(self, start: int, stop: int, heads: slice) -> Tensor | None:
+        """The weight that went to no key: a softmax with a column more than there are keys → (B, h, R), or None."""
+
+    def output(self, v: Tensor) -> Tensor:
+        """What attention made of the values (B, Hk, K, Dv) → (B, H, Q, Dv)."""
+
+    def size(self, queries: int, keys: int) -> float:
+        """Bytes of ``tensors`` if there were that many queries and keys."""
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """Scores computed from queries and keys that were kept: q·kᵀ·scale + mask (Vaswani et al. 2017, eq. 1), O(n·d)."""
+
+    q: Tensor  # (B, H, Q, D)
+    k: Tensor  # (B, Hk, K, D)
+    scale: float
+    given: Tensor | None = None  # broadcasts to (B, H, Q, K)
+    causal: bool = False
+    how: str = "sdpa"
+
+    told = True
+    exact = property(lambda self: not _added(self.given))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.q.shape[0], self.q.shape[1], self.q.shape[2], self.k.shape[2]
+
+    @property
+    def kv_heads(self) -> int:
+        return self.k.shape[1]
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.q, self.k, self.given
+
+    def mask(self) -> Mask:
+        if self.causal:
+            return Causal()
+        if self.given is None:
+            return Bidirectional()
+        return Dense(self.given if self.given.dtype == torch.bool else self.given > SENTINEL)
+
+    def scores(self, start: int, stop: int, heads: slice) -> Tensor:
+        s = _products(self.q, self.k, self.scale, (start, stop), heads)  # (B, h, R, K)
+        if self.causal:  # torch's is_causal is top-left also when Q ≠ K
+            s.masked_fill_(~Causal().rows(start, stop, s.shape[-1], device=s.device), -math.inf)
+        if self.given is not None:
+            m = self.given
+            m = m.reshape((1,) * (4 - m.ndim) + tuple(m.shape))  # (B|1, H|1, Q|1, K|1)
+            m = m[:, heads if m.shape[1] > 1 else slice(None), slice(start, stop) if m.shape[2] > 1 else slice(None)]
+            s = s.masked_fill_(~m, -math.inf) if m.dtype == torch.bool else s.add_(m.to(s.dtype))
+        return s
+
+    def weights(self, start: int, stop: int, heads: slice) -> Tensor:
+        return softmax(self.scores(start, stop, heads))
+
+    def sink(self, start, stop, heads):
+        return None
+
+    def output(self, v: Tensor) -> Tensor:
+        grouped = self.kv_heads != self.q.shape[1]
+        return F.scaled_dot_product_attention(
+            self.q, self.k, v, self.given, is_causal=self.causal, scale=self.scale, enable_gqa=grouped
+        )
+
+    def size(self, queries: int, keys: int) -> float:
+        _, _, own_queries, own_keys = self.shape
+        grown = self.q.nbytes * queries / own_queries + self.k.nbytes * keys / own_keys
+        return grown + _square_size((self.given,), queries / own_queries, keys / own_keys)
+
+
+@dataclass(frozen=True, eq=False)
+class Modified:
+    """Scores that a function made from q·kᵀ·scale: flex_attention's score_mod and mask_mod."""
+
+    q: Tensor  # (B, H, Q, D)
+    k: Tensor  # (B, Hk, K, D)
+    scale: float
+    modify: Callable[..., Tensor]  # (scores (B, h, R, K), b, h, q, k) → scores
+    how: str = "flex"
+
+    given = None
+    told = exact = False
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.q.shape[0], self.q.shape[1], self.q.shape[2], self.k.shape[2]
+
+    @property
+    def kv_heads(self) -> int:
+        return self.k.shape[1]
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.q, self.k
+
+    def mask(self) -> Mask:
+        return _told_by(self.scores(0, self.q.shape[2], slice(None)))
+
+    def scores(self, start: int, stop: int, heads: slice) -> Tensor:
+        s = _products(self.q, self.k, self.scale, (start, stop), heads)
+        b, query, key = (torch.arange(n, device=s.device) for n in (s.shape[0], self.q.shape[2], self.k.shape[2]))
+        index = torch.arange(self.q.shape[1], device=s.device)[heads]
+        return self.modify(s, b, index, query[start:stop], key)
+
+    def weights(self, start: int, stop: int, heads: slice) -> Tensor:
+        return softmax(self.scores(start, stop, heads))
+
+    def sink(self, start, stop, heads):
+        return None
+
+    def output(self, v: Tensor) -> Tensor:
+        values = v.repeat_interleave(self.q.shape[1] // v.shape[1], 1)  # (B, H, K, Dv)
+        return self.weights(0, self.q.shape[2], slice(None)).to(v.dtype) @ values
+
+    def size(self, queries: int, keys: int) -> float:
+        return self.q.nbytes * queries / self.q.shape[2] + self.k.nbytes * keys / self.k.shape[2]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Scores and weights as attention written by hand made them, O(n²); ``beside`` is the weight (B, H, Q) of a column
+    of the softmax that is no key."""
+
+    seen_scores: Tensor  # (B, H, Q, K)
+    seen_weights: Tensor  # (B, H, Q, K)
+    beside: Tensor | None = None
+    how: str = "softmax"
+
+    given = None
+    told = exact = False
+    kv_heads = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return tuple(self.seen_weights.shape)
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.seen_scores, self.seen_weights, self.beside
+
+    def mask(self) -> Mask:
+        return _told_by(single(self.seen_scores))
+
+    def scores(self, start: int, stop: int, heads: slice) -> Tensor:
+        return single(self.seen_scores[:, heads, start:stop])
+
+    def weights(self, start: int, stop: int, heads: slice) -> Tensor:
+        return single(self.seen_weights[:, heads, start:stop])
+
+    def sink(self, start: int, stop: int, heads: slice) -> Tensor | None:
+        return None if self.beside is None else single(self.beside[:, heads, start:stop])
+
+    def output(self, v: Tensor) -> Tensor:
+        values = v.repeat_interleave(self.shape[1] // v.shape[1], 1)  # (B, H, K, Dv)
+        return self.seen_weights.to(v.dtype) @ values
+
+    def size(self, queries: int, keys: int) -> float:
+        _, _, own_queries, own_keys = self.shape
+        return _square_size((self.seen_scores, self.seen_weights), queries / own_queries, keys / own_keys)
+
+
+def single(t: Tensor) -> Tensor:
+    """In float32, or in float64 where the model runs in that."""
+    return t if t.dtype == torch.float64 else t.float()
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Softmax over keys in which a row of −inf gives zeros instead of NaN; writes into ``scores``."""
+    top = scores.amax(-1, keepdim=True)
+    e = scores.sub_(top.masked_fill_(top == -math.inf, 0)).exp_()
+    return e.div_(e.sum(-1, keepdim=True).clamp_min_(torch.finfo(e.dtype).tiny))
+
+
+def _products(q: Tensor, k: Tensor, scale: float, rows: tuple[int, int], heads: slice) -> Tensor:
+    """q·kᵀ·scale of some rows and heads → (B, h, R, K); key heads are shared by H / Hk query heads each."""
+    index = torch.arange(q.shape[1], device=q.device)[heads]
+    some = single(q[:, heads, slice(*rows)])  # (B, h, R, D)
+    keys = single(k[:, index // (q.shape[1] // k.shape[1])])  # (B, h, K, D)
+    return (some @ keys.transpose(-1, -2)).mul_(scale)
+
+
+def _told_by(scores: Tensor) -> Mask:
+    """Scores made by a function tell no mask: a key is taken as forbidden where its score is at or below −9,984."""
+    allowed = scores > SENTINEL
+    return Bidirectional() if bool(allowed.all()) else Dense(allowed)
+
+
+def _added(mask: Tensor | None) -> bool:
+    return mask is not None and mask.is_floating_point()
+
+
+def _square_size(squares, tall: float, wide: float) -> float:
+    """Bytes of tensors (…, Q or 1, K or 1) with that many times the queries and keys."""
+    kept = (t for t in squares if t is not None)
+    return sum(t.nbytes * (tall if t.shape[-2] > 1 else 1) * (wide if t.shape[-1] > 1 else 1) for t in kept)

@@ -1,0 +1,71 @@
+"""``Tap``: torch itself calls it for every operation of this thread inside ``with``, under whatever name the model
+imported the operation, and for no other thread.
+
+Module hooks only say *where* an operation happened. While the mode is on, torch also refuses the fused eval path of
+nn.TransformerEncoder, which calls no Python attention.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._ops import HigherOrderOperator
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from headwise.interp.run.tap import byhand, flex, mha, sdpa
+from headwise.interp.run.tap.recorder import Recorder
+
+
+class Tap(TorchFunctionMode):
+    """The mode: hands attention's operations to their handlers and everything else straight to torch."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+        # tensor → the Softmax it carries on, and whether its last two axes are the softmax's exchanged (None: otherwise
+        # moved)
+        self.softmaxes: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.mha_heads: int | None = None  # set while inside nn.MultiheadAttention
+        self.mha_kind = "self"
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        handler = HANDLERS.get(func)
+        if handler is None and isinstance(func, HigherOrderOperator) and func.name() == "flex_attention":
+            handler = flex.attention
+        if handler is not None:
+            return handler(self, func, *args, **kwargs)
+        out = func(*args, **kwargs)
+        if self.softmaxes and isinstance(out, Tensor):
+            byhand.carry_on(self, args, out)
+        return out
+
+    def place(self) -> tuple[str, str]:
+        """(module path, "self" | "cross") of a call that is made now."""
+        return self.recorder.where, self.mha_kind if self.mha_heads else self.recorder.kind
+
+    def four(self, t: Tensor) -> Tensor:
+        """Any attention layout → (B, H, rows, columns)."""
+        if t.ndim == 4:
+            return t
+        if t.ndim == 2:
+            return t[None, None]
+        if t.ndim == 3:
+            batch = self.recorder.batch
+            heads = self.mha_heads or (t.shape[0] // batch if t.shape[0] % batch == 0 else 1)
+            return t.reshape(t.shape[0] // heads, heads, *t.shape[1:])
+        return t.reshape(-1, *t.shape[-3:])
+
+
+HANDLERS = {
+    F.scaled_dot_product_attention: sdpa.attention,
+    F.multi_head_attention_forward: mha.attention,
+    **dict.fromkeys((F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax), byhand.softmax),
+    **dict.fromkeys((F.dropout, torch.dropout), byhand.dropout),
+    **dict.fromkeys(
+        (torch.matmul, torch.bmm, torch.mm, Tensor.matmul, Tensor.bmm, Tensor.mm, Tensor.__matmul__), byhand.product
+    ),
+    torch.einsum: byhand.einsum,
+}

@@ -1,0 +1,184 @@
+"""What one thread's run has shown so far: where it is, the attention calls, and the modules that gave none."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from headwise.interp.attention.call import AttentionCall
+
+ATTENTION_LIKE = re.compile(
+    r"att(entio)?n(?!.*(output|norm))|reformer.*hash|mixer2?$|^mamba2?$|t(ime)?_?mix", re.IGNORECASE
+)
+CROSS_NAME = re.compile(r"cross|encoder_att|encdec|multihead_attn|src_att|enc_att", re.IGNORECASE)
+CROSS_ARGUMENTS = {"key", "kv", "key_value_states", "encoder_hidden_states", "context", "memory", "cross_states"}
+STACK_WORDS = re.compile(r"enc|dec|text|vision|visual|audio|image|speech", re.IGNORECASE)
+
+# why an attention-like module gave no call, in the words of the page
+NOT_DENSE = "its softmax is not over a dense query × key matrix (block-sparse, banded or bucketed)"
+NO_SOFTMAX = "it ran, but no softmax over keys met values (linear, recurrent or fused attention)"
+SCRIPTED = "TorchScript runs outside Python; capture the original module"
+IDLE = "it did not run for this input"
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """An attention-like module that ran, or should have, and gave no call."""
+
+    name: str
+    type: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.type}): {self.reason}"
+
+
+@dataclass
+class Softmax:
+    """A softmax that may turn out to be attention once its result meets the values."""
+
+    scores: Tensor
+    weights: Tensor  # the result, or what elementwise operations have since made of it
+    shape: torch.Size
+    dim: int
+    used: bool = False
+
+
+@dataclass
+class Frame:
+    """One running module."""
+
+    module: nn.Module
+    name: str | None
+    calls: list[int] = field(default_factory=list)  # indices into Recorder.calls made directly here
+    softmaxes: list[Softmax] = field(default_factory=list)
+
+
+class Recorder:
+    """What one thread's run has shown so far. Plain data; read it when the run is over."""
+
+    def __init__(
+        self, root: nn.Module, batch: int = 1, watch: frozenset[str] = frozenset(), keep_calls: bool = True, edits=None
+    ):
+        self.names = {id(m): name for name, m in root.named_modules()}
+        self.root = root
+        self.batch = batch
+        self.watch = watch  # module names whose input and output are kept
+        self.keep_calls = keep_calls
+        self.edits = edits or {}  # (module path, occurrence) → edits made there
+        self.calls: list[AttentionCall] = []
+        self.frames: list[Frame] = []
+        self.ran: dict[str, nn.Module] = {}  # attention-like modules that ran
+        self.refused: dict[str, str] = {}  # module path → why its softmax is no dense attention
+        self.kept: dict[str, tuple[tuple, object]] = {}  # watched name → (inputs, output) of its last run
+        self.visits: dict[str, int] = {}
+
+    # -- where ----------------------------------------------------------------------------------------------------
+    def enter(self, module: nn.Module) -> None:
+        name = self.names.get(id(module))
+        self.frames.append(Frame(module, name))
+        if name is not None and ATTENTION_LIKE.search(type(module).__name__):
+            self.ran[name] = module
+
+    def leave(self, module: nn.Module, args: tuple, kwargs: dict, output) -> None:
+        while self.frames:  # a module that swallowed a child's exception leaves the child's frame behind: drop it too
+            frame = self.frames.pop()
+            if frame.module is module:
+                break
+        else:
+            return
+        if frame.name in self.watch:
+            self.kept[frame.name] = (args or tuple(kwargs.values()), output)
+        lost = [s for s in frame.softmaxes if not s.used]
+        if frame.name is not None and ATTENTION_LIKE.search(type(module).__name__):
+            if any(len(s.shape) >= 4 for s in lost):
+                self.refused[frame.name] = NOT_DENSE
+        elif self.frames:  # nn.Softmax, or a helper module: the product with the values may come in the parent
+            self.frames[-1].softmaxes += lost
+        if frame.calls and _attends_elsewhere(module, args, kwargs):
+            for index in frame.calls:
+                self.calls[index] = replace(self.calls[index], kind="cross")
+
+    @property
+    def where(self) -> str:
+        """Path of the innermost running module that belongs to the root."""
+        return next((f.name for f in reversed(self.frames) if f.name is not None), "")
+
+    @property
+    def kind(self) -> str:
+        """What an attention call made here is taken for until its module is left: "self" or "cross"."""
+        return "cross" if CROSS_NAME.search(self.where) else "self"
+
+    def edits_here(self) -> list:
+        return self.edits.get((self.where, self.visits.get(self.where, 0)), [])
+
+    def add(self, call: AttentionCall) -> None:
+        occurrence = self.visits.get(call.name, 0)
+        self.visits[call.name] = occurrence + 1
+        if self.keep_calls:
+            if self.frames:
+                self.frames[-1].calls.append(len(self.calls))
+            self.calls.append(replace(call, occurrence=occurrence))
+
+    # -- once the run is over -------------------------------------------------------------------------------------
+    def finished(self, default_stack: str) -> tuple[list[AttentionCall], list[Unseen]]:
+        """Numbered calls, and the attention-like modules without one (the outermost of each nest)."""
+        calls = [c for c in self.calls if not any(within(c.name, refused) for refused in self.refused)]
+        unseen = []
+        for name, module in sorted(self.ran.items(), key=lambda item: item[0] == ""):  # the root last: it tells least
+            related = [c.name for c in calls] + [u.name for u in unseen]
+            if any(within(other, name) or within(name, other) for other in related):
+                continue
+            inner = next((why for path, why in self.refused.items() if within(path, name)), None)
+            unseen.append(Unseen(name, type(module).__name__, inner or NO_SOFTMAX))
+        for name, module in self.root.named_modules():
+            if isinstance(module, torch.jit.ScriptModule) and not any(within(c.name, name) for c in calls):
+                unseen.append(Unseen(name, type(module).__name__, SCRIPTED))
+            elif isinstance(module, nn.MultiheadAttention) and name not in self.ran:
+                unseen.append(Unseen(name, type(module).__name__, IDLE))
+        return _numbered(calls, default_stack), unseen
+
+
+def same(query: Tensor, key: Tensor) -> bool:
+    """One sequence, also when it was computed twice, as in ``attention(norm(x), norm(x), norm(x))``."""
+    return query is key or (query.shape == key.shape and torch.equal(query, key))
+
+
+def within(inner: str, outer: str) -> bool:
+    """Is the module path ``inner`` at or below ``outer``?"""
+    return inner == outer or outer == "" or inner.startswith(outer + ".")
+
+
+def _attends_elsewhere(module: nn.Module, args: tuple, kwargs: dict) -> bool:
+    """Was the module called with another sequence to take keys from?"""
+    try:
+        given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return False
+    given = {**given, **given.get("kwargs", {})}
+    queries = next((v for v in given.values() if isinstance(v, Tensor)), None)
+    return any(isinstance(given.get(a), Tensor) and not same(queries, given[a]) for a in CROSS_ARGUMENTS)
+
+
+def _numbered(calls: list[AttentionCall], default_stack: str) -> list[AttentionCall]:
+    """Give each call its stack and its layer: the one number in its path, or, where that does not tell calls of a stack
+    apart (shared layers, nested numbers), the order in which they ran."""
+    stacks: dict[str, list[AttentionCall]] = {}
+    for call in calls:
+        parts = call.name.split(".")
+        first = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
+        words = [part for part in parts[:first] if STACK_WORDS.match(part)]
+        side = ".".join(w.removesuffix("_model") for w in words) or default_stack
+        stacks.setdefault("cross" if call.kind == "cross" else side, []).append(call)
+    numbered: dict[int, AttentionCall] = {}
+    for stack, members in stacks.items():
+        digits = [[int(p) for p in c.name.split(".") if p.isdigit()] for c in members]
+        layers = [d[0] for d in digits if len(d) == 1]
+        plain = len(layers) == len(members) == len(set(layers))
+        for order, call in enumerate(members):
+            numbered[id(call)] = replace(call, stack=stack, layer=layers[order] if plain else order)
+    return [numbered[id(call)] for call in calls]
