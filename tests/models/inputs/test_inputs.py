@@ -166,7 +166,7 @@ def test_pixels_are_those_of_the_processor_and_labels_those_of_the_config(tmp_pa
     expected = resizing()(images=noise, return_tensors="pt")["pixel_values"]
     assert torch.equal(subject.encode(noise).kwargs["pixel_values"], expected)
     half = load(str(tmp_path), dtype=torch.bfloat16)
-    assert capture(half, noise).calls[0].q.dtype == torch.bfloat16
+    assert capture(half, noise).calls[0].form.q.dtype == torch.bfloat16
 
 
 def test_a_picture_on_its_side_is_turned_before_it_is_cut_up(tmp_path):
