@@ -10,6 +10,7 @@ from headwise.interp.run import running
 from headwise.interp.run.capture import rerun
 
 TEXT = "The people of the United States"
+CAPPED = [("gemma2", "final_logit_softcapping", 3.0), ("cohere", "logit_scale", 0.25)]
 
 
 def causal_lm(kind: str, **more):
@@ -75,10 +76,8 @@ def test_the_output_embedding_is_computed_where_somebody_looks():
     assert cap.fidelity <= 1e-6
 
 
-@pytest.mark.parametrize(
-    "kind, more", [("gemma2", {"final_logit_softcapping": 3.0}), ("cohere", {"logit_scale": 0.25})]
-)
-def test_what_follows_the_output_embedding_counts(kind, more):
+@pytest.mark.parametrize("kind, name, value", CAPPED)
+def test_what_follows_the_output_embedding_counts(kind, name, value):
     """Logits that are capped or scaled after it are not made from the hidden states alone."""
     model = causal_lm(kind, **{name: value})
     ids = torch.arange(1, 12)[None]
