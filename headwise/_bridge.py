@@ -88,7 +88,8 @@ class Parts(ModuleType):
 class Signpost(MetaPathFinder, Loader):
     """Finds ``interp.…`` and ``models.…`` where they are now, and enters the module itself under the old name."""
 
-    roots: set[str] = set()
+    def __init__(self) -> None:
+        self.roots: set[str] = set()
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
         if name.partition(".")[0] not in self.roots or name.endswith("__main__"):
@@ -107,6 +108,9 @@ class Signpost(MetaPathFinder, Loader):
         raise ImportError(f"{name} is no command any more: see headwise --help")
 
 
+SIGNPOST = Signpost()
+
+
 def places_of(name: str) -> tuple[str, ...]:
     """ "interp.checking.lint" → ("headwise.interp.check.lint",)."""
     old, rest = name, ""
@@ -119,9 +123,10 @@ def places_of(name: str) -> tuple[str, ...]:
 def bridge(root: str) -> dict[str, object]:
     """``root``, "interp" or "models", becomes a signpost to headwise → what it offers of its own."""
     sys.modules[root].__class__ = Old
-    if not Signpost.roots:
-        sys.meta_path.insert(0, Signpost())
-    Signpost.roots.add(root)
+    if SIGNPOST not in sys.meta_path:
+        sys.meta_path.insert(0, SIGNPOST)
+    SIGNPOST.roots.add(root)
     whole = vars(import_module(f"headwise.{root}"))
-    own = {name: value for name, value in whole.items() if not name.startswith("__")}
+    modules = {name for name, value in whole.items() if isinstance(value, ModuleType)}  # found when they are asked for
+    own = {name: value for name, value in whole.items() if not name.startswith("__") and name not in modules}
     return {**own, "__all__": whole.get("__all__", headwise.__all__)}
