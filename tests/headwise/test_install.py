@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -51,7 +50,7 @@ class Environment:
         venv.create(folder / "venv", with_pip=False, symlinks=True)
         self.bin, self.home = folder / "venv" / "bin", folder / "home"
         (self.packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
-        libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+        libraries = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
         (self.packages / "libraries.pth").write_text("\n".join(libraries))
         self.home.mkdir()
         for name, text in MINE.items():
@@ -102,7 +101,7 @@ def installed(wheel, tmp_path_factory):
     """The wheel in a fresh environment; at last it is uninstalled, and nothing may be left."""
     environment = Environment(tmp_path_factory.mktemp("installed"))
     before = environment.holds()
-    environment.pip("install", "--no-deps", "--no-index", str(wheel))
+    environment.pip("install", "-I", "--no-deps", "--no-index", str(wheel))
     gained = {"headwise", f"headwise-{version(wheel)}.dist-info"}  # the package and the command; nothing generic
     assert environment.holds() - before == gained
     yield environment
@@ -143,7 +142,7 @@ def test_an_sdist_gives_the_same_wheel(source, wheel, tmp_path):
 def test_an_editable_install_opens_no_other_name(source, tmp_path):
     environment = Environment(tmp_path)
     before = environment.holds()
-    environment.pip("install", "--no-deps", "--no-index", "--no-build-isolation", "-e", str(source))
+    environment.pip("install", "-I", "--no-deps", "--no-index", "--no-build-isolation", "-e", str(source))
     found = "from headwise.interp import masks; from headwise.commands.app import script; print(script())"
     assert environment.run("python", "-P", "-c", found) == f"{source / 'app.py'}\n"
     is_hidden = "from importlib.util import find_spec; import sys; print(find_spec(sys.argv[1]))"
