@@ -64,7 +64,7 @@ class Environment:
         """What ``python …`` or a script of the environment prints, run in the stranger's folder."""
         program = str(self.bin / command[0])
         ran = subprocess.run([program, *command[1:]], cwd=self.home, env=self.variables, text=True, capture_output=True)
-        assert ran.returncode == status, ran.stderr
+        assert ran.returncode == status and "Traceback" not in ran.stderr, ran.stderr
         return ran.stdout
 
     def pip(self, *arguments: str) -> None:
@@ -160,7 +160,8 @@ def test_the_face_is_light_and_whole(installed):
     whole = f"from headwise import {', '.join(headwise.__all__)}; cap = capture(load('tiny-decoder'), 'The people'); "
     whole += "assert sweep(cap).shape[0] == 32 and cap.subject.name in available() and edits.ZeroHead and masks.Causal"
     installed.run("python", "-c", whole)
-    installed.run("python", "-P", "-c", "import interp", status=1)
+    hidden = "from importlib.util import find_spec; print(find_spec('interp'), find_spec('models'))"
+    assert installed.run("python", "-P", "-c", hidden) == "None None\n"
     assert not (installed.home / "models" / "imported").exists()
 
 
@@ -189,6 +190,12 @@ def test_export_takes_a_bundled_model(installed, wheel, command):
     drawn = (installed.home / "head.svg").read_text()
     assert "United" in drawn and f"Headwise {version(wheel)}," in drawn
     assert not (installed.home / "models" / "imported").exists()
+
+
+def test_models_are_listed_trained_and_measured_by_name(installed):
+    assert "smollm2-135m" in installed.run("headwise", "fetch")
+    for command in ("train", "evaluate"):
+        installed.run("headwise", command, "no-such-model", status=2)
 
 
 def test_the_app_opens_at_any_page_first(installed, browser):
