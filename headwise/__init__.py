@@ -10,6 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if __name__ != "headwise":  # a checkout's own folder is among its rooms, and a second copy would not know the first
+    raise ImportError(f"{__name__} is headwise itself: import that.")
+
 _here = Path(__file__).parent
 if not (_here / "interp").is_dir():  # a checkout: the rooms stand beside this folder; installed, they stand in it
     __path__.append(str(_here.parent))
@@ -17,22 +20,23 @@ if not (_here / "interp").is_dir():  # a checkout: the rooms stand beside this f
 if TYPE_CHECKING:
     from headwise.interp import masks
     from headwise.interp.analysis.metrics import sweep
-    from headwise.interp.check import check, check_mask
+    from headwise.interp.check.check import check
+    from headwise.interp.check.lint import check_mask
     from headwise.interp.run import edits
     from headwise.interp.run.capture import Capture, capture
     from headwise.models import available, load, wrap
 
-_FACE = {  # name → where it lives; imported when first asked for, so that `import headwise` loads no torch
-    "Capture": "interp.run.capture",
-    "available": "models",
-    "capture": "interp.run.capture",
-    "check": "interp.check",
-    "check_mask": "interp.check",
-    "edits": "interp.run.edits",
-    "load": "models",
-    "masks": "interp.masks",
-    "sweep": "interp.analysis.metrics",
-    "wrap": "models",
+_FACE = {  # name → its module, and its name there; imported when first asked for, so that `import headwise` is light
+    "Capture": ("interp.run.capture", "Capture"),
+    "available": ("models", "available"),
+    "capture": ("interp.run.capture", "capture"),
+    "check": ("interp.check", "check"),
+    "check_mask": ("interp.check", "check_mask"),
+    "edits": ("interp.run.edits", None),  # the module itself
+    "load": ("models", "load"),
+    "masks": ("interp.masks", None),
+    "sweep": ("interp.analysis.metrics", "sweep"),
+    "wrap": ("models", "wrap"),
 }
 __all__ = [
     "Capture",
@@ -51,10 +55,11 @@ __all__ = [
 def __getattr__(name: str):
     if name not in _FACE:
         raise AttributeError(f"module 'headwise' has no attribute {name!r}")
-    module = import_module(f"headwise.{_FACE[name]}")
-    found = globals()[name] = getattr(module, name, module)
+    place, there = _FACE[name]
+    module = import_module(f"headwise.{place}")
+    found = globals()[name] = module if there is None else getattr(module, there)
     return found
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*globals(), *__all__]

@@ -31,7 +31,7 @@ ROOMS = {  # room → what it may import beside itself and the errors; a room's 
     "testing": ("interp.masks", "interp.check"),
     "__init__": ("interp", "models"),  # the face
     "__main__": ("commands",),
-    "_bridge": (),
+    "_bridge": ("headwise",),
     "interp": ("_bridge",),
     "interp.__main__": ("__main__",),
 }

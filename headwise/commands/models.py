@@ -44,7 +44,7 @@ def _fail(message: object, status: int) -> int:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from headwise.interp.subject import LoadError  # in each function, so that --help needs no torch
+    from headwise.interp.errors import LoadError  # in each function, so that --help needs no torch
     from headwise.models.sources.packages import FETCHABLE, fetch_aloud, listing, unknown
 
     if arguments.name is None:
