@@ -10,7 +10,8 @@ from headwise.interp.attention.axes import Axis, Sound
 from headwise.interp.drawing.matrix import ALLOWED, FORBIDDEN, LEAK, LEAKED, MIXED, head_view, recorded
 from headwise.interp.drawing.survey import grid_pictures, survey
 from headwise.interp.drawing.words import word_groups
-from headwise.interp.subject import Inputs
+from headwise.interp.errors import InputError
+from headwise.interp.subject import Inputs, same_tokens
 from headwise.models import load, wrap
 
 
@@ -96,6 +97,30 @@ def test_words_sum_keys_and_average_queries():
     assert f"left out: [CLS], which held {share:.0%} of the weight" in hidden.left_out
     with pytest.raises(ValueError, match="cannot be added up"):
         head_view(cap, cap.calls[0], 0, "scores", words=True)
+
+
+def test_a_difference_is_this_one_less_the_other_and_leaks_nothing():
+    cap = capture(load("tiny-decoder"), "The people of the United States.")
+    one, other = (head_view(cap, cap.calls[0], head, size=4) for head in (0, 7))
+    one.forbidden[:] = FORBIDDEN
+    assert one.leaks.any()
+    change = other.minus(one)
+    assert torch.equal(change.values, other.values - one.values) and change.values.min() < 0 < change.values.max()
+    assert (change.factor, change.queries, change.signed) == (one.factor, one.queries, True)
+    assert change.quantity.name == "weight difference" and change.of == "tiny-decoder − tiny-decoder"
+    assert not change.leaks.any()
+    longer = capture(load("tiny-decoder"), "The people of the United States." * 2)
+    with pytest.raises(ValueError, match=r"it has \d+ × \d+ positions, not \d+ × \d+\."):
+        head_view(longer, longer.calls[0], 0).minus(one)
+    with pytest.raises(ValueError, match=r"it holds scores, not weights\."):
+        head_view(cap, cap.calls[0], 0, "scores", size=4).minus(one)
+
+
+def test_only_the_same_tokens_are_compared():
+    encoder, decoder, twin = load("tiny-encoder"), load("tiny-decoder"), load("tiny-attention-only")
+    same_tokens(decoder, twin, decoder.encode("The people."))
+    with pytest.raises(InputError, match="tiny-encoder reads other tokens than tiny-decoder"):
+        same_tokens(decoder, encoder, decoder.encode("The people."))
 
 
 def test_thumbnails_are_the_pooled_maximum():
