@@ -39,6 +39,10 @@ HOSTILE = (
 
 
 def bert(labels, layers=1):
+    return run(bert_of(layers), labels, "encoder")
+
+
+def bert_of(layers):
     from transformers import BertConfig, BertModel
 
     config = BertConfig(
@@ -49,7 +53,7 @@ def bert(labels, layers=1):
         intermediate_size=16,
         max_position_embeddings=256,
     )
-    return run(BertModel(config).eval(), labels, "encoder")
+    return BertModel(config).eval()
 
 
 def llama(labels):
@@ -67,14 +71,15 @@ def llama(labels):
     return run(LlamaForCausalLM(config).eval(), labels, "decoder")
 
 
-def run(module, labels, kind):
+def run(module, labels, kind, samples=1):
     text = "x" * len(labels)
     axis = Axis(tuple(labels), tuple((i, i + 1) for i in range(len(labels))), text=text)
 
     def encode(ids):
         return Inputs({"input_ids": ids}, {"input": axis}, ("a <note>",))
 
-    return capture(wrap(module, encode, kind, "tiny"), torch.arange(len(labels))[None] % 32)
+    ids = torch.arange(samples * len(labels)).reshape(samples, -1) % 32
+    return capture(wrap(module, encode, kind, "tiny"), ids)
 
 
 def words(count):
@@ -367,6 +372,21 @@ def test_html_of_cross_attention(browser, tmp_path):
     page.close()
 
 
+def test_html_of_another_sample():
+    cap = two_samples()
+    shown = [json.loads(html_data(export.to_html(cap, batch=batch)))["attention"][0]["attn"] for batch in (0, 1)]
+    for batch in (0, 1):
+        weights = torch.stack([cap.calls[0].weights(head)[batch] for head in range(2)])
+        np.testing.assert_allclose(np.array(shown[batch][0]), weights.numpy(), atol=1e-5)
+    assert "sample 1 is shown, one of 2" in export.to_html(cap, batch=1)
+    with pytest.raises(IndexError, match="batch expects a sample 0 … 1; got 2"):
+        export.to_html(cap, batch=2)
+
+
+def html_data(page):
+    return page.split("const HEADWISE = ")[1].split(";\n")[0]
+
+
 def test_html_refuses_a_long_text():
     cap = bert(words(65))
     with pytest.raises(ValueError, match="BertViz draws up to 64 tokens; this input has 65"):
@@ -432,9 +452,27 @@ def test_options_reach_the_file(tiny, tmp_path):
     assert "weight, log" in out.read_text("utf-8") and "#12171d" in out.read_text("utf-8")
 
 
+def two_samples():
+    return run(bert_of(1), words(4), "encoder", samples=2)
+
+
+def test_another_sample_reaches_the_file(monkeypatch, tmp_path, capsys):
+    cap = two_samples()
+    monkeypatch.setattr("headwise.models.load", lambda name: replace(cap.subject, encode=lambda raw: cap.inputs))
+    out = tmp_path / "a.csv"
+    assert main(["export", "tiny", "text", "--out", str(out), "--batch", "1"]) == 0
+    table = pd.read_csv(out, index_col=0).to_numpy(np.float32)
+    assert np.array_equal(table, cap.calls[0].weights(0)[1].numpy())
+    assert main(["export", "tiny", "text", "--out", str(tmp_path / "a.svg"), "--batch", "1"]) == 0
+    assert "sample 1 is shown, one of 2" in (tmp_path / "a.svg").read_text("utf-8")
+    assert main(["export", "tiny", "text", "--out", str(out), "--batch", "2"]) == 2
+    assert "batch expects a sample 0 … 1; got 2." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--out", "run.npz", "--batch", "1"], "--batch does not apply to .npz; it is for .html, .png, .svg, .csv."),
         (
             ["--out", "run.pdf"],
             "--out expects a file that ends in .html, .png, .svg, .csv, .npz; got 'run.pdf'.",
