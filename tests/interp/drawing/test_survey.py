@@ -70,6 +70,28 @@ def test_forbidden_cells_are_empty_unless_something_leaked():
     np.testing.assert_allclose(grid_pictures(leaky, survey(leaky), "decoder")[0, 0], HAND.sqrt(), atol=1e-6)
 
 
+def test_rounding_in_the_future_is_no_leak():
+    """Weights of 1e-8 are rounding, those of 1e-5 a leak, though a thumbnail shows square roots."""
+    weights = torch.tensor([[1.0, 1e-8, 1e-5], [0.5, 0.5, 1e-8], [0.2, 0.3, 0.5]])
+    cap = seen(weights[None, None], "decoder")
+    picture = grid_pictures(cap, survey(cap), "decoder")[0, 0]
+    assert np.isnan(picture).tolist() == [[False, True, False], [False, False, True], [False, False, False]]
+
+
+class Padded(Given):
+    def forward(self, x, attention_mask):
+        return super().forward(x)
+
+
+def test_each_sample_is_empty_where_its_own_padding_is():
+    weights = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])[:, None, None].repeat(1, 1, 3, 1)
+    real = torch.tensor([[1, 1, 0], [0, 1, 1]])
+    cap = capture(wrap(Padded(weights), kind="encoder"), {"attention_mask": real, "x": torch.zeros(2, 1)})
+    for batch, hidden in ((0, [False, False, True]), (1, [True, False, False])):
+        picture = grid_pictures(cap, survey(cap, batch=batch), "encoder")[0, 0]
+        assert np.isnan(picture).tolist() == [hidden] * 3
+
+
 def patches(grid, special, seed=0):
     """Weights of 1 head over ``special`` positions and the patches of a grid."""
     count = special + math.prod(grid)
