@@ -71,8 +71,8 @@ class Matrix:
 
     ``values`` (rows, columns) float32 (float64 where the model runs in that), NaN where there is none · ``rows`` and
     ``columns`` what they stand for · ``quantity`` what a value is · ``forbidden`` uint8 of the same shape (ALLOWED,
-    FORBIDDEN, MIXED, LEAKED); None: all allowed · ``title`` which one it is, ``of`` whose: a model's name ·
-    ``left_out`` what was hidden, merged or not shown, in words.
+    FORBIDDEN, MIXED, LEAKED); None: all allowed · ``title`` which one it is, ``of`` whose: a model's name, and its
+    stack where it has several · ``left_out`` what was hidden, merged or not shown, in words.
 
     Raises ValueError where the shapes or the labels do not fit together.
     """
@@ -198,8 +198,8 @@ def head_view(cap: Capture, call: AttentionCall, head: int, quantity: str = "wei
         *spans,
         QUANTITIES[quantity],
         codes.cpu(),
-        title=_title(cap, call, head),
-        of=cap.subject.name,
+        title=_title(call, head),
+        of=f"{cap.subject.name} · {call.stack}" if len(cap.stacks) > 1 else cap.subject.name,
         left_out=(*notes, *one_of_many(cap, call, how.batch)),
     )
 
@@ -256,12 +256,10 @@ def axis_name(cap: Capture, call: AttentionCall, side: str) -> str | None:
     return next((name for name, own in cap.axes.items() if own is axis), None)
 
 
-def _title(cap: Capture, call: AttentionCall, head: int) -> str:
-    """ "cross · layer 2 · head 3", the stack only where there are several."""
-    parts = [call.stack] * (len(cap.stacks) > 1) + [f"layer {call.layer}", f"head {head}"]
-    if call.kv_heads != call.heads:
-        parts.append(f"key/value head {head // (call.heads // call.kv_heads)}")
-    return " · ".join(parts)
+def _title(call: AttentionCall, head: int) -> str:
+    """ "layer 2 · head 3", with its key/value head where heads share them."""
+    shared = call.heads // call.kv_heads
+    return f"layer {call.layer} · head {head}" + (f" · key/value head {head // shared}" if shared > 1 else "")
 
 
 # -- the numbers of a head --------------------------------------------------------------------------------------------
