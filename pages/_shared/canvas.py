@@ -205,11 +205,12 @@ def _head_message(matrix: Matrix, view: str) -> tuple[dict[str, Any], dict[str, 
     """What the browser is told of a matrix, whatever it is drawn as."""
     quantity, (rows, columns) = matrix.quantity, matrix.spans
     value_name = f"{quantity.name}, {matrix.of}" if matrix.signed and matrix.of else quantity.name
+    size = " by ".join(f"{span.whole} {span.name.split()[-1]}" for span in matrix.spans)  # "5 queries by 7 keys"
     header: dict[str, Any] = {
         "view": view,
         "title": matrix.title,
-        "label": f"{matrix.title or 'attention head'}: {value_name} of {rows.whole} {rows.name} by {columns.whole} "
-        f"{columns.name}, {view}. Arrow keys read it, Enter pins, Escape goes back.",
+        "label": f"{matrix.title or 'attention head'}: {value_name} of {size}, {view}. "
+        "Arrow keys read it, Enter pins, Escape goes back.",
         "kind": quantity.kind,
         "value_name": value_name,
         "query_labels": list(rows.labels),
