@@ -22,7 +22,7 @@ MOVED = {  # what an old module held → where that is now; others kept their pl
     "interp.checking": ("interp.check",),
     "interp.checking.command": ("commands.check",),
     "interp.checking.compare": ("interp.check.gaps",),
-    "interp.compare": ("interp.drawing.compare",),
+    "interp.compare": ("interp.drawing.matrix", "interp.subject"),
     "interp.conventions": ("interp.masks.code",),
     "interp.cost": ("interp.run.cost",),
     "interp.edits": ("interp.run.edits",),
@@ -57,7 +57,7 @@ MOVED = {  # what an old module held → where that is now; others kept their pl
     "models.vision": ("models.architectures.vision",),
     "models.vision_inputs": ("models.inputs.pictures",),
 }
-RENAMED = {"HeadView": "Matrix", "Picture": "PixelGrid"}
+RENAMED = {"HeadView": "Matrix", "Picture": "PixelGrid", "expect_same_tokens": "same_tokens"}
 
 
 class Old(ModuleType):

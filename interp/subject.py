@@ -117,3 +117,18 @@ def tensors_only(module: nn.Module) -> Callable[[Any], Inputs]:
         )
 
     return encode
+
+
+def same_tokens(subject: Subject, other: Subject, inputs: Inputs) -> None:
+    """Raises InputError unless both subjects read the same tokens in the ids of ``inputs``."""
+    ids = {int(i) for value in inputs.kwargs.values() if _holds_ids(value) for i in value.flatten().tolist()}
+    if subject.decode is None or other.decode is None or max(ids, default=0) >= (other.vocab_size or 0):
+        same = False
+    else:
+        same = all(subject.decode([i]) == other.decode([i]) for i in ids)
+    if not same:
+        raise InputError(f"{other.name} reads other tokens than {subject.name}, so their heads cannot be compared.")
+
+
+def _holds_ids(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 2 and value.dtype in (torch.int64, torch.int32)

@@ -254,16 +254,14 @@ def _grid(cap: Capture, surveyed: Survey, table: pd.DataFrame) -> None:
         pictures = patch_pictures(cap, state.stack, min(query, calls[0].queries - 1))
     else:
         pictures = grid_pictures(cap, surveyed, state.stack)
-    _canvas.grid(
+    shown_heads = _canvas.Heads(
         pictures,
-        selected=(place[state.layer], state.head),
-        key="grid",
         rows=[str(c.layer) for c in calls],
         columns=[str(h) for h in range(max(c.heads for c in calls))],
         marks={place[k]: v for k, v in layer_marks(cap, surveyed, state.stack).items()},
-        order=ordered,
         captions=captions,
     )
+    _canvas.grid(shown_heads, selected=(place[state.layer], state.head), key="grid", order=ordered)
 
 
 def _table(table: pd.DataFrame) -> None:

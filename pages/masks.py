@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import streamlit as st
 
 from headwise import Capture, check_mask
 from headwise.interp.analysis.travel import travel
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.check import CLASSES, CheckError, Picture
+from headwise.interp.drawing.edges import edges, first_leak, mask_given, reached, travelled
 from headwise.interp.errors import InputError
 from headwise.interp.masks import Bidirectional, Blocks, Causal, Global, Mask, Packed, Padding, Prefix, Strided, Window
 from headwise.interp.masks.code import CONVENTIONS, code
-from headwise.interp.masks.reach import reach
 from headwise.interp.masks.read import parse_mask, read_mask
 from headwise.interp.zoo import CASES, find
 from headwise.pages._shared import canvas as _canvas
@@ -95,19 +94,10 @@ def _of(table, call: AttentionCall):
 
 
 def _observed(cap: Capture, call: AttentionCall) -> None:
-    queries, keys = min(call.queries, WIDEST), min(call.keys, WIDEST)
-    observed = call.mask.rows(0, queries, call.keys)[:, :keys]
-    promise = cap.subject.promise(call.stack).rows(0, queries, call.keys)[:, :keys]
-    _canvas.head(
-        observed.numpy().astype(np.float32),
-        key="observed",
-        query_labels=call.query_axis.labels[:queries],
-        key_labels=call.key_axis.labels[:keys],
-        forbidden=(~promise).numpy().astype(np.uint8),
-        value_name="allowed",
-        title=f"mask given to layer {call.layer}",
-        shape=(queries, keys),
-    )
+    given = mask_given(cap, call, WIDEST)
+    _canvas.head(given, key="observed")
+    if given.left_out:
+        st.caption(" · ".join(given.left_out))
 
 
 def _travel(cap: Capture) -> None:
@@ -123,25 +113,13 @@ def _travel(cap: Capture) -> None:
     except InputError as error:
         st.info(str(error))
         return
-    moved = moved[:, :WIDEST].numpy()
     causal = cap.subject.promise(cap.stack()[0].stack) == Causal()
-    past = np.broadcast_to(np.arange(moved.shape[1]) < position, moved.shape) if causal else np.zeros(moved.shape, bool)
-    depth = ["embedding", *(f"after block {i}" for i in range(len(moved) - 1))]
-    _canvas.head(
-        moved.astype(np.float32),
-        key="travel",
-        query_labels=depth,
-        key_labels=labels[: moved.shape[1]],
-        scale="log",
-        forbidden=past.astype(np.uint8),
-        value_name="largest |Δ| of the residual stream",
-        title=f"token {position} changed",
-        selected={"axis": "key", "index": position},
-        height=260,
-    )
-    leaked = (past & (moved > 0)).any(1).nonzero()[0]
-    if len(leaked):
-        st.error(f"A changed token reached the past: it first shows {depth[leaked[0]]}.", icon=":material/error:")
+    shown = travelled(moved[:, :WIDEST], position, labels, causal)
+    pin = {"axis": "key", "index": position}
+    _canvas.head(shown, key="travel", scale="log", selected=pin, height=260)
+    leaked = first_leak(shown)
+    if leaked is not None:
+        st.error(f"A changed token reached the past: it first shows {leaked}.", icon=":material/error:")
     elif causal:
         st.caption("Click a token above the picture to change it instead. Nothing before it changed, to the last bit.")
     else:
@@ -168,18 +146,7 @@ def _compose() -> None:
         )
     with right:
         st.code(repr(mask), language="python")
-        allowed = reach(mask, length, layers) if layers > 1 else mask.dense(length, length)
-        names = [str(i) for i in range(length)]
-        _canvas.head(
-            allowed.numpy().astype(np.float32),
-            key="composed",
-            query_labels=names,
-            key_labels=names,
-            forbidden=(~allowed).numpy().astype(np.uint8),
-            value_name="allowed" if layers == 1 else "reached",
-            title="mask" if layers == 1 else f"reach after {layers} layers",
-            height=420,
-        )
+        _canvas.head(reached(mask, length, layers), key="composed", height=420)
         empty = [str(i) for i in (~mask.dense(length, length).any(1)).nonzero().flatten().tolist()]
         if empty:
             st.warning(
@@ -306,17 +273,7 @@ def _zoo() -> None:
 
 def _picture(picture: Picture, key: str) -> None:
     """Observed edges, with what was not expected in the alarm colour."""
-    names = [[str(i) for i in range(n)] for n in picture.observed.shape]
-    _canvas.head(
-        picture.observed.numpy().astype(np.float32),
-        key=f"picture-{key}",
-        query_labels=names[0],
-        key_labels=names[1],
-        forbidden=(~picture.expected).numpy().astype(np.uint8),
-        value_name="seen",
-        title=picture.of,
-        height=360,
-    )
+    _canvas.head(edges(picture.observed, picture.expected, picture.of), key=f"picture-{key}", height=360)
 
 
 def _plain(text: str) -> str:

@@ -4,7 +4,7 @@ import { Timeline } from "./sound.js";
 import { brief, exact, shorten, visible } from "./text.js";
 
 const FORBIDDEN = 1; // 0 allowed · 1 forbidden · 2 mixed (a pooled cell holding both) · 3 mixed, with weight where forbidden
-const TRACE = 1e-6; // below this a weight is rounding, not a leak
+const LEAK = 1e-6; // a smaller weight on a forbidden position is rounding; as in interp/drawing/matrix.py
 const NOUN = { query: ["query", "queries"], key: ["key", "keys"] };
 
 export class Matrix {
@@ -70,7 +70,7 @@ export class Matrix {
 
   alarming(i) {
     if (!this.forbidden || this.kind !== "weight") return false;
-    return this.forbidden[i] === 3 || (this.forbidden[i] === FORBIDDEN && this.data[i] > TRACE);
+    return this.forbidden[i] === 3 || (this.forbidden[i] === FORBIDDEN && this.data[i] > LEAK);
   }
 
   /** Place on the colour scale, 0 … 1 (signed: 0.5 is zero). */
@@ -148,7 +148,7 @@ export class Matrix {
     if (!Number.isFinite(value)) return this.forbids(i) ? "forbidden" : "no value";
     const text = `${this.valueName} ${exact(value)}`;
     if (this.alarming(i)) return `${text} · ${this.forbids(i) ? "" : "some "}on a forbidden position`;
-    if (this.forbids(i)) return Math.abs(value) > TRACE ? `${text} · forbidden` : "forbidden";
+    if (this.forbids(i)) return Math.abs(value) > LEAK ? `${text} · forbidden` : "forbidden";
     return this.forbidden && this.forbidden[i] === 2 ? `${text} · partly forbidden` : text;
   }
 

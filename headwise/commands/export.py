@@ -8,18 +8,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headwise.interp.drawing.quantities import QUANTITIES
+
 if TYPE_CHECKING:
-    from headwise.interp.attention.axes import Sound
     from headwise.interp.attention.call import AttentionCall
-    from headwise.interp.drawing.matrix import HeadView
+    from headwise.interp.drawing.matrix import Matrix
     from headwise.interp.run.capture import Capture
 
-QUANTITIES = ("weights", "scores", "value_weighted")
+HEAD = {"stack", "layer", "batch", "head", "quantity", "words"}
+FIGURE = HEAD | {"scale", "theme", "view", "query"}
 OPTIONS = {  # what each kind of file can be asked for
-    ".html": {"stack", "layer"},
-    ".png": {"stack", "layer", "head", "quantity", "words", "scale", "theme", "view", "query"},
-    ".svg": {"stack", "layer", "head", "quantity", "words", "scale", "theme", "view", "query"},
-    ".csv": {"stack", "layer", "head", "quantity", "words"},
+    ".html": {"stack", "layer", "batch"},
+    ".png": FIGURE,
+    ".svg": FIGURE,
+    ".csv": HEAD,
     ".npz": {"stack", "layer"},
 }
 TAKES = {"vision": ("--image", "looks at pictures"), "audio": ("--audio", "listens to recordings")}  # others: TEXT
@@ -55,7 +57,13 @@ def add(commands) -> None:
     command.add_argument(
         "--stack", metavar="S", help="encoder, decoder or cross; default cross if there is one, else the model's first"
     )
-    command.add_argument("--quantity", choices=QUANTITIES, help="default weights")
+    command.add_argument(
+        "--batch",
+        metavar="B",
+        type=int,
+        help="which sample, or which part where a layer splits its input into windows; default 0",
+    )
+    command.add_argument("--quantity", choices=tuple(QUANTITIES), help="default weights")
     command.add_argument("--words", action="store_const", const=True, help="merge sub-word tokens into words")
     command.add_argument("--scale", choices=("linear", "log"), help="of the colours; default linear")
     command.add_argument("--theme", choices=("light", "dark"), help="default light")
@@ -109,14 +117,12 @@ def _exported(arguments: argparse.Namespace, suffix: str) -> bytes:
         every = arguments.layer is None and arguments.stack is None
         return export.to_npz(cap, None if every else call)
     if suffix == ".html":
-        return export.to_html(cap, stack, layer).encode()
+        return export.to_html(cap, stack, layer, batch=arguments.batch or 0).encode()
     if not 0 <= head < call.heads:
         raise IndexError(f"Layer {layer} has heads 0 … {call.heads - 1}, got {head}.")
     if suffix == ".csv":
         return _csv(arguments, cap, call)
-    title = f"{cap.subject.name} · {f'{stack} · ' if len(cap.stacks) > 1 else ''}layer {layer} · head {head}"
-    look = {"title": title, "scale": arguments.scale or "linear", "theme": arguments.theme or "light"}
-    look |= {"quantity": arguments.quantity or "weights", "stamp": export.stamp(cap)}
+    look = {"scale": arguments.scale or "linear", "theme": arguments.theme or "light", "stamp": export.stamp(cap)}
     axis = call.key_axis
     pictured = axis.picture is not None and axis is call.query_axis
     if arguments.view == "picture" and not pictured:
@@ -125,9 +131,8 @@ def _exported(arguments: argparse.Namespace, suffix: str) -> bytes:
         return _over_picture(arguments, cap, call, suffix, look)
     if arguments.query is not None:
         raise ValueError("--query is for the figure over a picture; a heat map shows all queries.")
-    view = _view(arguments, cap, call, 512)
     write = export.to_png if suffix == ".png" else export.to_svg
-    return write(view, **look, **_sounds(cap, call), axis_names=export.axis_names(cap, call))
+    return write(_view(arguments, cap, call, 512), **look)
 
 
 def _capture(arguments: argparse.Namespace) -> Capture:
@@ -171,7 +176,7 @@ def _csv(arguments: argparse.Namespace, cap: Capture, call: AttentionCall) -> by
     positions = max(call.queries, call.keys) if part is None else max(part[1], part[3])
     if positions > CSV_TOKENS:
         raise ValueError(f"A CSV holds up to {CSV_TOKENS:,} tokens; this input has {positions:,}. Use .npz.")
-    return export.to_csv(_view(arguments, cap, call, CSV_TOKENS), **_sounds(cap, call))
+    return export.to_csv(_view(arguments, cap, call, CSV_TOKENS))
 
 
 def _over_picture(
@@ -179,27 +184,26 @@ def _over_picture(
 ) -> bytes:
     """The figure of one query over the picture."""
     from headwise.interp.drawing import files as export
-    from headwise.interp.drawing.matrix import head_view
 
     if arguments.words:
         raise ValueError("--words merges tokens of a text; a picture has none.")
     query = arguments.query or 0
     if not 0 <= query < call.queries:
         raise IndexError(f"--query expects a position 0 … {call.queries - 1}; got {query}.")
-    row = (query, query + 1, 0, call.keys)
-    view = head_view(cap, call, arguments.head or 0, look["quantity"], region=row, size=call.keys)
-    axis = call.key_axis
+    view = _view(arguments, cap, call, call.keys, (query, query + 1, 0, call.keys))
     write = export.picture_png if suffix == ".png" else export.picture_svg
-    return write(view, axis.picture, axis.grid, query, **look)
+    return write(view, query, **look)
 
 
-def _view(arguments: argparse.Namespace, cap: Capture, call: AttentionCall, size: int) -> HeadView:
+def _view(
+    arguments: argparse.Namespace,
+    cap: Capture,
+    call: AttentionCall,
+    size: int,
+    region: tuple[int, int, int, int] | None = None,
+) -> Matrix:
     from headwise.interp.drawing.matrix import head_view, recorded
 
-    options = {"words": bool(arguments.words), "region": recorded(cap, call), "size": size}
-    return head_view(cap, call, arguments.head or 0, arguments.quantity or "weights", **options)
-
-
-def _sounds(cap: Capture, call: AttentionCall) -> dict[str, Sound | None]:
-    """The recordings that queries and keys lie on; their frames are never merged into words."""
-    return {f"{side}_sound": getattr(call, f"{side}_axis").sound for side in ("query", "key")}
+    look = {"words": bool(arguments.words), "region": region or recorded(cap, call), "size": size}
+    look["batch"] = arguments.batch or 0
+    return head_view(cap, call, arguments.head or 0, arguments.quantity or "weights", **look)

@@ -14,7 +14,6 @@ from functools import partial
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from headwise.interp.attention.call import AttentionCall
@@ -192,29 +191,6 @@ class DuplicateToken(Induction):
         return _at(weights, rows.query - self.period)
 
 
-class Thumbnails(Metric):
-    """Every head as a small picture, the maximum of each cell, made in the same pass as the numbers; the batch's
-    first sample."""
-
-    name = "thumbnail"
-
-    def __init__(self, size: int = 48, ends: tuple[int, int] | None = None):
-        self.size = size
-        self.ends = ends  # queries and keys from which on nothing is shown
-        self.parts: list[Tensor] = []
-
-    def update(self, weights, rows):
-        shown = weights[0]
-        if self.ends is not None:
-            queries, keys = self.ends
-            shown = shown[:, : max(0, queries - int(rows.query[0, 0])), :keys]
-        self.parts.append(_pool_last(shown, self.size))  # (H, R, t)
-
-    def result(self):
-        """→ (H, t, t) float32, t ≤ size."""
-        return _pool_last(torch.cat(self.parts, 1).transpose(1, 2), self.size).transpose(1, 2)
-
-
 STANDARD: tuple[Callable[[], Metric], ...] = (
     Entropy,
     NormalisedEntropy,
@@ -331,12 +307,6 @@ def _at(weights: Tensor, key: Tensor) -> Tensor:
     keys = weights.shape[-1]
     index = key.clamp(0, keys - 1).expand(*weights.shape[:2], -1, 1)
     return weights.gather(-1, index)[..., 0] * ((key >= 0) & (key < keys))[:, 0]
-
-
-def _pool_last(x: Tensor, size: int) -> Tensor:
-    """(…, n) → (…, ⌈n/f⌉), the maximum of each f = ⌈n/size⌉ neighbours; for weights, which are never negative."""
-    factor = -(-x.shape[-1] // size)
-    return F.pad(x, (0, -x.shape[-1] % factor)).unflatten(-1, (-1, factor)).amax(-1)
 
 
 DEFINITIONS = {metric.name: metric.__doc__.split("\n\n")[0] for metric in (*STANDARD, Induction, DuplicateToken)}

@@ -4,7 +4,7 @@
 >>> from headwise.interp.drawing import files
 >>> from headwise.interp.drawing.matrix import head_view
 >>> cap = capture(load("tiny-decoder"), "The people of the United States")
->>> picture = files.to_png(head_view(cap, cap.calls[0], head=0), "layer 0 · head 0", stamp=files.stamp(cap))
+>>> picture = files.to_png(head_view(cap, cap.calls[0], head=0), stamp=files.stamp(cap))
 >>> picture[1:4]
 b'PNG'
 """
@@ -16,7 +16,7 @@ import datetime
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from headwise.interp.attention.axes import Axis, PixelGrid, Sound
+from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing import bertviz
-from headwise.interp.drawing.matrix import HeadView
+from headwise.interp.drawing.matrix import Matrix, Span, axis_name, one_of_many
+from headwise.interp.drawing.paper import heatmap, picture
+from headwise.interp.drawing.paper.pens import Png, Print, Svg
+from headwise.interp.drawing.paper.sound import times
 from headwise.interp.run.capture import Capture
 from headwise.interp.subject import Subject
 
@@ -81,88 +84,71 @@ def _described(axis: Axis) -> dict[str, Any]:
 
 
 def to_png(
-    view: HeadView, title: str = "", scale: str = "linear", theme: str = "light", *,
-    quantity: str = "weights", stamp: Mapping[str, Any] | None = None, query_sound: Sound | None = None,
-    key_sound: Sound | None = None, axis_names: tuple[str, str] = ("queries", "keys"),
-) -> bytes:  # fmt: skip
-    """One head as a figure for print, two pixels for each CSS pixel.
+    matrix: Matrix, *, scale: str = "linear", theme: str = "light", stamp: Mapping[str, Any] | None = None
+) -> bytes:
+    """A matrix as a figure for print, two pixels for each CSS pixel.
 
     Colours and scale are those of the app's canvas: ``scale`` "linear" or "log" (five decades), ``theme``
     "light" or "dark". Forbidden cells are hatched, and weight on them stands in the alarm colour.
     A difference of two heads is coloured from zero to both sides; "log" is linear below a thousandth of its end.
-    ``quantity`` is what ``view`` was made with. ``stamp`` (of ``stamp(cap)``) goes into the small print and,
-    as JSON, into the text chunk "headwise". ``query_sound``, ``key_sound``: the recording whose positions the queries
-    or keys are, of a view that merges no words and hides no tokens; they are told in seconds, and the spectrogram of
-    the keys stands above them. ``axis_names`` (of ``axis_names(cap, call)``) are what rows and columns are called.
-    Raises ValueError for an unknown scale, theme or quantity.
+    Positions that are frames of a recording are told in seconds, with the spectrogram of the columns above them.
+    ``stamp`` (of ``stamp(cap)``) goes into the small print and, as JSON, into the text chunk "headwise".
+    Raises ValueError for an unknown scale or theme.
     """
-    return _heatmap("Png", view, title, scale, theme, quantity, stamp, query_sound, key_sound, axis_names)
+    return heatmap.draw(matrix, _print(Png, matrix, scale, theme, stamp, _parts_shown(matrix)))
 
 
 def to_svg(
-    view: HeadView, title: str = "", scale: str = "linear", theme: str = "light", *,
-    quantity: str = "weights", stamp: Mapping[str, Any] | None = None, query_sound: Sound | None = None,
-    key_sound: Sound | None = None, axis_names: tuple[str, str] = ("queries", "keys"),
-) -> bytes:  # fmt: skip
+    matrix: Matrix, *, scale: str = "linear", theme: str = "light", stamp: Mapping[str, Any] | None = None
+) -> bytes:
     """The same figure as vectors and text, stamp in ``<metadata>``; above 96 cells a side one picture."""
-    return _heatmap("Svg", view, title, scale, theme, quantity, stamp, query_sound, key_sound, axis_names)
+    return heatmap.draw(matrix, _print(Svg, matrix, scale, theme, stamp, _parts_shown(matrix)))
 
 
 def picture_png(
-    view: HeadView, picture: PixelGrid, grid: tuple[int, int], query: int = 0, title: str = "", scale: str = "linear",
-    theme: str = "light", *, quantity: str = "weights", stamp: Mapping[str, Any] | None = None,
-) -> bytes:  # fmt: skip
+    matrix: Matrix,
+    query: int = 0,
+    *,
+    scale: str = "linear",
+    theme: str = "light",
+    stamp: Mapping[str, Any] | None = None,
+) -> bytes:
     """What one query gives to each patch of a picture, painted over the picture, as a figure for print.
 
-    ``picture`` and ``grid`` are those of the axis that is both queries and keys; ``query`` is a position in it: special
-    tokens such as CLS first (0), then the patches, row by row. Left stands the picture with the chosen patch outlined,
-    right the same in grey under the weights; what special tokens get stands above. The colours span this query's
-    weights on patches. ``view`` holds at least the row of ``query``, with all keys. The rest is as in ``to_png``.
-    Raises ValueError for a view that is pooled, cropped or a difference, a grid that does not fit, or a query that is
-    not there.
+    ``query`` is a position of the axis that is both queries and keys: special tokens such as CLS first (0), then the
+    patches, row by row. Left stands the picture with the chosen patch outlined, right the same in grey under the
+    weights; what special tokens get stands above. The colours span this query's weights on patches. ``matrix`` holds
+    at least the row of ``query``, with all keys. The rest is as in ``to_png``.
+    Raises ValueError for a matrix that lies on no picture or is pooled, cropped or a difference, for a grid that does
+    not fit, and for a query that is not there.
     """
-    return _picture("Png", view, picture, grid, query, title, scale, theme, quantity, stamp)
+    return picture.draw(matrix, query, _print(Png, matrix, scale, theme, stamp))
 
 
 def picture_svg(
-    view: HeadView, picture: PixelGrid, grid: tuple[int, int], query: int = 0, title: str = "", scale: str = "linear",
-    theme: str = "light", *, quantity: str = "weights", stamp: Mapping[str, Any] | None = None,
-) -> bytes:  # fmt: skip
+    matrix: Matrix,
+    query: int = 0,
+    *,
+    scale: str = "linear",
+    theme: str = "light",
+    stamp: Mapping[str, Any] | None = None,
+) -> bytes:
     """The same figure as SVG: two embedded pictures, vectors and text."""
-    return _picture("Svg", view, picture, grid, query, title, scale, theme, quantity, stamp)
+    return picture.draw(matrix, query, _print(Svg, matrix, scale, theme, stamp))
 
 
-def axis_names(cap: Capture, call: AttentionCall) -> tuple[str, str]:
-    """What a call's queries and keys are positions of: ("queries", "keys"), or ("target queries", "source keys") where
-    there are two sequences."""
-    return tuple(
-        f"{name} {plural}" if len(cap.axes) > 1 and (name := _axis_name(cap, call, side)) else plural
-        for side, plural in (("query", "queries"), ("key", "keys"))
-    )
-
-
-def to_csv(view: HeadView, *, query_sound: Sound | None = None, key_sound: Sound | None = None) -> bytes:
-    """One head as a matrix for a spreadsheet: queries down, keys across, both named ``index:'token'``, or by the time
-    at which they begin, such as ``1.24 s``, where ``query_sound`` or ``key_sound`` is their recording.
+def to_csv(matrix: Matrix) -> bytes:
+    """A matrix for a spreadsheet: queries down, keys across, both named ``index:'token'``, or by the time at which they
+    begin, such as ``1.24 s``, where they are frames of a recording.
 
     Values round-trip to the same float32; no value is an empty field. UTF-8 with a byte order mark, without
     which Excel reads tokens in the wrong alphabet (in Python: ``pandas.read_csv(file, index_col=0)``). The
     quotes keep a spreadsheet from reading ``12:30`` as a time, and nothing can start a formula.
     """
-    from headwise.interp.drawing.paper.sound import times
-
-    def names(labels: tuple[str, ...], axis: int, sound: Sound | None) -> list[str]:
-        if sound is not None:
-            return times(sound, view, axis)
-        first, size, whole = view.origin[axis], view.factor[axis], view.shape[axis]
-        starts = range(first, first + size * len(labels), size)
-        places = [str(s) if size == 1 else f"{s}–{min(s + size, whole) - 1}" for s in starts]
-        return [f"{place}:'{_one_line(label)}'" for place, label in zip(places, labels, strict=True)]
-
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["query / key", *names(view.keys, 1, key_sound)])
-    for name, row in zip(names(view.queries, 0, query_sound), view.matrix.cpu().float().numpy(), strict=True):
+    writer.writerow(["query / key", *_names(matrix.columns)])
+    for name, row in zip(_names(matrix.rows), matrix.values.cpu().float().numpy(), strict=True):
         writer.writerow([name, *("" if np.isnan(value) else str(value) for value in row)])
     return out.getvalue().encode("utf-8-sig")
 
@@ -205,7 +191,7 @@ def to_npz(cap: Capture, call: AttentionCall | None = None) -> bytes:
                 "layer": c.layer,
                 "kind": c.kind,
                 "seen": c.seen,
-                "axes": [_axis_name(cap, c, "query"), _axis_name(cap, c, "key")],
+                "axes": [axis_name(cap, c, "query"), axis_name(cap, c, "key")],
             }
         )
     arrays["metadata"] = np.array(json.dumps({**stamp(cap), "calls": described}))
@@ -214,18 +200,20 @@ def to_npz(cap: Capture, call: AttentionCall | None = None) -> bytes:
     return out.getvalue()
 
 
-def to_html(cap: Capture, stack: str | None = None, layer: int = 0) -> str:
+def to_html(cap: Capture, stack: str | None = None, layer: int = 0, *, batch: int = 0) -> str:
     """BertViz's head view and model view (Vig 2019) of one layer as one page that needs no network.
 
-    First sample, all heads; of cross-attention the queries are on the left. Weights are rounded to five
+    All heads of sample ``batch``; of cross-attention the queries are on the left. Weights are rounded to five
     decimals. Tokens reach the page only as escaped JSON that BertViz writes as text, and the page's own
-    policy forbids other scripts and all requests. Raises ValueError above 64 tokens, IndexError for a layer
-    that is not there, ImportError without the bertviz package.
+    policy forbids other scripts and all requests. Raises ValueError above 64 tokens, IndexError for a layer or a
+    sample that is not there, ImportError without the bertviz package.
     """
     call = cap.find(layer, stack)
     if (tokens := max(call.queries, call.keys)) > BERTVIZ_TOKENS:
         raise ValueError(f"BertViz draws up to {BERTVIZ_TOKENS} tokens; this input has {tokens:,}. Shorten it.")
-    weights = torch.cat([band[0] for _, _, band in call.bands()], 1)  # (H, Q, K)
+    if not 0 <= batch < call.batch:
+        raise IndexError(f"batch expects a sample 0 … {call.batch - 1}; got {batch}.")
+    weights = torch.cat([band[batch] for _, _, band in call.bands()], 1)  # (H, Q, K)
     weights = weights.cpu().double().numpy().round(5)
     heads = list(range(call.heads))
     shared = {
@@ -241,9 +229,9 @@ def to_html(cap: Capture, stack: str | None = None, layer: int = 0) -> str:
         "include_layers": [layer], "include_heads": heads, "total_heads": call.heads,
     }  # fmt: skip
     about = stamp(cap)
-    small = _stamp_parts(about) + [f"weights are NaN in {int(np.isnan(weights).sum()):,} places"] * bool(
-        np.isnan(weights).any()
-    )
+    small = [*one_of_many(cap, call, batch), *_stamp_parts(about)]
+    if missing := int(np.isnan(weights).sum()):
+        small.append(f"weights are NaN in {missing:,} places")
     what = "cross-attention" if call.kind == "cross" else call.stack
     title = f"{cap.subject.name} · {what} · layer {layer}"
     return bertviz.page(title, shared, " · ".join(small), about, _version("bertviz") or "")
@@ -261,49 +249,40 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _axis_name(cap: Capture, call: AttentionCall, side: str) -> str | None:
-    """What the input calls the axis of a call's side: "input", "source" or "target"."""
-    axis = getattr(call, f"{side}_axis")
-    return next((name for name, own in cap.axes.items() if own is axis), None)
+def _names(span: Span) -> list[str]:
+    """What a spreadsheet calls rows or columns."""
+    if span.sound is not None:
+        return times(span)
+    ends = (min(start + span.factor, span.whole) - 1 for start in span.starts)
+    places = [f"{start}–{end}" if span.factor > 1 else start for start, end in zip(span.starts, ends, strict=True)]
+    return [f"{place}:'{_one_line(label)}'" for place, label in zip(places, span.labels, strict=True)]
 
 
-def _heatmap(pen, view, title, scale, theme, quantity, about, query_sound, key_sound, names: tuple[str, str]) -> bytes:
-    from headwise.interp.drawing.paper import heatmap, pens
-
-    about = dict(about) if about is not None else {"headwise": VERSION}
-    parts = _shown_parts(view, (query_sound, key_sound))
-    return heatmap.draw(
-        getattr(pens, pen), view, title=title, scale=scale, theme=theme, quantity=quantity, stamp=about,
-        footer=[*parts, *view.left_out, *_stamp_parts(about)], query_sound=query_sound, key_sound=key_sound,
-        axis_names=names,
-    )  # fmt: skip
-
-
-def _picture(pen, view, picture, grid, query, title, scale, theme, quantity, about) -> bytes:
-    from headwise.interp.drawing.paper import pens
-    from headwise.interp.drawing.paper import picture as over
-
-    about = dict(about) if about is not None else {"headwise": VERSION}
-    return over.draw(
-        getattr(pens, pen), view, picture, grid, query, title=title, scale=scale, theme=theme, quantity=quantity,
-        stamp=about, footer=[*view.left_out, *_stamp_parts(about)],
-    )  # fmt: skip
+def _print(
+    pen: type[Png] | type[Svg],
+    matrix: Matrix,
+    scale: str,
+    theme: str,
+    stamp: Mapping[str, Any] | None,
+    parts: Sequence[str] = (),
+) -> Print:
+    about = dict(stamp) if stamp is not None else {"headwise": VERSION}
+    return Print(pen, scale, theme, about, (*parts, *matrix.left_out, *_stamp_parts(about)))
 
 
-def _shown_parts(view: HeadView, sounds: tuple[Sound | None, Sound | None]) -> list[str]:
+def _parts_shown(matrix: Matrix) -> list[str]:
     """What of the whole a heat map shows, for its small print."""
     parts = []
-    if max(view.factor) > 1:
-        parts.append(f"each cell is the largest of {view.factor[0]} × {view.factor[1]} positions")
-    for axis, (name, sound) in enumerate(zip(("queries", "keys"), sounds, strict=True)):
-        first, count = view.origin[axis], view.matrix.shape[axis] * view.factor[axis]
-        end, whole = min(first + count, view.shape[axis]), view.shape[axis]
-        if end - first == whole:
+    if max(matrix.factor) > 1:
+        parts.append(f"each cell is the largest of {matrix.factor[0]} × {matrix.factor[1]} positions")
+    for span in matrix.spans:
+        if span.end - span.origin == span.whole:
             continue
-        if sound is None:
-            parts.append(f"{name} {first}–{end - 1} of {whole}")
+        if span.sound is None:
+            parts.append(f"{span.name} {span.origin}–{span.end - 1} of {span.whole}")
         else:
-            parts.append(f"{name} {first * sound.step:.2f}–{end * sound.step:.2f} s of {whole * sound.step:.2f} s")
+            first, end, whole = (position * span.sound.step for position in (span.origin, span.end, span.whole))
+            parts.append(f"{span.name} {first:.2f}–{end:.2f} s of {whole:.2f} s")
     return parts
 
 

@@ -1,21 +1,26 @@
-"""What a picture of heads is made of: numbers and labels, before anybody draws them."""
+"""A Matrix: numbers with both axes named, ready to be drawn, compared or written, and ``head_view``, which makes one of
+a head."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headwise.interp.attention.axes import Axis, PixelGrid, Sound
 from headwise.interp.attention.call import AttentionCall, pool_cells
+from headwise.interp.drawing.quantities import QUANTITIES, Quantity
 from headwise.interp.drawing.words import groups_of, hidden_note, merged, merged_allowed, names_of
 from headwise.interp.masks import Bidirectional, Mask, Padding
 from headwise.interp.run.capture import Capture
 
-ALLOWED, FORBIDDEN, MIXED, LEAKED = 0, 1, 2, 3  # cells of HeadView.forbidden; 2 and 3 are pooled and hold both kinds
+ALLOWED, FORBIDDEN, MIXED, LEAKED = 0, 1, 2, 3  # cells of Matrix.forbidden; 2 and 3 are pooled and hold both kinds
 LEAK = 1e-6  # a smaller weight on a forbidden position is rounding
 DENSE_LIMIT = 4096**2  # query × key pairs that may stand in memory at once for one head
 
@@ -23,92 +28,192 @@ Region = tuple[int, int, int, int]  # query start, stop, key start, stop
 
 
 @dataclass(frozen=True)
-class HeadView:
-    """One head as it can be drawn: at most ``size`` × ``size`` cells, each with its value and its standing under
-    the mask.
+class Span:
+    """The rows or the columns of a matrix: a stretch of positions.
 
-    ``matrix`` (rows, columns) float32, NaN where there is no value · ``forbidden`` uint8 of the same shape
-    (ALLOWED, FORBIDDEN, MIXED, LEAKED) · ``queries``, ``keys`` labels of what the rows and columns start with ·
-    cell (r, c) covers ``factor`` positions from ``origin`` + (r, c) · factor, in a picture whose whole is
-    ``shape``. ``left_out`` says what was hidden or merged · ``signed``: ``matrix`` is a difference of two heads.
+    ``labels`` what each row's first position is called · ``name`` what positions are called, in the plural, such as
+    "source keys" · row r covers ``factor`` positions from ``origin`` + r · ``factor`` on, of ``whole`` in all (by
+    default up to the last row's) · ``sound`` when they are frames of a recording, ``picture`` and ``grid`` when they
+    are patches of a picture, as in ``Axis``.
     """
 
-    matrix: Tensor
-    forbidden: Tensor
-    queries: tuple[str, ...]
-    keys: tuple[str, ...]
-    shape: tuple[int, int]
-    origin: tuple[int, int] = (0, 0)
-    factor: tuple[int, int] = (1, 1)
-    left_out: tuple[str, ...] = field(default=())
-    signed: bool = False
+    labels: tuple[str, ...]
+    name: str
+    origin: int = 0
+    factor: int = 1
+    whole: int | None = None
+    sound: Sound | None = None
+    picture: PixelGrid | None = None
+    grid: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if self.whole is None:
+            object.__setattr__(self, "whole", self.origin + len(self) * self.factor)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def starts(self) -> range:
+        """The first position of each row."""
+        return range(self.origin, self.origin + len(self) * self.factor, self.factor)
+
+    @property
+    def end(self) -> int:
+        """The position after the last row's last."""
+        return min(self.origin + len(self) * self.factor, self.whole)
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """Numbers that know what they are: whoever draws, writes or compares one asks for nothing else.
+
+    ``values`` (rows, columns) float32 (float64 where the model runs in that), NaN where there is none · ``rows`` and
+    ``columns`` what they stand for · ``quantity`` what a value is · ``forbidden`` uint8 of the same shape (ALLOWED,
+    FORBIDDEN, MIXED, LEAKED); None: all allowed · ``title`` which one it is, ``of`` whose: a model's name, and its
+    stack where it has several · ``left_out`` what was hidden, merged or not shown, in words.
+
+    Raises ValueError where the shapes or the labels do not fit together.
+    """
+
+    values: Tensor
+    rows: Span
+    columns: Span
+    quantity: Quantity = QUANTITIES["weights"]
+    forbidden: Tensor | None = None
+    title: str = ""
+    of: str = ""
+    left_out: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        shape = tuple(self.values.shape)
+        if len(shape) != 2:
+            raise ValueError(f"A matrix expects values (rows, columns); got {shape}.")
+        if self.forbidden is None:
+            object.__setattr__(self, "forbidden", torch.zeros(shape, dtype=torch.uint8))
+        if tuple(self.forbidden.shape) != shape:
+            raise ValueError(f"forbidden expects the values' shape {shape}; got {tuple(self.forbidden.shape)}.")
+        for side, span, count in (("rows", self.rows, shape[0]), ("columns", self.columns, shape[1])):
+            if len(span) != count:
+                raise ValueError(f"{side} expects {count} labels, one for each; got {len(span)}.")
+
+    @property
+    def spans(self) -> tuple[Span, Span]:
+        return self.rows, self.columns
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the whole that this is a part of, in positions."""
+        return self.rows.whole, self.columns.whole
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        return self.rows.origin, self.columns.origin
+
+    @property
+    def factor(self) -> tuple[int, int]:
+        """Positions a cell covers, down and across."""
+        return self.rows.factor, self.columns.factor
+
+    @property
+    def caption(self) -> str:
+        """The title as it stands outside its page: whose it is comes first."""
+        return " · ".join(part for part in (self.of, self.title) if part)
+
+    @property
+    def signed(self) -> bool:
+        return self.quantity.kind == "signed"
 
     @property
     def leaks(self) -> Tensor:
-        """Where there is weight on a forbidden position, bool (rows, columns). A difference is no weight."""
-        weighed = (self.forbidden == FORBIDDEN) & (self.matrix > LEAK) | (self.forbidden == LEAKED)
-        return torch.zeros_like(weighed) if self.signed else weighed
+        """Where there is weight on a forbidden position, bool (rows, columns). A score or a difference is no weight."""
+        if self.quantity.kind != "weight":
+            return torch.zeros_like(self.forbidden, dtype=torch.bool)
+        return (self.forbidden == FORBIDDEN) & (self.values > LEAK) | (self.forbidden == LEAKED)
+
+    # -- a head's matrix, as it is spoken of ----------------------------------------------------------------------
+    @property
+    def matrix(self) -> Tensor:
+        return self.values
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        return self.rows.labels
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.columns.labels
+
+    def minus(self, other: Matrix) -> Matrix:
+        """This one less ``other``, cell by cell; mask, names and notes are the other's. Raises ValueError where the two
+        are not of the same positions or of the same quantity."""
+        if (self.shape, self.origin, self.factor) != (other.shape, other.origin, other.factor):
+            raise ValueError(
+                f"it has {self.shape[0]} × {self.shape[1]} positions, not {other.shape[0]} × {other.shape[1]}."
+            )
+        if self.quantity != other.quantity:
+            raise ValueError(f"it holds {self.quantity.many}, not {other.quantity.many}.")
+        of = f"{self.of} − {other.of}" if self.of and other.of else ""
+        return replace(other, values=self.values - other.values, quantity=other.quantity.difference, of=of)
 
 
-def head_view(
-    cap: Capture,
-    call: AttentionCall,
-    head: int,
-    quantity: str = "weights",
-    *,
-    words: bool = False,
-    special: bool = True,
-    region: Region | None = None,
-    size: int = 512,
-) -> HeadView:
-    """Look at one head of the first sample. Nothing is repainted: forbidden cells keep the weight they got.
+@dataclass(frozen=True)
+class Look:
+    """How to look at a head.
 
-    ``quantity`` "weights", "scores" or "value_weighted" · ``words`` merges sub-word tokens by their character
-    offsets: weights are summed over a word's keys and averaged over its queries · ``special=False`` leaves the
-    tokenizer's own tokens out and says how much weight they held · ``region`` in the coordinates of the resulting
-    picture · over ``size`` cells a side are pooled by maximum.
+    ``words`` merges sub-word tokens by their character offsets: weights are summed over a word's keys and averaged
+    over its queries · ``special=False`` leaves the tokenizer's own tokens out and says how much weight they held ·
+    ``region`` in the coordinates of the resulting picture · over ``size`` cells a side are pooled by maximum ·
+    ``batch`` which sample, or which part where a layer splits its input into several (windows, channels).
     """
-    if words and quantity == "scores":
+
+    words: bool = False
+    special: bool = True
+    region: Region | None = None
+    size: int = 512
+    batch: int = 0
+
+
+def head_view(cap: Capture, call: AttentionCall, head: int, quantity: str = "weights", **look: Any) -> Matrix:
+    """Look at one head. Nothing is repainted: forbidden cells keep the weight they got.
+
+    ``quantity`` "weights", "scores" or "value_weighted" · ``look`` the fields of ``Look``: words, special, region,
+    size, batch. Raises ValueError for what cannot be computed, IndexError for a head or a sample that is not there.
+    """
+    how = Look(**look)
+    if quantity not in QUANTITIES:
+        raise ValueError(f"quantity expects one of {', '.join(QUANTITIES)}; got {quantity!r}.")
+    if how.words and quantity == "scores":
         raise ValueError(
             "Scores before the softmax cannot be added up into words. Look at weights, or at single tokens."
         )
-    query_axis, key_axis = call.query_axis, call.key_axis
-    promise = promised(cap, call)
-    if not words and special:
-        shape = (call.queries, call.keys)
-        q0, q1, k0, k1 = region = _inside(region, shape)
-        factor = call.factor(size, region)
-        matrix, forbidden = _picture(call, head, quantity, promise, region, factor)
-        queries, keys, left_out = query_axis.labels, key_axis.labels, ()
-    else:
-        if call.queries * call.keys > DENSE_LIMIT:
-            raise ValueError(
-                f"Words are merged up to {math.isqrt(DENSE_LIMIT):,} tokens; this text has "
-                f"{max(call.queries, call.keys):,}."
-            )
-        whole = getattr(call, quantity)(head)[0]  # (Q, K)
-        allowed = promise.rows(0, call.queries, call.keys, device=whole.device)
-        rows, row_note = groups_of(query_axis, words, special)
-        columns, column_note = groups_of(key_axis, words, special)
-        left_out = hidden_note(key_axis, whole, columns, quantity) + tuple(dict.fromkeys(row_note + column_note))
-        whole, allowed = merged(whole, rows, columns, quantity), merged_allowed(allowed, rows, columns)
-        shape = tuple(whole.shape)
-        q0, q1, k0, k1 = region = _inside(region, shape)
-        factor = (math.ceil((q1 - q0) / size), math.ceil((k1 - k0) / size))
-        matrix = pool_cells(whole[q0:q1, k0:k1], *factor)
-        forbidden = _codes(allowed[q0:q1, k0:k1], whole[q0:q1, k0:k1], factor)
-        queries, keys = names_of(query_axis, rows), names_of(key_axis, columns)
-    matrix = torch.where(matrix.isfinite(), matrix, math.nan)
-    return HeadView(
-        matrix,
-        forbidden,
-        tuple(queries[q0 : q1 : factor[0]]),
-        tuple(keys[k0 : k1 : factor[1]]),
-        shape,
-        (q0, k0),
-        factor,
-        left_out,
+    if not 0 <= how.batch < call.batch:
+        raise IndexError(f"batch expects a sample 0 … {call.batch - 1}; got {how.batch}.")
+    axes = call.query_axis, call.key_axis
+    one = _One(call, head, quantity, how.batch, promised(cap, call), axes, side_names(cap, call))
+    values, codes, spans, notes = (_merged if how.words or not how.special else _plain)(one, how)
+    return Matrix(
+        torch.where(values.isfinite(), values, math.nan).cpu(),
+        *spans,
+        QUANTITIES[quantity],
+        codes.cpu(),
+        title=_title(call, head),
+        of=f"{cap.subject.name} · {call.stack}" if len(cap.stacks) > 1 else cap.subject.name,
+        left_out=(*notes, *one_of_many(cap, call, how.batch)),
     )
+
+
+def one_of_many(cap: Capture, call: AttentionCall, batch: int = 0) -> tuple[str, ...]:
+    """That there is more than what is shown: other samples, or other parts into which a layer splits its input."""
+    if call.batch == 1:
+        return ()
+    given = cap.inputs.batch
+    if call.batch > given and call.batch % given == 0:
+        whole = "its input" if given == 1 else f"{given} samples"
+        parts = f"{call.batch} parts, such as windows or channels"
+        return (f"this layer splits {whole} into {parts}: part {batch} is shown",)
+    return (f"sample {batch} is shown, one of {call.batch}",)
 
 
 def recorded(cap: Capture, call: AttentionCall) -> Region | None:
@@ -130,40 +235,120 @@ def promised(cap: Capture, call: AttentionCall) -> Mask:
     if call.mask != promise:
         promise = call.mask if promise == Bidirectional() else promise & call.mask
     real = call.real_keys
-    if real is not None and not bool(real[0].all()):
-        positions = real[0].nonzero().flatten()
-        promise = promise & Padding((len(positions),), starts=(int(positions[0]),))
+    if real is not None and real.shape[0] == call.batch and not bool(real.all()):
+        lengths, starts = real.sum(1).tolist(), real.int().argmax(1).tolist()
+        promise = promise & Padding(tuple(lengths), starts=tuple(starts))
     return promise
 
 
-def _picture(
-    call: AttentionCall, head: int, quantity: str, promise: Mask, region: Region, factor: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """A region's values, pooled by maximum, and the codes of its cells, in bands of rows."""
-    q0, q1, k0, k1 = region
-    step = max(1, 2**20 // call.keys // factor[0]) * factor[0]
-    codes = _standing(promise, head, region, factor)
-    obeyed = call.obeys(promise)
+def side_names(cap: Capture, call: AttentionCall) -> tuple[str, str]:
+    """("queries", "keys"), or ("target queries", "source keys") where there are two sequences."""
+    names = []
+    for side, plural in (("query", "queries"), ("key", "keys")):
+        own = axis_name(cap, call, side)
+        names.append(f"{own} {plural}" if own and len(cap.axes) > 1 else plural)
+    return names[0], names[1]
+
+
+def axis_name(cap: Capture, call: AttentionCall, side: str) -> str | None:
+    """What the input calls the axis of a call's "query" or "key" side: "input", "source" or "target"."""
+    axis = getattr(call, f"{side}_axis")
+    return next((name for name, own in cap.axes.items() if own is axis), None)
+
+
+def _title(call: AttentionCall, head: int) -> str:
+    """ "layer 2 · head 3", with its key/value head where heads share them."""
+    shared = call.heads // call.kv_heads
+    return f"layer {call.layer} · head {head}" + (f" · key/value head {head // shared}" if shared > 1 else "")
+
+
+# -- the numbers of a head --------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _One:
+    """One head of one sample, read in bands of rows (start, stop)."""
+
+    call: AttentionCall
+    head: int
+    quantity: str
+    batch: int
+    promise: Mask
+    axes: tuple[Axis, Axis]
+    names: tuple[str, str]
+
+    def values(self, rows: tuple[int, int]) -> Tensor:
+        """(R, K)."""
+        return getattr(self.call, self.quantity)(self.head, rows)[self.batch]
+
+    def weights(self, rows: tuple[int, int]) -> Tensor:
+        """(R, K)."""
+        return self.call.weights(self.head, rows)[self.batch]
+
+    def allowed(self, rows: tuple[int, int], device: torch.device) -> Tensor:
+        """(R, K) bool."""
+        return self.promise.rows(*rows, self.call.keys, b=self.batch, h=self.head, device=device)
+
+    def spans(self, labels: tuple[Sequence[str], Sequence[str]], region: Region, factor: tuple[int, int]):
+        """What is left of both sides: of their axes, or of the words these were merged into, which lie on no recording
+        and no picture."""
+        found = []
+        for side, (axis, name, texts, size) in enumerate(zip(self.axes, self.names, labels, factor, strict=True)):
+            start, stop = region[2 * side : 2 * side + 2]
+            own = {"sound": axis.sound, "picture": axis.picture, "grid": axis.grid} if len(texts) == len(axis) else {}
+            found.append(Span(tuple(texts[start:stop:size]), name, start, size, len(texts), **own))
+        return found[0], found[1]
+
+
+Found = tuple[Tensor, Tensor, tuple[Span, Span], tuple[str, ...]]  # values, codes, spans, notes
+
+
+def _plain(one: _One, how: Look) -> Found:
+    """Every position as it is: a region's values, pooled by maximum, and the codes of its cells, in bands of rows."""
+    q0, q1, k0, k1 = region = _inside(how.region, (one.call.queries, one.call.keys))
+    factor = one.call.factor(how.size, region)
+    step = max(1, 2**20 // one.call.keys // factor[0]) * factor[0]
+    codes = _standing(one.promise, (one.batch, one.head), region, factor)
     values, leaks = [], []
     for start in range(q0, q1, step):
         rows = (start, min(start + step, q1))
-        value = getattr(call, quantity)(head, rows)[0][:, k0:k1]
-        values.append(pool_cells(value, *factor))
-        if not obeyed and factor != (1, 1):  # else weights are zero there by construction
-            weights = value if quantity == "weights" else call.weights(head, rows)[0][:, k0:k1]
-            allowed = promise.rows(*rows, k1, h=head, device=value.device)[:, k0:]
-            leaks.append(_any(~allowed & (weights > LEAK), factor).cpu())
+        value = one.values(rows)
+        values.append(pool_cells(value[:, k0:k1], *factor))
+        if not one.call.obeys(one.promise) and factor != (1, 1):
+            weights = value if one.quantity == "weights" else one.weights(rows)
+            leaked = ~one.allowed(rows, value.device) & (weights > LEAK)
+            leaks.append(_any(leaked[:, k0:k1], factor).cpu())
     if leaks:
         codes = torch.where((codes == MIXED) & torch.cat(leaks), LEAKED, codes)
-    return torch.cat(values), codes
+    labels = one.axes[0].labels, one.axes[1].labels
+    return torch.cat(values), codes, one.spans(labels, region, factor), ()
+
+
+def _merged(one: _One, how: Look) -> Found:
+    """Words instead of tokens, or no special tokens: the whole square is needed to know what they held."""
+    call = one.call
+    if call.queries * call.keys > DENSE_LIMIT:
+        most, longest = math.isqrt(DENSE_LIMIT), max(call.queries, call.keys)
+        raise ValueError(f"Words are merged up to {most:,} tokens; this text has {longest:,}.")
+    every = (0, call.queries)
+    whole = one.values(every)  # (Q, K)
+    allowed = one.allowed(every, whole.device)
+    (rows, row_note), (columns, column_note) = (groups_of(axis, how.words, how.special) for axis in one.axes)
+    notes = hidden_note(one.axes[1], whole, columns, one.quantity) + tuple(dict.fromkeys(row_note + column_note))
+    whole, allowed = merged(whole, rows, columns, one.quantity), merged_allowed(allowed, rows, columns)
+    q0, q1, k0, k1 = region = _inside(how.region, tuple(whole.shape))
+    factor = (math.ceil((q1 - q0) / how.size), math.ceil((k1 - k0) / how.size))
+    whole, allowed = whole[q0:q1, k0:k1], allowed[q0:q1, k0:k1]
+    labels = names_of(one.axes[0], rows), names_of(one.axes[1], columns)
+    return pool_cells(whole, *factor), _codes(allowed, whole, factor), one.spans(labels, region, factor), notes
 
 
 @lru_cache(maxsize=32)
-def _standing(promise: Mask, head: int, region: Region, factor: tuple[int, int]) -> Tensor:
-    """Codes of a region's cells by the mask alone: the same for every head, so remembered. Do not write into it."""
+def _standing(promise: Mask, which: tuple[int, int], region: Region, factor: tuple[int, int]) -> Tensor:
+    """Codes of a region's cells by the mask alone, for one (sample, head): the same for every quantity, so remembered.
+    Do not write into it."""
     q0, q1, k0, k1 = region
     step = max(1, 2**20 // k1 // factor[0]) * factor[0]
-    bands = (promise.rows(start, min(start + step, q1), k1, h=head)[:, k0:] for start in range(q0, q1, step))
+    sample, head = which
+    bands = (promise.rows(start, min(start + step, q1), k1, b=sample, h=head)[:, k0:] for start in range(q0, q1, step))
     return torch.cat([_codes(allowed.cpu(), None, factor) for allowed in bands])
 
 

@@ -12,37 +12,72 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwise.interp.analysis.metrics import STANDARD, Thumbnails, measure, table
+from headwise.interp.analysis.metrics import STANDARD, Metric, measure, table
 from headwise.interp.attention.call import AttentionCall, pool_cells
 from headwise.interp.drawing.matrix import LEAK, promised, recorded
-from headwise.interp.masks import Mask, Window
+from headwise.interp.masks import Window
 from headwise.interp.run.capture import Capture
 
 PATCH_CELLS = 48  # of a thumbnail's side
 
 
+class Thumbnails(Metric):
+    """Every head of one sample as a small picture, the maximum of each cell, made in the same pass as the numbers."""
+
+    name = "thumbnail"
+
+    def __init__(self, size: int = 48, ends: tuple[int, int] | None = None, batch: int = 0):
+        self.size, self.batch = size, batch
+        self.ends = ends  # queries and keys from which on nothing is shown
+        self.parts: list[Tensor] = []
+
+    def update(self, weights, rows):
+        shown = weights[self.batch]
+        if self.ends is not None:
+            queries, keys = self.ends
+            shown = shown[:, : max(0, queries - int(rows.query[0, 0])), :keys]
+        self.parts.append(_pooled(shown, self.size))  # (H, R, t)
+
+    def result(self):
+        """→ (H, t, t) float32, t ≤ size."""
+        return _pooled(torch.cat(self.parts, 1).transpose(1, 2), self.size).transpose(1, 2)
+
+
+def _pooled(x: Tensor, size: int) -> Tensor:
+    """(…, n) → (…, ⌈n/f⌉), the maximum of each f = ⌈n/size⌉ neighbours; for weights, which are never negative."""
+    factor = -(-x.shape[-1] // size)
+    return F.pad(x, (0, -x.shape[-1] % factor)).unflatten(-1, (-1, factor)).amax(-1)
+
+
 @dataclass(frozen=True)
 class Survey:
-    """All heads at a glance: the metric table, and per (stack, layer) their thumbnails (H, t, t) float32."""
+    """All heads at a glance: the metric table, of the whole batch, and per (stack, layer) the thumbnails of its sample
+    ``batch``, (H, t, t) float32. Where a layer has fewer samples, its last one's."""
 
     table: pd.DataFrame
     thumbnails: dict[tuple[str, int], Tensor]
+    batch: int = 0
 
 
-def survey(cap: Capture, progress: Callable[[float], None] = lambda fraction: None, size: int = 48) -> Survey:
-    """Metrics and thumbnails of every head from one recomputation of the weights."""
+def survey(
+    cap: Capture, progress: Callable[[float], None] = lambda fraction: None, size: int = 48, *, batch: int = 0
+) -> Survey:
+    """Metrics and thumbnails of every head from one recomputation of the weights. Raises IndexError for a sample that
+    no layer has."""
+    if cap.calls and not 0 <= batch < (most := max(call.batch for call in cap.calls)):
+        raise IndexError(f"batch expects a sample 0 … {most - 1}; got {batch}.")
     thumbnails = {}
 
     def own(call: AttentionCall) -> Thumbnails:
         part = recorded(cap, call)
-        return Thumbnails(size, None if part is None else (part[1], part[3]))
+        return Thumbnails(size, None if part is None else (part[1], part[3]), min(batch, call.batch - 1))
 
     def collect():
         for call, results in measure(cap, STANDARD, None, progress, own=own):
             thumbnails[call.stack, call.layer] = results.pop(Thumbnails.name)
             yield call, results
 
-    return Survey(table(collect()), thumbnails)
+    return Survey(table(collect()), thumbnails, batch)
 
 
 def grid_pictures(cap: Capture, surveyed: Survey, stack: str) -> np.ndarray:
@@ -56,17 +91,17 @@ def grid_pictures(cap: Capture, surveyed: Survey, stack: str) -> np.ndarray:
     picture = np.full((len(calls), max(c.heads for c in calls), size, size), np.nan, np.float32)
     for row, call in enumerate(calls):
         small = surveyed.thumbnails[stack, call.layer].sqrt().cpu()  # (H, rows, columns)
-        cells = _promised_cells(promised(cap, call), call, small.shape[1:])
+        cells = _promised_cells(cap, call, small.shape[1:], min(surveyed.batch, call.batch - 1))
         small = torch.where(cells | (small > LEAK**0.5), small, math.nan)
         picture[row, : call.heads] = F.interpolate(small[None], (size, size))[0].numpy()  # nearest
     return picture
 
 
-def patch_pictures(cap: Capture, stack: str, query: int) -> np.ndarray:
+def patch_pictures(cap: Capture, stack: str, query: int, *, batch: int = 0) -> np.ndarray:
     """The thumbnails of a stack that looks at a picture: what ``query`` gives each patch, laid out as they lie → (L, H,
     t, t) float32 in [0, 1], each head by its own strongest patch; NaN beside a grid that is not square.
 
-    Raises ValueError when the keys are no patches.
+    Raises ValueError when the keys are no patches, IndexError for a sample that is not there.
     """
     calls = cap.stack(stack)
     grid = calls[0].key_axis.grid
@@ -77,7 +112,7 @@ def patch_pictures(cap: Capture, stack: str, query: int) -> np.ndarray:
     size = -(-max(grid) // factor)
     picture = np.full((len(calls), max(c.heads for c in calls), size, size), np.nan, np.float32)
     for row, call in enumerate(calls):
-        weights = call.band(query, query + 1)[0, :, 0]  # (H, K)
+        weights = call.band(query, query + 1)[batch, :, 0]  # (H, K)
         patches = weights[:, -rows * columns :].unflatten(-1, grid)  # (H, rows, columns), after CLS and its like
         patches = patches / patches.amax((1, 2), keepdim=True).clamp_min(1e-12)
         small = torch.stack([pool_cells(head, factor, factor) for head in patches]).cpu().numpy()
@@ -86,18 +121,20 @@ def patch_pictures(cap: Capture, stack: str, query: int) -> np.ndarray:
     return picture
 
 
-def _promised_cells(promise: Mask, call: AttentionCall, cells: tuple[int, int]) -> Tensor:
+def _promised_cells(cap: Capture, call: AttentionCall, cells: tuple[int, int], batch: int) -> Tensor:
     """(rows, columns) bool: cells of the thumbnail in which anything is allowed. Only each cell's corners and
     middle are asked, which is exact up to one cell a token and for causal masks, and near enough for a thumbnail.
     """
+    promise, part = promised(cap, call), recorded(cap, call)
+    queries, keys = (call.queries, call.keys) if part is None else (part[1], part[3])
     allowed = torch.zeros(cells, dtype=torch.bool)
-    f_query, f_key = -(-call.queries // cells[0]), -(-call.keys // cells[1])
-    zero = torch.zeros((), dtype=torch.long)
+    f_query, f_key = -(-queries // cells[0]), -(-keys // cells[1])
+    sample, first = torch.tensor(batch), torch.zeros((), dtype=torch.long)
     for share_query in (0.0, 0.5, 1.0):
         for share_key in (0.0, 0.5, 1.0):
-            query = (torch.arange(cells[0]) * f_query + int(share_query * (f_query - 1))).clamp(max=call.queries - 1)
-            key = (torch.arange(cells[1]) * f_key + int(share_key * (f_key - 1))).clamp(max=call.keys - 1)
-            allowed |= promise(zero, zero, query[:, None], key[None, :])
+            query = (torch.arange(cells[0]) * f_query + int(share_query * (f_query - 1))).clamp(max=queries - 1)
+            key = (torch.arange(cells[1]) * f_key + int(share_key * (f_key - 1))).clamp(max=keys - 1)
+            allowed |= promise(sample, first, query[:, None], key[None, :])
     return allowed
 
 

@@ -15,34 +15,25 @@ def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
     """A row of buttons, each making its file when it is clicked."""
     cap, state, view = run.capture, st.session_state, shown.view
     name = f"layer{call.layer}-head{state.head}"
-    sounds = {}
-    if shown.plain:
-        sounds = {"query_sound": call.query_axis.sound, "key_sound": call.key_axis.sound}
-
     minuend = shown.minuend
-    drawn = cap.subject.name if minuend is None else f"{minuend.subject.name} − {cap.subject.name}"
     options = {  # read now: a file is made on another thread, which has no session
-        "title": f"{drawn} · layer {call.layer} · head {state.head}",
         "scale": state.scale,
         "theme": "dark" if st.context.theme.type == "dark" else "light",
-        "quantity": state.quantity,
     }
     query = state.pin["index"] if state.pin and state.pin["axis"] == "query" else 0
-    painted = call.key_axis if state.view == "picture" else None
+    painted = state.view == "picture"
 
     def figure(kind: str) -> bytes:
         stamp = export.stamp(cap, minuend)
-        if painted is not None:
-            draw = getattr(export, f"picture_{kind}")
-            return draw(view, painted.picture, painted.grid, query, stamp=stamp, **options)
-        names = export.axis_names(cap, call)
-        return getattr(export, f"to_{kind}")(view, axis_names=names, stamp=stamp, **sounds, **options)
+        if painted:
+            return getattr(export, f"picture_{kind}")(view, query, stamp=stamp, **options)
+        return getattr(export, f"to_{kind}")(view, stamp=stamp, **options)
 
     small = max(call.queries, call.keys) <= export.BERTVIZ_TOKENS
     wanted = [
         ("PNG", f"{name}.png", "image/png", lambda: figure("png"), None),
         ("SVG", f"{name}.svg", "image/svg+xml", lambda: figure("svg"), None),
-        ("CSV", f"{name}.csv", "text/csv", lambda: export.to_csv(view, **sounds), None),
+        ("CSV", f"{name}.csv", "text/csv", lambda: export.to_csv(view), None),
         ("NPZ", f"layer{call.layer}.npz", "application/octet-stream", lambda: export.to_npz(cap, call), None),
         (
             "BertViz",
@@ -91,14 +82,13 @@ def code(run: Run, call: AttentionCall, compared: bool = False) -> str:
 
     compares = [
         f"other = capture(load({state.compare!r}{placement}), inputs)",
-        f"view = difference(view, {view_of('other')})",
+        f"view = {view_of('other')}.minus(view)",
     ]
     return "\n".join(
         [
             *(["from pathlib import Path", ""] if reads else []),
             *(["import torch", ""] if placed else []),
             "from headwise import capture, load",
-            *(["from headwise.interp.drawing.compare import difference"] if compared else []),
             *([f"from headwise.interp.run.generate import {', '.join(steps)}"] if steps else []),
             "from headwise.interp.drawing.matrix import head_view",
             *([f"from headwise.models import {', '.join(reads)}"] if reads else []),
@@ -108,6 +98,6 @@ def code(run: Run, call: AttentionCall, compared: bool = False) -> str:
             "cap = capture(subject, inputs)",
             f"view = {view_of('cap')}",
             *(compares if compared else []),
-            "view.matrix, view.queries, view.keys",
+            "view.values, view.queries, view.keys",
         ]
     )

@@ -9,27 +9,24 @@ import streamlit as st
 from headwise import Capture
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.drawing.compare import difference, expect_same_tokens
-from headwise.interp.drawing.files import axis_names
-from headwise.interp.drawing.matrix import HeadView, head_view, recorded
+from headwise.interp.drawing.matrix import Matrix, head_view, recorded
+from headwise.interp.drawing.quantities import QUANTITIES
 from headwise.interp.errors import InputError, LoadError
+from headwise.interp.subject import same_tokens
 from headwise.models import available, fetched
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.choices import CHOICES
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
 
-VALUES = {"weights": "Weights", "scores": "Scores", "value_weighted": "‖a·v‖"}
 PICTURED = _canvas.LARGEST_PICTURE  # positions that are drawn over a picture at most
-NAMES = {"weights": "weight", "scores": "score", "value_weighted": "‖a·v‖"}
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One head as it was drawn: ``plain`` when no tokens were merged or hidden, ``minuend`` what it was taken from."""
+    """One head as it was drawn, and what it was taken from where it is a difference."""
 
-    view: HeadView
-    plain: bool
+    view: Matrix
     minuend: Capture | None = None
 
 
@@ -43,33 +40,8 @@ def head(run: Run, call: AttentionCall) -> Shown:
         state.zoom = state.pin = None
     state.looked = looked
     shown = _shown(cap, call, other)
-    view, whole = shown.view, state.view == "picture"
-    name = f"layer {call.layer} · head {state.head}"
-    if call.kv_heads != call.heads:
-        name += f" · key/value head {state.head // (call.heads // call.kv_heads)}"
-    value_name = NAMES[state.quantity]
-    _canvas.head(
-        view.matrix.cpu().numpy(),
-        key="one",
-        query_labels=view.queries,
-        key_labels=view.keys,
-        forbidden=view.forbidden.cpu().numpy(),
-        view=state.view,
-        scale=state.scale,
-        kind="signed" if view.signed else "score" if state.quantity == "scores" else "weight",
-        origin=view.origin,
-        factor=view.factor,
-        shape=view.shape,
-        value_name=f"{value_name}, {state.compare} − {cap.subject.name}" if view.signed else value_name,
-        title=name,
-        selected=state.pin,
-        picture=axes[1].picture if whole else None,
-        grid=axes[1].grid if whole else None,
-        query_sound=axes[0].sound if shown.plain else None,
-        key_sound=axes[1].sound if shown.plain else None,
-        axis_names=axis_names(cap, call),
-    )
-    st.caption(_notes(call, view))
+    _canvas.head(shown.view, key="one", view=state.view, scale=state.scale, selected=state.pin)
+    st.caption(_notes(call, shown.view))
     return shown
 
 
@@ -82,7 +54,7 @@ def _switches(run: Run, query_axis: Axis, key_axis: Axis) -> Capture | None:
     state.views = views
     with st.container(horizontal=True, gap="small"):
         choice("View", "view", options=views)
-        choice("Values", "quantity", VALUES.get)
+        choice("Values", "quantity", lambda quantity: QUANTITIES[quantity].many.capitalize())
         choice("Colour scale", "scale")
     toggles = []
     if key_axis.offsets is not None or query_axis.offsets is not None:
@@ -113,17 +85,16 @@ def _shown(cap: Capture, call: AttentionCall, other: Capture | None) -> Shown:
         st.info(str(error))
         options |= {"words": False, "special": True}
         view = head_view(cap, call, state.head, state.quantity, **options)
-    plain = not options["words"] and options["special"]
     if other is not None:
         try:
             theirs = head_view(other, other.find(call.layer, call.stack), state.head, state.quantity, **options)
-            return Shown(difference(view, theirs), plain, other)
+            return Shown(theirs.minus(view), other)
         except (ValueError, IndexError) as error:
             st.info(f"{state.compare} cannot be compared here: {error}")
-    return Shown(view, plain)
+    return Shown(view)
 
 
-def _notes(call: AttentionCall, view: HeadView) -> str:
+def _notes(call: AttentionCall, view: Matrix) -> str:
     notes = list(view.left_out)
     if max(view.factor) > 1:
         notes.append(
@@ -166,7 +137,7 @@ def _other(run: Run) -> Capture | None:
     try:
         with st.spinner(f"Running {state.compare} …", show_time=True):
             found = server().subject(state.compare, state.device, state.dtype)
-            expect_same_tokens(subject, found, run.inputs)
+            same_tokens(subject, found, run.inputs)
             return server().capture(("compare", state.compare, run.key), found, run.inputs)
     except (InputError, LoadError) as error:
         st.info(str(error))

@@ -8,6 +8,7 @@ import streamlit as st
 
 from headwise import capture
 from headwise.interp.analysis.answers import answers
+from headwise.interp.drawing.paper.text import visible
 from headwise.interp.errors import InputError
 from headwise.interp.run.generate import Sampling, Step, ended, extend, finished, next_token
 from headwise.pages._shared.choices import RANGES
@@ -15,6 +16,7 @@ from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
 
 MANY = 10  # tokens of the second button
+LONGEST = 40  # letters of an answer that are shown
 STYLE = """<style>
 .says{display:flex;flex-wrap:wrap;gap:.3rem .55rem;align-items:center;font-size:.86rem;line-height:1.5}
 .says b{font-weight:600;margin-right:.2rem}
@@ -56,14 +58,10 @@ def row(question: str, rows) -> str:
     """One answer as HTML; labels are anybody's text and are escaped."""
     cells = "".join(
         f"<span title='{probability:.4f}'><i style='width:{probability:.0%}'></i>"
-        f"<bdi>{html.escape(visible(label))}</bdi><em>{probability:.0%}</em></span>"
+        f"<bdi>{html.escape(visible(label)[:LONGEST])}</bdi><em>{probability:.0%}</em></span>"
         for label, probability in rows
     )
     return f"<div class='says' data-testid='says'><b>{html.escape(question)}</b>{cells}</div>"
-
-
-def visible(token: str) -> str:
-    return token.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥")[:40]
 
 
 def _write(run: Run, step: Step, over: bool) -> None:

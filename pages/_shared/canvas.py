@@ -9,6 +9,7 @@ import gzip
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 
 from headwise.assets import ASSETS
 from headwise.interp.attention.axes import PixelGrid, Sound
+from headwise.interp.drawing.matrix import Matrix
 
 CANVAS = ASSETS / "canvas"
 MODULES = (  # dependencies first
@@ -32,10 +34,10 @@ MESSAGE = 1_500_000  # bytes of a picture with its matrix,
 LEAST_PIXELS = 30_000  # unless so few pixels are left that nobody would recognise it
 VIEWS = ("heatmap", "bipartite", "picture")
 SCALES = ("linear", "log")
-KINDS = ("weight", "signed", "score")
 
-# Inline code travels with every message, and a packaged asset directory needs an installed distribution,
-# which a clone is not. So the modules go gzipped, a quarter of their size, and the browser links them once.
+# Streamlit serves a component's own files only for an installed distribution that ships a pyproject.toml naming them.
+# A checkout is none, and one way for both is one thing to test. So the modules travel inline with every message,
+# gzipped to a quarter of their size, and the browser links them once.
 LOADER = r"""
 const packed = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0));
 const plain = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -89,155 +91,157 @@ def event(key: str) -> dict[str, Any]:
     return _told(_raw_event(key))
 
 
+@dataclass(frozen=True)
+class Heads:
+    """All heads of a stack as small pictures, ready for `grid`.
+
+    pictures: (L, H, t, t) float, t ≤ 64, in [0, 1]; NaN is drawn as nothing (forbidden or not computed).
+    rows, columns: L and H labels; a plain number is read out as "layer 3", "head 5".
+    marks: {layer: text or (text, tooltip)} beside a row, such as "GQA 3 kv".
+    captions: {(layer, head): text} for the hover, such as "entropy 2.1 bits".
+
+    layer and head are places in pictures, 0 … L−1 and 0 … H−1; what they are called is up to the labels.
+    Raises ValueError where shapes or labels do not fit together.
+    """
+
+    pictures: np.ndarray
+    rows: Sequence[str]
+    columns: Sequence[str]
+    marks: Mapping[int, str | tuple[str, str]] = field(default_factory=dict)
+    captions: Mapping[tuple[int, int], str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        shape = self.pictures.shape
+        if len(shape) != 4 or shape[2] != shape[3] or shape[3] > LARGEST_THUMB:
+            raise ValueError(f"pictures: expected (L, H, t, t) with t ≤ {LARGEST_THUMB}, got {shape}")
+        for name, labels, count in (("rows", self.rows, shape[0]), ("columns", self.columns, shape[1])):
+            if len(labels) != count:
+                raise ValueError(f"{name}: expected {count} labels, one for each, got {len(labels)}")
+
+
 def grid(
-    thumbs: np.ndarray,
+    heads: Heads,
     *,
-    selected: tuple[int, int],
     key: str,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    marks: Mapping[int, str | tuple[str, str]] | None = None,
+    selected: tuple[int, int],
     order: Sequence[tuple[int, int]] | None = None,
     height: int | None = None,
-    captions: Mapping[tuple[int, int], str] | None = None,
 ) -> dict[str, int] | None:
     """Draw all heads as one picture of thumbnails, and return the head just chosen, once.
 
-    thumbs: (L, H, t, t) float, t ≤ 64, in [0, 1]; NaN is drawn as nothing (forbidden or not computed).
     selected: (layer, head), outlined. The browser outlines a choice at once; yours counts when it changes.
-    rows, columns: L and H labels; a plain number is read out as "layer 3", "head 5".
-    marks: {layer: text or (text, tooltip)} beside a row, such as "GQA 3 kv".
     order: (layer, head) pairs, all or some: the grid is wrapped in that order, with captions like "3.5".
     height: pixels; a taller grid scrolls.
-    captions: {(layer, head): text} for the hover, such as "entropy 2.1 bits".
-
-    layer and head are places in thumbs, 0 … L−1 and 0 … H−1; what they are called is up to the labels.
 
     Returns {"layer": int, "head": int} in the run that a click or a key started, else None.
-    Raises ValueError where shapes or labels do not fit together.
     """
-    if thumbs.ndim != 4 or thumbs.shape[2] != thumbs.shape[3] or thumbs.shape[3] > LARGEST_THUMB:
-        raise ValueError(f"thumbs: expected (L, H, t, t) with t ≤ {LARGEST_THUMB}, got {thumbs.shape}")
-    layers, heads = thumbs.shape[:2]
-    _fits("rows", rows, layers)
-    _fits("columns", columns, heads)
+    layers, count = heads.pictures.shape[:2]
     header = {
         "view": "grid",
         "title": "",
-        "label": f"Attention heads: {layers} layers by {heads} heads. Arrow keys choose a head.",
+        "label": f"Attention heads: {layers} layers by {count} heads. Arrow keys choose a head.",
         "selected": [int(i) for i in selected],
         "turn": _raw_event(key).get("turn"),
-        "rows": list(rows),
-        "columns": list(columns),
-        "marks": {int(i): [m, m] if isinstance(m, str) else list(m) for i, m in (marks or {}).items()},
+        "rows": list(heads.rows),
+        "columns": list(heads.columns),
+        "marks": {int(i): [m, m] if isinstance(m, str) else list(m) for i, m in heads.marks.items()},
         "order": None if order is None else [[int(i), int(j)] for i, j in order],
-        "captions": {f"{i}.{j}": text for (i, j), text in (captions or {}).items()},
+        "captions": {f"{i}.{j}": text for (i, j), text in heads.captions.items()},
         "height": height,
     }
     # One byte a pixel: 0 … 254 is [0, 1], a step too small to see in a thumbnail.
-    scaled = np.nan_to_num(np.clip(thumbs, 0, 1), nan=EMPTY / (EMPTY - 1)) * (EMPTY - 1)
+    scaled = np.nan_to_num(np.clip(heads.pictures, 0, 1), nan=EMPTY / (EMPTY - 1)) * (EMPTY - 1)
     return _mount(key, pack(header, thumbs=np.rint(scaled).astype(np.uint8)))
 
 
 def head(
-    matrix: np.ndarray,
+    matrix: Matrix,
     *,
     key: str,
-    query_labels: Sequence[str],
-    key_labels: Sequence[str],
-    forbidden: np.ndarray | None = None,
     view: str = "heatmap",
     scale: str = "linear",
-    kind: str = "weight",
-    origin: tuple[int, int] = (0, 0),
-    factor: tuple[int, int] = (1, 1),
-    shape: tuple[int, int] | None = None,
-    value_name: str = "weight",
-    title: str = "",
     selected: Mapping[str, Any] | None = None,
     height: int | None = None,
-    picture: PixelGrid | None = None,
-    grid: tuple[int, int] | None = None,
-    query_sound: Sound | None = None,
-    key_sound: Sound | None = None,
-    axis_names: tuple[str, str] = ("queries", "keys"),
 ) -> dict[str, Any] | None:
-    """Draw one head, and return what the user just did in it, once.
+    """Draw a matrix, and return what the user just did in it, once.
 
-    matrix: (Q, K) float32, at most 512 × 512 (as a picture 592 × 592); NaN is a cell without a value.
-    forbidden: (Q, K) uint8 or None. 0 allowed, 1 forbidden, 2 mixed: a pooled cell that holds both,
-        3 mixed, with weight on a forbidden position. Nothing else decides what is drawn as forbidden; where
-        kind is "weight", a forbidden cell above 1e-6 and a 3 are painted in the alarm colour.
-    query_labels, key_labels: Q and K tokens as they are (whitespace is made visible here); "" is allowed.
-    view: "heatmap" | "bipartite" | "picture": the keys of one query, painted over the picture they lie on.
+    matrix: at most 512 × 512 cells (as a picture 592 × 592); NaN is a cell without a value. Nothing but its
+        `forbidden` decides what is drawn as forbidden; weight on it is painted in the alarm colour. Positions that are
+        frames of a recording are called by their times instead of labels, and above a heatmap stands the spectrogram
+        of the keys shown.
+    view: "heatmap" | "bipartite" | "picture": the keys of one query, painted over the picture they lie on. Queries
+        and keys are then the same positions, special ones first, then the patches, and the matrix is whole.
     scale: "linear" | "log" (five decades; scores stay linear).
-    kind: "weight" (0 … max) | "signed" (diverging around 0) | "score" (min … max of the allowed cells).
-    origin, factor, shape: row i shows queries origin[0] + i·factor[0] and the next factor[0] − 1 of the
-        full shape[0]; columns and keys alike.
     selected: the pinned token, as returned below, or None; it counts when it changes.
     height: of the cells, of the scrolling list, or of the picture at most, in pixels.
-    picture, grid: for view "picture" only. Queries and keys are the same positions: Q − rows·columns special ones,
-        then the patches of grid (rows, columns), row by row, on equal shares of picture.box. The matrix is whole.
-    query_sound, key_sound: the recording whose positions the queries or keys are. They are called by their times
-        instead of labels, and above a heatmap stands the spectrogram of the keys shown.
-    axis_names: what the rows and columns are, such as ("target queries", "source keys").
 
     Returns one of these in the run that the user's act started, else None. All numbers are positions in the
     full sequence:
         {"zoom": [q0, q1, k0, k1]}   a rectangle, ends not included; {"zoom": None}: zoom out
         {"token": {"axis": "query" | "key", "index": int}}   pinned; {"token": None}: unpinned
-    Raises ValueError where shapes, labels or names do not fit, or a picture's matrix is pooled or cropped.
+    Raises ValueError where the matrix is too large, or cannot be drawn over a picture.
     """
-    for name, value, known in (("view", view, VIEWS), ("scale", scale, SCALES), ("kind", kind, KINDS)):
+    for name, value, known in (("view", view, VIEWS), ("scale", scale, SCALES)):
         if value not in known:
             raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+    cells = tuple(matrix.values.shape)
     most = LARGEST_PICTURE if view == "picture" else LARGEST_HEAD
-    if matrix.ndim != 2 or not all(0 < size <= most for size in matrix.shape):
-        raise ValueError(f"matrix: expected (Q, K), each 1 … {most}, got {matrix.shape}; pool or crop it first")
-    if forbidden is not None and forbidden.shape != matrix.shape:
-        raise ValueError(f"forbidden: expected the matrix's shape {matrix.shape}, got {forbidden.shape}")
-    _fits("query_labels", query_labels, matrix.shape[0])
-    _fits("key_labels", key_labels, matrix.shape[1])
-    full = shape or tuple(o + n * f for o, n, f in zip(origin, matrix.shape, factor, strict=True))
-    header = {
-        "view": view,
-        "title": title,
-        "label": f"{title or 'attention head'}: {value_name} of {full[0]} queries by {full[1]} keys, {view}. "
-        "Arrow keys read it, Enter pins, Escape goes back.",
+    if not all(0 < size <= most for size in cells):
+        raise ValueError(f"matrix: expected (Q, K), each 1 … {most}, got {cells}; pool or crop it first")
+    header, arrays = _head_message(matrix, view)
+    header |= {
         "scale": scale,
-        "kind": kind,
-        "value_name": value_name,
-        "query_labels": list(query_labels),
-        "key_labels": list(key_labels),
-        "origin": [int(i) for i in origin],
-        "factor": [int(i) for i in factor],
-        "shape": [int(i) for i in full],
         "selected": None if selected is None else {"axis": selected["axis"], "index": int(selected["index"])},
         "height": height,
-        "axis_names": list(axis_names),
     }
-    arrays = {"matrix": np.asarray(matrix, np.float32)}
-    if forbidden is not None and forbidden.any():
-        arrays["forbidden"] = np.asarray(forbidden, np.uint8)
     if view == "picture":
-        if tuple(origin) != (0, 0) or tuple(factor) != (1, 1) or tuple(full) != matrix.shape:
-            raise ValueError(
-                f"matrix: expected all positions for a picture, got origin {tuple(origin)}, factor {tuple(factor)} "
-                f"and {matrix.shape} of {tuple(full)}; neither pool nor crop it"
-            )
-        room = MESSAGE - sum(array.nbytes for array in arrays.values())
-        where, pixels = _picture(picture, grid, matrix.shape, room)
+        where, pixels = _over_picture(matrix, MESSAGE - sum(array.nbytes for array in arrays.values()))
         header |= where
         arrays["pixels"] = pixels
-    if query_sound is not None:
-        header["query_sound"] = {"step": float(query_sound.step), "seconds": float(query_sound.seconds)}
-    if key_sound is not None:
-        header["key_sound"] = {"step": float(key_sound.step), "seconds": float(key_sound.seconds)}
-        if view == "heatmap":
-            where, strip = _strip(key_sound, origin[1], min(origin[1] + matrix.shape[1] * factor[1], full[1]))
-            header["key_sound"] |= where
-            arrays |= strip
     return _mount(key, pack(header, **arrays))
+
+
+def _head_message(matrix: Matrix, view: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What the browser is told of a matrix, whatever it is drawn as."""
+    quantity, (rows, columns) = matrix.quantity, matrix.spans
+    value_name = f"{quantity.name}, {matrix.of}" if matrix.signed and matrix.of else quantity.name
+    size = " by ".join(f"{span.whole} {span.name.split()[-1]}" for span in matrix.spans)  # "5 queries by 7 keys"
+    header: dict[str, Any] = {
+        "view": view,
+        "title": matrix.title,
+        "label": f"{matrix.title or 'attention head'}: {value_name} of {size}, {view}. "
+        "Arrow keys read it, Enter pins, Escape goes back.",
+        "kind": quantity.kind,
+        "value_name": value_name,
+        "query_labels": list(rows.labels),
+        "key_labels": list(columns.labels),
+        "origin": [int(i) for i in matrix.origin],
+        "factor": [int(i) for i in matrix.factor],
+        "shape": [int(i) for i in matrix.shape],
+        "axis_names": [span.name for span in matrix.spans],
+    }
+    arrays = {"matrix": np.asarray(matrix.values.cpu(), np.float32)}
+    if bool(matrix.forbidden.any()):
+        arrays["forbidden"] = np.asarray(matrix.forbidden.cpu(), np.uint8)
+    for name, span in (("query_sound", rows), ("key_sound", columns)):
+        if span.sound is not None:
+            header[name] = {"step": float(span.sound.step), "seconds": float(span.sound.seconds)}
+    if columns.sound is not None and view == "heatmap":
+        where, strip = _strip(columns.sound, columns.origin, columns.end)
+        header["key_sound"] |= where
+        arrays |= strip
+    return header, arrays
+
+
+def _over_picture(matrix: Matrix, room: int) -> tuple[dict[str, Any], np.ndarray]:
+    """`_picture` of a matrix that shows all positions."""
+    shown = tuple(matrix.values.shape)
+    if matrix.origin != (0, 0) or matrix.factor != (1, 1) or matrix.shape != shown:
+        raise ValueError(
+            f"matrix: expected all positions for a picture, got origin {matrix.origin}, factor {matrix.factor} "
+            f"and {shown} of {matrix.shape}; neither pool nor crop it"
+        )
+    return _picture(matrix.columns.picture, matrix.columns.grid, shown, room)
 
 
 def _picture(
@@ -281,11 +285,6 @@ def _strip(sound: Sound, first: int, end: int) -> tuple[dict[str, float], dict[s
         part = np.maximum.reduceat(part, range(0, part.shape[axis], group), axis=axis)
     scaled = np.rint((part - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
     return {"start": left * sound.hop, "hop": pooled[1] * sound.hop}, {"spectrogram": scaled}
-
-
-def _fits(name: str, labels: Sequence[str], count: int) -> None:
-    if len(labels) != count:
-        raise ValueError(f"{name}: expected {count} labels, one for each, got {len(labels)}")
 
 
 def _raw_event(key: str) -> dict[str, Any]:

@@ -2,16 +2,21 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import streamlit as st
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # as `streamlit run app.py` at the top of a clone would see it
 
 from headwise.interp.attention.axes import PixelGrid, Sound
+from headwise.interp.drawing.matrix import Matrix, Span
+from headwise.interp.drawing.quantities import QUANTITIES, Quantity
 from headwise.pages._shared import canvas as _canvas
 
+WEIGHT, SIDES = QUANTITIES["weights"], ("queries", "keys")
 TOKENS = [
     "When",
     " Mary",
@@ -51,93 +56,93 @@ def tiny():
     return np.where(k <= q, 0.1 * q + 0.01 * k, 0).astype(np.float32)
 
 
+def matrix(values, queries=TOKENS, keys=TOKENS, *, forbidden=None, quantity=WEIGHT, title="", place=()):
+    """A matrix by hand. place: origin, factor and whole of the queries and of the keys."""
+    places = place or ((), ())
+    spans = (Span(tuple(labels), name, *at) for labels, name, at in zip((queries, keys), SIDES, places, strict=True))
+    codes = None if forbidden is None else torch.from_numpy(np.array(forbidden))
+    return Matrix(torch.from_numpy(np.array(values)), *spans, quantity, codes, title)
+
+
 def draw(case, bump):
     n = len(TOKENS)
-    words = {"query_labels": TOKENS, "key_labels": TOKENS}
-    five = {"query_labels": list("abcde"), "key_labels": ["v", " w", "x\n", "y", "z"], "forbidden": causal(5)}
-    many = [f" word{i}" for i in range(512)]
+    five = {"queries": "abcde", "keys": ["v", " w", "x\n", "y", "z"]}
+    words = [f" word{i}" for i in range(512)]
+    many = {"queries": words, "keys": words}
     if case in ("grid", "sorted", "big-grid"):
-        layers, heads, t = (4, 6, 16) if case != "big-grid" else (32, 32, 48)
-        thumbs = np.stack([attention(t, seed) for seed in range(layers * heads)]).reshape(layers, heads, t, t)
-        thumbs[:, :, causal(t) == 1] = np.nan
-        order = sorted(np.ndindex(layers, heads), key=lambda h: (h[1] * 7 + h[0] * 3) % 11)
-        return _canvas.grid(
-            thumbs,
-            selected=st.session_state.get("chosen", (1, 2)),
-            key="grid",
-            rows=[f"layer {i}" for i in range(layers)],
-            columns=[str(i) for i in range(heads)],
-            marks={0: "GQA 3 kv", 2: ("window 128", "each query sees 128 keys, itself included")},
-            order=order if case == "sorted" else None,
-            captions={(2, 3): "entropy 2.1 bits"},
-        )
+        return draw_grid(case)
     if case == "tiny":
-        return _canvas.head(tiny() + np.float32(bump / 1000), key="head", title="1.2", **five)
+        return show(matrix(tiny() + np.float32(bump / 1000), **five, forbidden=causal(5), title="1.2"))
     if case == "open":  # no mask given: weights above the diagonal are weights
-        return _canvas.head(np.full((5, 5), 0.2, np.float32), key="head", title="open", **five | {"forbidden": None})
+        return show(matrix(np.full((5, 5), 0.2, np.float32), **five, title="open"))
     if case == "leak":
-        matrix = tiny()
-        matrix[1, 3] = 0.02  # one weight on a forbidden position, and one too small to be a leak
-        matrix[2, 4] = 5e-7
-        return _canvas.head(matrix, key="head", title="leak", **five)
+        values = tiny()
+        values[1, 3] = 0.02  # one weight on a forbidden position, and one too small to be a leak
+        values[2, 4] = 5e-7
+        return show(matrix(values, **five, forbidden=causal(5), title="leak"))
     if case == "leak-512":
-        matrix = attention(512, 3)
-        matrix[200, 400] = 0.01
-        labels = {"query_labels": many, "key_labels": many}
-        return _canvas.head(matrix, key="head", title="leak", forbidden=causal(512), scale="log", **labels)
+        values = attention(512, 3)
+        values[200, 400] = 0.01
+        return show(matrix(values, **many, forbidden=causal(512), title="leak"), scale="log")
     if case == "words":
-        return _canvas.head(attention(n), key="head", title="layer 3 · head 5", forbidden=causal(n), **words)
+        return show(matrix(attention(n), forbidden=causal(n), title="layer 3 · head 5"))
     if case == "pinned":
         pin = st.session_state.get("pin", {"axis": "query", "index": 7})
-        return _canvas.head(
-            attention(n), key="head", title="layer 3 · head 5", forbidden=causal(n), selected=pin, **words
-        )
+        return show(matrix(attention(n), forbidden=causal(n), title="layer 3 · head 5"), selected=pin)
     if case == "edges":
-        matrix = attention(n)
-        matrix[3, 8] = 0.05
-        return _canvas.head(matrix, key="head", title="3.5", forbidden=causal(n), view="bipartite", **words)
+        values = attention(n)
+        values[3, 8] = 0.05
+        return show(matrix(values, forbidden=causal(n), title="3.5"), view="bipartite")
     if case == "edges-512":
-        labels = {"query_labels": many, "key_labels": many}
-        return _canvas.head(
-            attention(512, bump), key="head", title="3.5", forbidden=causal(512), view="bipartite", **labels
-        )
+        return show(matrix(attention(512, bump), **many, forbidden=causal(512), title="3.5"), view="bipartite")
     if case == "pooled":  # keys 20 … 59 and queries 100 … 139 of 1000 × 200, four queries and two keys to a cell
-        matrix = attention(20)[:10]
         mask = causal(20)[:10]
         mask[np.arange(10), np.arange(10)] = 2
-        labels = {"query_labels": [""] * 10, "key_labels": [""] * 20}
-        place = {"origin": (100, 20), "factor": (4, 2), "shape": (1000, 200)}
-        return _canvas.head(
-            matrix, key="head", title="pooled", forbidden=mask, value_name="max weight", **labels, **place
-        )
+        sides = {"queries": [""] * 10, "keys": [""] * 20, "place": ((100, 4, 1000), (20, 2, 200))}
+        most = Quantity("max weight")
+        return show(matrix(attention(20)[:10], **sides, forbidden=mask, quantity=most, title="pooled"))
     if case == "big":
-        labels = {"query_labels": many, "key_labels": many}
-        return _canvas.head(attention(512, bump), key="head", title="big", forbidden=causal(512), **labels)
+        return show(matrix(attention(512, bump), **many, forbidden=causal(512), title="big"))
     if case == "middle":
-        matrix = attention(96)
+        values = attention(96)
         mask = causal(96) | causal(96, shift=-33).T * 0 | np.tril(np.ones((96, 96), np.uint8), -32)
-        matrix[mask == 1] = 0
-        labels = {"query_labels": many[:96], "key_labels": many[:96]}
-        return _canvas.head(matrix, key="head", title="window", forbidden=mask, scale="log", **labels)
-    if case == "signed":
-        matrix = attention(n) - attention(n, 7)
-        return _canvas.head(matrix, key="head", title="3.5 − 3.6", kind="signed", value_name="difference", **words)
-    if case == "signed-edges":
-        matrix = attention(n) - attention(n, 7)
-        kind = {"kind": "signed", "value_name": "difference", "view": "bipartite"}
-        return _canvas.head(matrix, key="head", title="3.5 − 3.6", **kind, **words)
+        values[mask == 1] = 0
+        return show(matrix(values, words[:96], words[:96], forbidden=mask, title="window"), scale="log")
+    if case.startswith("signed"):
+        values = attention(n) - attention(n, 7)
+        view = "bipartite" if case == "signed-edges" else "heatmap"
+        return show(matrix(values, quantity=Quantity("difference", "signed"), title="3.5 − 3.6"), view=view)
     if case == "cross":
-        matrix = attention(30)[8:14]
-        matrix[2, 5] = np.nan
-        labels = {"query_labels": TOKENS[:6], "key_labels": many[:30]}
-        return _canvas.head(matrix, key="head", title="cross", kind="score", value_name="score", **labels)
+        values = attention(30)[8:14]
+        values[2, 5] = np.nan
+        return show(matrix(values, TOKENS[:6], words[:30], quantity=Quantity("score", "score"), title="cross"))
     if case == "html":
         evil = "<img src=x onerror=window.hacked=1>"
-        labels = {"query_labels": [evil] * 5, "key_labels": [evil, "\u202eabc", "$a$", "e\u0301", "  \t"]}
-        return _canvas.head(tiny(), key="head", title=evil, value_name=evil, **labels)
+        keys = [evil, "\u202eabc", "$a$", "e\u0301", "  \t"]
+        return show(matrix(tiny(), [evil] * 5, keys, quantity=Quantity(evil), title=evil))
     if case.startswith("picture"):
         return draw_picture(case)
     return draw_sound(case)
+
+
+def draw_grid(case):
+    layers, heads, t = (4, 6, 16) if case != "big-grid" else (32, 32, 48)
+    thumbs = np.stack([attention(t, seed) for seed in range(layers * heads)]).reshape(layers, heads, t, t)
+    thumbs[:, :, causal(t) == 1] = np.nan
+    order = sorted(np.ndindex(layers, heads), key=lambda h: (h[1] * 7 + h[0] * 3) % 11)
+    shown = _canvas.Heads(
+        thumbs,
+        rows=[f"layer {i}" for i in range(layers)],
+        columns=[str(i) for i in range(heads)],
+        marks={0: "GQA 3 kv", 2: ("window 128", "each query sees 128 keys, itself included")},
+        captions={(2, 3): "entropy 2.1 bits"},
+    )
+    chosen = st.session_state.get("chosen", (1, 2))
+    return _canvas.grid(shown, key="grid", selected=chosen, order=order if case == "sorted" else None)
+
+
+def show(shown, **how):
+    return _canvas.head(shown, key="head", **how)
 
 
 BOXES = {  # name: width and height of a picture, the box of its 4 × 8 patches
@@ -153,28 +158,21 @@ def draw_picture(case):
     pixels = np.full((height, width, 3), 255, np.uint8)
     w, h = (box[2] - box[0]) / 8, (box[3] - box[1]) / 4
     pixels[int(box[1] + 2 * h) : int(box[1] + 3 * h), int(box[0] + 5 * w) : int(box[0] + 6 * w)] = 0
-    matrix = 0.75 * np.eye(33, dtype=np.float32)
-    matrix[:, 0] = 0.25
-    matrix[0] = 0
-    matrix[0, 1 + 2 * 8 + 5] = 1
-    matrix[9, [0, 9]] = 0.875, 0.125
+    values = 0.75 * np.eye(33, dtype=np.float32)
+    values[:, 0] = 0.25
+    values[0] = 0
+    values[0, 1 + 2 * 8 + 5] = 1
+    values[9, [0, 9]] = 0.875, 0.125
     labels = ["[CLS]"] + [f"{row},{column}" for row in range(4) for column in range(8)]
-    options = {}
+    forbidden, title = np.zeros((33, 33), np.uint8), ""
     if case == "picture-html":
-        labels[0] = options["title"] = "<img src=x onerror=window.hacked=1>"
+        labels[0] = title = "<img src=x onerror=window.hacked=1>"
     if case == "picture-leak":
-        options["forbidden"] = np.zeros((33, 33), np.uint8)
-        options["forbidden"][0, [22, 30]] = 1
-    return _canvas.head(
-        matrix,
-        key="head",
-        view="picture",
-        picture=PixelGrid(pixels, box),
-        grid=(4, 8),
-        query_labels=labels,
-        key_labels=labels,
-        **options,
-    )
+        forbidden[0, [22, 30]] = 1
+    lies = {"picture": PixelGrid(pixels, box), "grid": (4, 8)}
+    spans = (Span(tuple(labels), name, **lies) for name in SIDES)
+    shown = Matrix(torch.from_numpy(values), *spans, WEIGHT, torch.from_numpy(forbidden), title)
+    return show(shown, view="picture")
 
 
 def draw_sound(case):
@@ -185,24 +183,11 @@ def draw_sound(case):
     name, _, rest = case.partition("-")
     view = rest if rest == "bipartite" else "heatmap"
     first, factor, count = {"pooled": (0, 4, 375), "odd": (611, 3, 300)}.get(rest, (600, 1, 120))
-    queries = count if name == "frames" else 12
-    matrix = np.full((queries, count), 0.001, np.float32)
-    matrix[:, (668 - first) // factor] = 0.5
-    place = {"origin": (0, first), "factor": (1, factor), "shape": (12, 1500)}
-    words = TOKENS[:12]
-    if name == "frames":
-        words = [""] * count
-        place = {"origin": (first, first), "factor": (factor, factor), "shape": (1500, 1500)}
-    return _canvas.head(
-        matrix,
-        key="head",
-        view=view,
-        query_labels=words,
-        key_labels=[""] * count,
-        query_sound=sound if name == "frames" else None,
-        key_sound=sound,
-        **place,
-    )
+    keys = Span(("",) * count, "keys", first, factor, 1500, sound)
+    queries = replace(keys, name="queries") if name == "frames" else Span(tuple(TOKENS[:12]), "queries")
+    values = np.full((len(queries), count), 0.001, np.float32)
+    values[:, (668 - first) // factor] = 0.5
+    return show(Matrix(torch.from_numpy(values), queries, keys), view=view)
 
 
 def main():

@@ -1,12 +1,18 @@
 """The canvas in a real browser: what it shows, what it says, what it sends back."""
 
 import json
+import math
 import re
 
 import numpy as np
 import pytest
+import torch
 from playwright import sync_api
 
+from headwise.interp.attention.axes import Sound
+from headwise.interp.drawing.matrix import LEAK, Matrix, Span
+from headwise.interp.drawing.paper.text import visible
+from headwise.interp.drawing.quantities import Quantity
 from headwise.pages._shared import canvas as _canvas
 from tests.browser import canvas_page
 
@@ -49,20 +55,73 @@ def test_the_largest_message_stays_small():
     assert len(_canvas.script()) < 40_000  # it travels with each message
 
 
-@pytest.mark.parametrize(
-    ("change", "hint"),
-    [
-        ({"matrix": np.zeros((513, 3), np.float32)}, "512"),
-        ({"query_labels": ["a"]}, "expected 3 labels"),
-        ({"forbidden": np.zeros((2, 2), np.uint8)}, "forbidden"),
-        ({"view": "pie"}, "heatmap, bipartite"),
-    ],
-)
-def test_head_says_what_does_not_fit(change, hint):
-    good = {"matrix": np.zeros((3, 3), np.float32), "query_labels": list("abc"), "key_labels": list("abc")}
-    arguments = {**good, **change}
-    with pytest.raises(ValueError, match=hint):
-        _canvas.head(arguments.pop("matrix"), key="k", **arguments)
+def five(**change):
+    sides = (Span(tuple("abcde"), name) for name in ("queries", "keys"))
+    return Matrix(torch.zeros(5, 5), *sides, **change)
+
+
+def test_what_cannot_be_drawn_is_said():
+    with pytest.raises(ValueError, match="heatmap, bipartite, picture, got 'pie'"):
+        _canvas.head(five(), key="k", view="pie")
+    with pytest.raises(ValueError, match="linear, log, got 'square'"):
+        _canvas.head(five(), key="k", scale="square")
+    sides = (Span(("",) * count, name) for count, name in ((513, "queries"), (3, "keys")))
+    with pytest.raises(ValueError, match=r"each 1 … 512, got \(513, 3\)"):
+        _canvas.head(Matrix(torch.zeros(513, 3), *sides), key="k")
+    with pytest.raises(ValueError, match="columns: expected 3 labels, one for each, got 2"):
+        _canvas.Heads(np.zeros((2, 3, 4, 4)), rows="ab", columns="ab")
+    with pytest.raises(ValueError, match="t ≤ 64"):
+        _canvas.Heads(np.zeros((2, 3, 65, 65)), rows="ab", columns="abc")
+
+
+def test_a_message_holds_what_a_matrix_knows(monkeypatch):
+    sent = {}
+    monkeypatch.setattr(_canvas, "_mount", lambda key, message: sent.update({key: unpack(message)}))
+    sound = Sound(np.zeros((4, 40), np.float32), hop=0.01, step=0.02, seconds=0.3)
+    codes = torch.tensor([[0, 1], [0, 3]], dtype=torch.uint8)
+    values = torch.tensor([[0.25, 0.0], [0.5, math.nan]])
+    rows = Span(("<s>", "a"), "target queries", origin=1, whole=4)
+    columns = Span(("0.08 s", "0.12 s"), "source keys", 4, 2, 20, sound)
+    change = Quantity("weight difference", "signed")
+    matrix = Matrix(values, rows, columns, change, codes, "cross · layer 0", "b − a", ("a note",))
+    _canvas.head(matrix, key="one", scale="log", selected={"axis": "key", "index": 5})
+    header, arrays = sent["one"]
+    assert header["query_labels"] == ["<s>", "a"] and header["axis_names"] == ["target queries", "source keys"]
+    assert (header["origin"], header["factor"], header["shape"]) == ([1, 4], [1, 2], [4, 20])
+    assert (header["kind"], header["value_name"]) == ("signed", "weight difference, b − a")
+    assert (header["title"], header["scale"], header["height"]) == ("cross · layer 0", "log", None)
+    assert header["selected"] == {"axis": "key", "index": 5}
+    assert header["key_sound"] == {"step": 0.02, "seconds": 0.3, "start": pytest.approx(0.08), "hop": 0.01}
+    assert "query_sound" not in header and "grid" not in header
+    np.testing.assert_array_equal(arrays["matrix"], values.numpy())
+    np.testing.assert_array_equal(arrays["forbidden"], codes.numpy())
+    assert arrays["spectrogram"].shape == (4, 8)
+    _canvas.head(five(), key="two", view="bipartite")
+    assert set(sent["two"][1]) == {"matrix"}, "a mask that forbids nothing is not sent"
+
+
+def test_one_threshold_and_one_way_to_show_a_token(browser):
+    """The browser does by itself what Python does: it tells a leak from rounding, and makes letters visible."""
+    source = (_canvas.CANVAS / "matrix.js").read_text("utf-8")
+    assert float(re.search(r"const LEAK = ([\de-]+);", source)[1]) == LEAK
+    tokens = [
+        " the",
+        "a\r\nb",
+        "\n\t",
+        "\u202eabc",
+        "\x00\x7f\x9f",
+        "é🙂",
+        "\ufeff\u2066x\u2069",
+        "\u200b\u2060",
+        "x" * 300,
+    ]
+    script = (_canvas.CANVAS / "text.js").read_text("utf-8").replace("export ", "")
+    page = browser.new_page()
+    theirs = page.evaluate(
+        "([source, tokens]) => tokens.map(new Function(source + '; return visible')())", [script, tokens]
+    )
+    page.close()
+    assert theirs == [visible(token) for token in tokens]
 
 
 # --- the grid -------------------------------------------------------------------------------------------

@@ -5,10 +5,12 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from playwright import sync_api
 
 from headwise.interp.attention.axes import PixelGrid, Sound
+from headwise.interp.drawing.matrix import Matrix, Span
 from headwise.pages._shared import canvas as _canvas
 from tests.browser import canvas_page
 
@@ -182,26 +184,15 @@ def test_labels_of_a_picture_are_text(picture):
     assert head.page.evaluate("window.hacked") is None
 
 
-def good():
-    """Arguments of a picture that can be drawn: 2 × 3 patches after one special token."""
-    labels = ["CLS", *"abcdef"]
-    shown = PixelGrid(np.zeros((20, 30, 3), np.uint8), (0, 0, 30, 20))
-    return {
-        "key": "k",
-        "view": "picture",
-        "query_labels": labels,
-        "key_labels": labels,
-        "picture": shown,
-        "grid": (2, 3),
-    }
+LIES = {"picture": PixelGrid(np.zeros((20, 30, 3), np.uint8), (0, 0, 30, 20)), "grid": (2, 3)}
 
 
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        ({"factor": (2, 2)}, "neither pool nor crop"),
-        ({"origin": (0, 1)}, "neither pool nor crop"),
-        ({"shape": (9, 9)}, "neither pool nor crop"),
+        ({"factor": 2}, "neither pool nor crop"),
+        ({"origin": 1}, "neither pool nor crop"),
+        ({"whole": 9}, "neither pool nor crop"),
         ({"grid": (3, 3)}, "grid"),
         ({"picture": None}, "expects picture and grid"),
         ({"picture": PixelGrid(np.zeros((20, 30, 3)), (0, 0, 30, 20))}, "uint8"),
@@ -209,8 +200,10 @@ def good():
     ],
 )
 def test_head_says_what_does_not_fit_a_picture(change, hint):
+    """2 × 3 patches after one special token can be drawn; with the change they cannot."""
+    queries, keys = (Span(("CLS", *"abcdef"), name, **{**LIES, **change}) for name in ("queries", "keys"))
     with pytest.raises(ValueError, match=hint):
-        _canvas.head(np.zeros((7, 7), np.float32), **{**good(), **change})
+        _canvas.head(Matrix(torch.zeros(7, 7), queries, keys), key="k", view="picture")
 
 
 def test_a_large_picture_makes_room_for_its_matrix():

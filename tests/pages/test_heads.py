@@ -4,7 +4,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -159,13 +158,14 @@ def test_an_address_that_means_nothing_still_opens(address):
 
 def test_drawn_matrix_is_the_capture(monkeypatch):
     drawn = {}
-    monkeypatch.setattr(_canvas, "head", lambda matrix, **kw: drawn.update(kw, matrix=matrix))
+    monkeypatch.setattr(_canvas, "head", lambda matrix, **how: drawn.update(how, matrix=matrix))
     text = "The Congress of the United States."
     app(text=text, layer="2", head="3")
     cap = capture(load("tiny-decoder"), text)
-    np.testing.assert_allclose(drawn["matrix"], cap.find(2).weights(3)[0].numpy(), atol=1e-7)
-    assert drawn["query_labels"] == cap.axes["input"].labels
-    assert np.array_equal(drawn["forbidden"], np.triu(np.ones_like(drawn["forbidden"]), 1))
+    matrix = drawn["matrix"]
+    torch.testing.assert_close(matrix.values, cap.find(2).weights(3)[0], atol=1e-7, rtol=0)
+    assert matrix.queries == cap.axes["input"].labels
+    assert torch.equal(matrix.forbidden, torch.ones_like(matrix.forbidden).triu(1))
 
 
 def test_twenty_sessions_with_their_own_texts_and_models(minilm_folder):
@@ -186,7 +186,7 @@ def test_twenty_sessions_with_their_own_texts_and_models(minilm_folder):
         found = server.survey(key, cap, lambda fraction: None)
         assert len(found.table) == sum(c.heads for c in cap.calls)
         view = head_view(cap, cap.find(1), 2)
-        return float((view.matrix - alone[i][0]).abs().max())
+        return float((view.values - alone[i][0]).abs().max())
 
     with ThreadPoolExecutor(20) as pool:
         gaps = list(pool.map(session, range(20)))

@@ -72,7 +72,7 @@ def png(image: Image.Image) -> bytes:
 def drawn(monkeypatch):
     """What the large picture was drawn with."""
     seen = {}
-    monkeypatch.setattr(_canvas, "head", lambda matrix, **options: seen.update(options, matrix=matrix))
+    monkeypatch.setattr(_canvas, "head", lambda matrix, **how: seen.update(how, matrix=matrix))
     return seen
 
 
@@ -111,10 +111,11 @@ def example(model: str):
 def test_cross_attention_is_named_by_both_sequences(drawn):
     app(model="tiny-encoder-decoder", text="knight")
     cap = capture(load("tiny-encoder-decoder"), "knight")
-    assert drawn["axis_names"] == ("target queries", "source keys")
-    assert drawn["key_labels"] == (*"knight", "</s>") and drawn["query_labels"] == cap.axes["target"].labels
-    layer, head = (int(word) for word in drawn["title"].split() if word.isdigit())
-    np.testing.assert_array_equal(drawn["matrix"], cap.find(layer, "cross").weights(head)[0].numpy())
+    matrix = drawn["matrix"]
+    assert (matrix.rows.name, matrix.columns.name) == ("target queries", "source keys")
+    assert matrix.keys == (*"knight", "</s>") and matrix.queries == cap.axes["target"].labels
+    layer, head = (int(word) for word in matrix.title.split() if word.isdigit())
+    np.testing.assert_array_equal(matrix.values, cap.find(layer, "cross").weights(head)[0].numpy())
 
 
 @pytest.mark.parametrize(
@@ -126,27 +127,27 @@ def test_a_target_without_anything_in_it_is_one_sentence(target, sentence):
 
 def test_a_typed_target_and_strange_letters_in_the_source(drawn):
     test = app(model="tiny-encoder-decoder", text="knight 7", mode="typed", target="nˈIt")
-    assert drawn["query_labels"] == ("<s>", *"nˈIt")
+    assert drawn["matrix"].queries == ("<s>", *"nˈIt")
     assert "does not know: ' ', '7'" in html(test, "notes")
 
 
 def test_writing_step_by_step_ends_and_starts_over(drawn):
     test = app(model="tiny-encoder-decoder", text="knight", mode="stepwise", temperature="0")
-    assert drawn["query_labels"] == ("<s>",)
+    assert drawn["matrix"].queries == ("<s>",)
     test.button(key="write-one").click().run()
-    assert len(drawn["query_labels"]) == 2
+    assert len(drawn["matrix"].queries) == 2
     test.button(key="write-many").click().run()
     written = capture(load("tiny-encoder-decoder"), "knight").axes["target"].labels
-    assert drawn["query_labels"] == (*written, "</s>")
+    assert drawn["matrix"].queries == (*written, "</s>")
     assert "ended" in html(test, "says") and test.button(key="write-one").disabled
     test.button(key="write-none").click().run()
-    assert drawn["query_labels"] == ("<s>",)
+    assert drawn["matrix"].queries == ("<s>",)
 
 
 def test_a_second_text_is_judged_and_a_pair_is_one_axis(drawn):
     test = app(model="tiny-encoder", text="And God said, Let there be light.", second="And there was light.")
     assert "Does the second text follow" in html(test, "says")
-    assert drawn["key_labels"].count("[SEP]") == 2
+    assert drawn["matrix"].keys.count("[SEP]") == 2
 
 
 def test_the_same_text_before_and_after_fine_tuning(drawn):
@@ -155,16 +156,17 @@ def test_the_same_text_before_and_after_fine_tuning(drawn):
     before, after = (
         capture(load(name), text).find(3).weights(1)[0].numpy() for name in ("tiny-encoder", "tiny-classifier")
     )
-    np.testing.assert_allclose(drawn["matrix"], after - before, atol=1e-7)
+    matrix = drawn["matrix"]
+    np.testing.assert_allclose(matrix.values, after - before, atol=1e-7)
     made: dict = {}
     exec(test.code[0].value, made)
-    np.testing.assert_array_equal(made["view"].matrix, drawn["matrix"])
-    assert drawn["kind"] == "signed" and np.abs(drawn["matrix"]).max() > 1e-4
+    np.testing.assert_array_equal(made["view"].values, matrix.values)
+    assert matrix.signed and matrix.of == "tiny-classifier − tiny-encoder" and matrix.values.abs().max() > 1e-4
 
 
 def test_models_of_other_tokens_are_not_compared(drawn):
     test = app(model="tiny-decoder", compare="tiny-encoder")
-    assert any("other tokens" in info.value for info in test.info) and drawn["kind"] == "weight"
+    assert any("other tokens" in info.value for info in test.info) and not drawn["matrix"].signed
 
 
 def test_pictures_show_what_the_model_was_given(drawn):
@@ -173,9 +175,10 @@ def test_pictures_show_what_the_model_was_given(drawn):
         ("wide.png", png(Image.new("L", (60, 20), 255)), "image/png")
     ).run()
     assert "inverted" in html(test, "notes")
-    assert drawn["view"] == "picture" and drawn["grid"] == (7, 7)
-    assert drawn["picture"].box == (0, -20, 60, 40)  # padded to a square
-    assert drawn["picture"].pixels.shape == (20, 60, 3)
+    patches = drawn["matrix"].columns
+    assert drawn["view"] == "picture" and patches.grid == (7, 7)
+    assert patches.picture.box == (0, -20, 60, 40)  # padded to a square
+    assert patches.picture.pixels.shape == (20, 60, 3)
 
 
 def test_thumbnails_are_laid_out_as_the_picture_is():
@@ -227,8 +230,9 @@ def test_a_recording_is_shown_to_its_end(whisper_folder, drawn):
     cap = capture(load("whisper-tiny-en"), read_wav(SPEECH))
     call = cap.find(1, "cross")
     assert recorded(cap, call) == (0, call.queries, 0, 72)  # 1.43 s in steps of 0.02 s
-    assert drawn["key_sound"].step == 0.02 and drawn["shape"][1] == 1500 and drawn["matrix"].shape[1] == 72
-    assert head_view(cap, call, 0, region=recorded(cap, call)).matrix.shape == (call.queries, 72)
+    frames = drawn["matrix"].columns
+    assert frames.sound.step == 0.02 and frames.whole == 1500 and len(frames) == 72
+    assert head_view(cap, call, 0, region=recorded(cap, call)).values.shape == (call.queries, 72)
 
 
 def test_memory_comes_back_after_bad_uploads():

@@ -40,9 +40,7 @@ def page(section: str, **state) -> AppTest:
 def drawn(monkeypatch):
     """What the canvas was given, by key."""
     pictures = {}
-    monkeypatch.setattr(
-        _canvas, "head", lambda matrix, *, key, **rest: pictures.update({key: {"matrix": matrix, **rest}})
-    )
+    monkeypatch.setattr(_canvas, "head", lambda matrix, *, key, **how: pictures.update({key: matrix}))
     return pictures
 
 
@@ -52,16 +50,17 @@ def test_look_shows_the_mask_given_and_the_travel_of_a_token(drawn):
     assert list(table["mask given"]) == ["Causal()"] * 4 and float(table["forbidden mass"].max()) == 0
     assert [len(heads) for heads in table["per head"]] == [8] * 4
     cap = capture(load("tiny-decoder"), test.text_area(key="text").value)
-    np.testing.assert_array_equal(drawn["observed"]["matrix"], np.tril(np.ones_like(drawn["observed"]["matrix"])))
-    np.testing.assert_allclose(drawn["travel"]["matrix"], travel(cap, 7).numpy(), rtol=1e-5, atol=1e-6)
-    assert drawn["travel"]["forbidden"][:, :7].all() and not drawn["travel"]["forbidden"][:, 7:].any()
+    observed, moved = drawn["observed"], drawn["travel"]
+    assert torch.equal(observed.values, torch.ones_like(observed.values).tril())
+    torch.testing.assert_close(moved.values, travel(cap, 7), rtol=1e-5, atol=1e-6)
+    assert moved.forbidden[:, :7].all() and not moved.forbidden[:, 7:].any()
 
 
 def test_compose_draws_the_expression_and_its_code(drawn):
     test = page("compose", compose_window=True, compose_strided=True)
     mask = Causal() & Window(3, 0) & Strided(4)
     assert test.code[0].value == repr(mask)
-    np.testing.assert_array_equal(drawn["composed"]["matrix"], mask.dense(24, 24).numpy())
+    assert torch.equal(drawn["composed"].values.bool(), mask.dense(24, 24))
     assert "~allowed" in test.code[2].value and "~" not in test.code[1].value
 
 

@@ -13,7 +13,6 @@ from headwise.interp.drawing.paper.text import brief
 
 SCALES = ("linear", "log")
 THEMES = ("light", "dark")
-NAMES = {"weights": "weight", "scores": "score", "value_weighted": "‖weight · value‖"}
 DECADES = 5  # of a logarithmic scale
 KNEE = 1e3  # of a signed one: below the thousandth part of its end it is linear
 
@@ -114,20 +113,17 @@ class Scale:
     signed: bool = False
 
     @classmethod
-    def of(
-        cls, values: np.ndarray, scale: str, quantity: str, apart: Sequence[float] = (), signed: bool = False
-    ) -> Scale:
-        """The scale that spans ``values``; those that stand ``apart`` are painted too, and may lie beyond its ends."""
+    def of(cls, values: np.ndarray, scale: str, kind: str, apart: Sequence[float] = ()) -> Scale:
+        """The scale that spans ``values``, whose ``kind`` is a ``Quantity``'s; those that stand ``apart`` are painted
+        too, and may lie beyond its ends."""
         if scale not in SCALES:
             raise ValueError(f"scale expects one of {', '.join(SCALES)}; got {scale!r}.")
-        if quantity not in NAMES:
-            raise ValueError(f"quantity expects one of {', '.join(NAMES)}; got {quantity!r}.")
         shown = values[np.isfinite(values)]
         low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 1.0)
-        if signed:
+        if kind == "signed":
             high = max(abs(low), abs(high)) or 1.0
             return cls(-high, high, scale == "log", signed=True)
-        positive = quantity != "scores"
+        positive = kind == "weight"
         if positive:
             low, high = 0.0, high if high > 0 else 1.0
         log = positive and scale == "log"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from headwise.interp.attention.axes import Sound
-from headwise.interp.drawing.matrix import FORBIDDEN, HeadView
-from headwise.interp.drawing.paper.colour import NAMES, RGB, Palette, Scale
+from headwise.interp.drawing.matrix import FORBIDDEN, Matrix, Span
+from headwise.interp.drawing.paper.colour import RGB, Palette, Scale
 from headwise.interp.drawing.paper.legend import (
     bar_room,
     dashes,
@@ -22,6 +21,7 @@ from headwise.interp.drawing.paper.legend import (
     entries,
     small_print,
 )
+from headwise.interp.drawing.paper.pens import Print
 from headwise.interp.drawing.paper.sound import AXIS, STRIP, Timeline, strip
 from headwise.interp.drawing.paper.text import HIDDEN, brief, fit, visible, width
 
@@ -29,13 +29,24 @@ PAD, LINE, SLANT = 20, 14, 50  # CSS pixels; degrees of key labels
 LARGEST_CELL, PLOT = 34, 640  # a cell's side and the matrix's longer side, at most
 STEPS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100, 128, 200, 256, 512)
 MOST_LINES = 20_000  # a speckled mask has no outline to draw
+TINY = 6  # a cell narrower than this needs help to be found
 
 
-def arrays(view: HeadView, quantity: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The values, float64 (R, K), where the mask forbids, bool, and where there is weight all the same, bool."""
-    matrix, forbidden = view.matrix.detach().cpu().double().numpy(), view.forbidden.cpu().numpy() == FORBIDDEN
-    leaks = view.leaks.cpu().numpy() & (quantity != "scores")  # a score is no weight, wherever it stands
-    return matrix, forbidden, leaks
+@dataclass(frozen=True)
+class Cells:
+    """A matrix's values, float64, where its mask forbids, bool, and where there is weight all the same, bool."""
+
+    values: np.ndarray
+    forbidden: np.ndarray
+    leaks: np.ndarray
+
+    @classmethod
+    def of(cls, matrix: Matrix) -> Cells:
+        forbidden = matrix.forbidden.cpu().numpy() == FORBIDDEN
+        return cls(matrix.values.detach().cpu().double().numpy(), forbidden, matrix.leaks.cpu().numpy())
+
+    def __getitem__(self, part) -> Cells:
+        return Cells(self.values[part], self.forbidden[part], self.leaks[part])
 
 
 @dataclass(frozen=True)
@@ -52,28 +63,23 @@ class Layout:
     column_room: float
 
     @classmethod
-    def of(
-        cls,
-        view: HeadView,
-        title: str = "",
-        query_sound: Sound | None = None,
-        key_sound: Sound | None = None,
-        axis_names: tuple[str, str] = ("queries", "keys"),
-    ) -> Layout:
-        rows, columns = view.matrix.shape
+    def of(cls, matrix: Matrix) -> Layout:
+        rows, columns = matrix.values.shape
+        queries, keys = (span.sound is not None for span in matrix.spans)
         w, h = min(LARGEST_CELL, PLOT / columns), min(LARGEST_CELL, PLOT / rows)
-        if rows < 3 * columns and columns < 3 * rows and (query_sound is None) == (key_sound is None):
+        if rows < 3 * columns and columns < 3 * rows and queries == keys:
             w = h = min(w, h)  # a diagonal should look like one
-        elif query_sound is not None or key_sound is not None:  # time is as long as the page is wide
+        elif queries or keys:  # time is as long as the page is wide
             w = min(3 * LARGEST_CELL, PLOT / columns)
         else:
             w, h = min(w, 3 * h), min(h, 3 * w)
         w, h = (max(0.5, math.floor(2 * side) / 2) for side in (w, h))  # whole pixels of the PNG: equal, crisp cells
-        row_room = 40 if query_sound else min(150, max(width(text, 12) for _, text in ticks(view, 0, h)))
-        column_room = 0 if key_sound else min(110, max(width(text, 12) for _, text in ticks(view, 1, w)))
-        above = STRIP + AXIS if key_sound else max(column_room * math.sin(math.radians(SLANT)) + 16, 34)
-        corner = max(width(text, 11) for text in corner_words(axis_names, query_sound, key_sound))
-        left, top = math.ceil(PAD + max(row_room, corner) + 10), math.ceil(PAD + (28 if title else 0) + above)
+        row_room = 40 if queries else min(150, max(width(text, 12) for _, text in ticks(matrix.rows, h)))
+        column_room = 0 if keys else min(110, max(width(text, 12) for _, text in ticks(matrix.columns, w)))
+        above = STRIP + AXIS if keys else max(column_room * math.sin(math.radians(SLANT)) + 16, 34)
+        corner = max(width(text, 11) for text in corner_words(matrix))
+        left = math.ceil(PAD + max(row_room, corner) + 10)
+        top = math.ceil(PAD + (28 if matrix.caption else 0) + above)
         return cls(left, top, w, h, rows, columns, row_room, column_room)
 
     def x(self, column: float) -> float:
@@ -82,102 +88,80 @@ class Layout:
     def y(self, row: float) -> float:
         return self.top + row * self.h
 
+    @property
+    def right(self) -> float:
+        return self.x(self.columns)
 
-def corner_words(axis_names: tuple[str, str], query_sound: Sound | None, key_sound: Sound | None) -> tuple[str, str]:
+    @property
+    def bottom(self) -> float:
+        return self.y(self.rows)
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, width, height."""
+        return self.left, self.top, self.right - self.left, self.bottom - self.top
+
+
+def corner_words(matrix: Matrix) -> tuple[str, str]:
     """What stands in the corner: of the columns, of the rows."""
-    queries, keys = (
-        f"{name} (s)" if sound else name for name, sound in zip(axis_names, (query_sound, key_sound), strict=True)
-    )
-    return f"{keys} →", f"{queries} ↓"
+    rows, columns = (f"{span.name} (s)" if span.sound else span.name for span in matrix.spans)
+    return f"{columns} →", f"{rows} ↓"
 
 
-def ticks(view: HeadView, axis: int, size: float) -> list[tuple[int, str]]:
+def ticks(span: Span, size: float) -> list[tuple[int, str]]:
     """(row or column, label), thinned to what has room; thinned labels are numbered."""
-    labels = view.keys if axis else view.queries
     step = next((s for s in STEPS if s * size >= LINE), math.ceil(LINE / size))
     texts = []
-    for index in range(0, len(labels), step):
-        position, label = view.origin[axis] + index * view.factor[axis], visible(labels[index])
+    for index in range(0, len(span), step):
+        position, label = span.starts[index], visible(span.labels[index])
         texts.append((index, f"{position} {label}" if step > 1 and label != str(position) else label or str(position)))
     return texts
 
 
-def draw(
-    pen_type: type,
-    view: HeadView,
-    *,
-    title: str,
-    scale: str,
-    theme: str,
-    quantity: str,
-    stamp: Mapping[str, Any],
-    footer: Sequence[str],
-    query_sound: Sound | None,
-    key_sound: Sound | None,
-    axis_names: tuple[str, str],
-) -> bytes:
-    """The whole figure. ``footer`` are the parts of the small print."""
-    palette = Palette.of(theme, view.signed)
-    matrix, forbidden, leaks = arrays(view, quantity)
-    colours = Scale.of(matrix[~forbidden], scale, quantity, signed=view.signed)
-    title = HIDDEN.sub("◌", title)
-    place = Layout.of(view, title, query_sound, key_sound, axis_names)
-    rows_time, columns_time = Timeline.of(query_sound, view, 0), Timeline.of(key_sound, view, 1)
-    ends = [sound.seconds for sound, time in ((key_sound, columns_time), (query_sound, rows_time)) if stops(time)]
-    explained = entries(leaks, forbidden, ends[0] if ends else None)
-    right, bottom = place.x(place.columns), place.y(place.rows)
-    bar_left, bar_top = right + 22, place.top - (STRIP + AXIS if key_sound else 0)
-    bar_height = max(100, min(260, bottom - bar_top))
+def draw(matrix: Matrix, how: Print) -> bytes:
+    """The whole figure."""
+    palette, cells, title = Palette.of(how.theme, matrix.signed), Cells.of(matrix), HIDDEN.sub("◌", matrix.caption)
+    colours = Scale.of(cells.values[~cells.forbidden], how.scale, matrix.quantity.kind)
+    place, times = Layout.of(matrix), (Timeline.of(matrix.rows), Timeline.of(matrix.columns))
+    ends = [span.sound.seconds for span, time in zip(matrix.spans, times, strict=True) if stops(time)]
+    explained = entries(cells.leaks, cells.forbidden, ends[-1] if ends else None)
+    bar_left, bar_top = place.right + 22, place.top - (STRIP + AXIS if times[1] else 0)
+    bar_height = max(100, min(260, place.bottom - bar_top))
     overhang = place.column_room * math.cos(math.radians(SLANT))
-    wide = math.ceil(max(bar_left + bar_room(colours), right + overhang, PAD + width(title, 16), 420) + PAD)
-    texts = (*map(visible, view.queries + view.keys), *axis_names, title)
-    small = small_print(pen_type, footer, texts, wide - 2 * PAD)
-    legend_at = max(bottom, bar_top + bar_height) + 22
+    wide = math.ceil(max(bar_left + bar_room(colours), place.right + overhang, PAD + width(title, 16), 420) + PAD)
+    texts = (*map(visible, matrix.rows.labels + matrix.columns.labels), *(span.name for span in matrix.spans), title)
+    small = small_print(how.pen, how.footer, texts, wide - 2 * PAD)
+    legend_at = max(place.bottom, bar_top + bar_height) + 22
     small_at = legend_at + (24 if explained else 0)
 
-    pen = pen_type((wide, math.ceil(small_at + 14 * len(small) + PAD - 8)), palette)
+    pen = how.pen((wide, math.ceil(small_at + 14 * len(small) + PAD - 8)), palette)
     if title:
-        pen.text(PAD, PAD + 8, title, 16, palette.text)
-    if forbidden.any():
-        pen.hatch(place.left, place.top, right - place.left, bottom - place.top)
-    pen.cells(place.left, place.top, place.w, place.h, pixels(matrix, forbidden, leaks, palette, colours))
-    lines = list(border(forbidden))
-    if lines and len(lines) <= MOST_LINES:
-        pen.lines(
-            [(place.x(x0), place.y(y0), place.x(x1), place.y(y1)) for x0, y0, x1, y1 in lines],
-            palette.ink(0.6),
-        )
-    pen.frame(place.left, place.top, right - place.left, bottom - place.top, palette.ink(0.3))
-    if key_sound:
-        _draw_strip(pen, place, key_sound, columns_time, palette)
-    _draw_ends(pen, place, rows_time, columns_time, palette)
-    _draw_numbers(pen, place, matrix, forbidden & ~leaks, palette, colours, leaks)
-    _draw_labels(pen, place, view, (rows_time, columns_time), palette)
-    for line, text in zip((27, 12), corner_words(axis_names, query_sound, key_sound), strict=True):
-        pen.text(place.left - 8, place.top - line, text, 11, palette.ink(0.55), "end")
-    if leaks.any() and place.w <= 6:  # tiny cells: ticks beside their rows and columns keep them findable
-        for row in np.nonzero(leaks.any(1))[0]:
-            pen.rect(place.left - 6, place.y(row), 5, max(1.5, place.h), palette.alarm)
-        for column in np.nonzero(leaks.any(0))[0]:
-            pen.rect(place.x(column), place.top - 6, max(1.5, place.w), 5, palette.alarm)
-
-    name = NAMES[quantity] + (" difference" if view.signed else "") + (", log" if colours.log else "")
+        pen.text((PAD, PAD + 8), title, 16, palette.text)
+    _draw_cells(pen, place, cells, palette, colours)
+    if times[1]:
+        _draw_strip(pen, place, matrix.columns.sound, times[1], palette)
+    _draw_ends(pen, place, times, palette)
+    _draw_numbers(pen, place, cells, palette, colours)
+    _draw_labels(pen, place, matrix, times, palette)
+    for line, text in zip((27, 12), corner_words(matrix), strict=True):
+        pen.text((place.left - 8, place.top - line), text, 11, palette.ink(0.55), "end")
+    if place.w <= TINY:
+        _draw_pointers(pen, place, cells.leaks, palette)
+    name = matrix.quantity.name + (", log" if colours.log else "")
     draw_bar(pen, bar_left, bar_top, bar_height, colours, palette, name)
     draw_legend(pen, place.left, legend_at, explained, palette)
     draw_small_print(pen, PAD, small_at, small, palette)
-    return pen.finish(title or "Attention of one head", stamp)
+    return pen.finish(title or "Attention of one head", how.stamp)
 
 
-def pixels(
-    matrix: np.ndarray, forbidden: np.ndarray, leaks: np.ndarray, palette: Palette, colours: Scale
-) -> np.ndarray:
+def pixels(cells: Cells, palette: Palette, colours: Scale) -> np.ndarray:
     """The cells → uint8 (rows, columns, RGBA). Forbidden ones are clear, leaked ones in the alarm colour."""
-    known = np.isfinite(matrix)
-    out = np.full((*matrix.shape, 4), 255, np.uint8)
-    out[..., :3] = palette.table[colours.index(np.where(known, matrix, colours.low))]
+    known = np.isfinite(cells.values)
+    out = np.full((*cells.values.shape, 4), 255, np.uint8)
+    out[..., :3] = palette.table[colours.index(np.where(known, cells.values, colours.low))]
     out[~known, :3] = palette.empty
-    out[forbidden] = 0
-    out[leaks] = (*palette.alarm, 255)
+    out[cells.forbidden] = 0
+    out[cells.leaks] = (*palette.alarm, 255)
     return out
 
 
@@ -198,51 +182,73 @@ def stops(time: Timeline | None) -> bool:
     return time is not None and time.stop is not None
 
 
+def _draw_cells(pen, place: Layout, cells: Cells, palette: Palette, colours: Scale) -> None:
+    """The matrix itself, hatched where it forbids, with the edge of its mask."""
+    if cells.forbidden.any():
+        pen.hatch(*place.box)
+    pen.cells(place.left, place.top, place.w, place.h, pixels(cells, palette, colours))
+    lines = list(border(cells.forbidden))
+    if lines and len(lines) <= MOST_LINES:
+        edges = [(place.x(x0), place.y(y0), place.x(x1), place.y(y1)) for x0, y0, x1, y1 in lines]
+        pen.lines(edges, palette.ink(0.6))
+    pen.frame(*place.box, palette.ink(0.3))
+
+
+def _draw_pointers(pen, place: Layout, leaks: np.ndarray, palette: Palette) -> None:
+    """Ticks beside the rows and columns of tiny leaks keep them findable."""
+    for row in np.nonzero(leaks.any(1))[0]:
+        pen.rect(place.left - 6, place.y(row), 5, max(1.5, place.h), palette.alarm)
+    for column in np.nonzero(leaks.any(0))[0]:
+        pen.rect(place.x(column), place.top - 6, max(1.5, place.w), 5, palette.alarm)
+
+
 def _draw_strip(pen, place: Layout, sound: Sound, time: Timeline, palette: Palette) -> None:
     top, wide = place.top - STRIP - AXIS, place.columns * place.w
     pen.image(place.left, top, strip(sound, time, wide, palette))
     pen.frame(place.left, top, wide, STRIP, palette.ink(0.3))
-    pen.text(place.left - 8, top + STRIP / 2, "pitch ↑", 11, palette.ink(0.55), "end")
+    pen.text((place.left - 8, top + STRIP / 2), "pitch ↑", 11, palette.ink(0.55), "end")
 
 
-def _draw_ends(pen, place: Layout, rows: Timeline | None, columns: Timeline | None, palette: Palette) -> None:
+def _draw_ends(pen, place: Layout, times: tuple[Timeline | None, Timeline | None], palette: Palette) -> None:
     """Dashed lines where recordings end."""
-    ink = palette.ink(0.75)
+    (rows, columns), ink = times, palette.ink(0.75)
     if stops(columns):
         x, strip_top = place.x(columns.stop), place.top - STRIP - AXIS
-        for start, end in ((strip_top, strip_top + STRIP), (place.top, place.y(place.rows))):
+        for start, end in ((strip_top, strip_top + STRIP), (place.top, place.bottom)):
             pen.lines([(x, a, x, b) for a, b in dashes(start, end)], ink)
     if stops(rows):
         y = place.y(rows.stop)
-        pen.lines([(a, y, b, y) for a, b in dashes(place.left, place.x(place.columns))], ink)
+        pen.lines([(a, y, b, y) for a, b in dashes(place.left, place.right)], ink)
 
 
-def _draw_numbers(pen, place: Layout, matrix, hidden, palette: Palette, colours: Scale, leaks) -> None:
+def _draw_numbers(pen, place: Layout, cells: Cells, palette: Palette, colours: Scale) -> None:
     """In a small matrix there is room for the numbers themselves."""
     if place.w < 28 or place.h < 16:
         return
-    for row, column in zip(*np.nonzero(np.isfinite(matrix) & ~hidden & (np.abs(matrix) >= 0.005)), strict=True):
-        value = matrix[row, column]
+    shown = np.isfinite(cells.values) & ~(cells.forbidden & ~cells.leaks) & (np.abs(cells.values) >= 0.005)
+    for row, column in zip(*np.nonzero(shown), strict=True):
+        value = cells.values[row, column]
         text = re.sub(r"^(-?)0\.", r"\1.", f"{value:.2f}") if abs(value) < 10 else brief(value)
-        under = palette.alarm if leaks[row, column] else palette.table[colours.index(value)]
-        pen.text(place.x(column + 0.5), place.y(row + 0.5), text, 10, palette.on(under), "middle")
+        under = palette.alarm if cells.leaks[row, column] else palette.table[colours.index(value)]
+        pen.text((place.x(column + 0.5), place.y(row + 0.5)), text, 10, palette.on(under), "middle")
 
 
 def _draw_labels(
-    pen, place: Layout, view: HeadView, time: tuple[Timeline | None, Timeline | None], palette: Palette
+    pen, place: Layout, matrix: Matrix, times: tuple[Timeline | None, Timeline | None], palette: Palette
 ) -> None:
     ink, faint = palette.ink(0.8), palette.ink(0.4)
-    if time[0] is not None:
-        _draw_seconds(pen, time[0], place, False, ink, palette.ink(0.5))
+    if times[0] is not None:
+        _draw_seconds(pen, times[0], place, False, ink, palette.ink(0.5))
     else:
-        for row, text in ticks(view, 0, place.h):
-            pen.text(place.left - 8, place.y(row + 0.5), fit(text, 12, place.row_room), 12, ink, "end", faint=faint)
-    if time[1] is not None:
-        _draw_seconds(pen, time[1], place, True, ink, palette.ink(0.5))
+        for row, text in ticks(matrix.rows, place.h):
+            spot = (place.left - 8, place.y(row + 0.5))
+            pen.text(spot, fit(text, 12, place.row_room), 12, ink, "end", faint=faint)
+    if times[1] is not None:
+        _draw_seconds(pen, times[1], place, True, ink, palette.ink(0.5))
     else:
-        for column, text in ticks(view, 1, place.w):
-            x, y = place.x(column + 0.5) + 1, place.top - 9
-            pen.text(x, y, fit(text, 12, place.column_room), 12, ink, "start", SLANT, faint)
+        for column, text in ticks(matrix.columns, place.w):
+            spot = (place.x(column + 0.5) + 1, place.top - 9)
+            pen.text(spot, fit(text, 12, place.column_room), 12, ink, "start", SLANT, faint)
 
 
 def _draw_seconds(pen, time: Timeline, place: Layout, across: bool, ink: RGB, line: RGB) -> None:
@@ -256,8 +262,8 @@ def _draw_seconds(pen, time: Timeline, place: Layout, across: bool, ink: RGB, li
             continue
         free = middle + half + 6
         if across:
-            pen.text(middle, place.top - 14, text, 11, ink, "middle")
+            pen.text((middle, place.top - 14), text, 11, ink, "middle")
             pen.lines([(spot, place.top - 6, spot, place.top - 2)], line)
         else:
-            pen.text(place.left - 8, middle, text, 11, ink, "end")
+            pen.text((place.left - 8, middle), text, 11, ink, "end")
             pen.lines([(place.left - 6, spot, place.left - 2, spot)], line)

@@ -30,8 +30,8 @@ def draw_bar(pen, x: float, y: float, height: float, colours: Scale, palette: Pa
     for t, text in colours.ticks():
         at = y + (1 - t) * height
         pen.lines([(x + 13, at, x + 16, at)], palette.ink(0.5))
-        pen.text(x + 21, at, text, 11, palette.ink(0.75))
-    pen.text(x + bar_room(colours) - 11, y + height / 2, name, 12, palette.ink(0.75), "middle", 90)
+        pen.text((x + 21, at), text, 11, palette.ink(0.75))
+    pen.text((x + bar_room(colours) - 11, y + height / 2), name, 12, palette.ink(0.75), "middle", 90)
 
 
 def entries(leaks: np.ndarray, forbidden: np.ndarray, seconds: float | None = None) -> list[tuple[str, str]]:
@@ -55,7 +55,7 @@ def draw_legend(pen, x: float, y: float, explained: Sequence[tuple[str, str]], p
             pen.frame(x, y - 6, 12, 12, palette.ink(0.35))
         else:
             pen.lines([(x + 6, from_, x + 6, to) for from_, to in dashes(y - 8, y + 9)], palette.ink(0.75))
-        pen.text(x + 18, y, words, 11.5, palette.ink(0.9 if kind == "alarm" else 0.75))
+        pen.text((x + 18, y), words, 11.5, palette.ink(0.9 if kind == "alarm" else 0.75))
         x += 18 + width(words, 11.5) * 1.06 + 22
 
 
@@ -76,4 +76,4 @@ def small_print(pen_type: type, footer: Sequence[str], texts: Sequence[str], roo
 
 def draw_small_print(pen, x: float, y: float, lines: Sequence[str], palette: Palette) -> None:
     for i, line in enumerate(lines):
-        pen.text(x, y + 4 + 14 * i, line, SMALL, palette.ink(0.55))
+        pen.text((x, y + 4 + 14 * i), line, SMALL, palette.ink(0.55))

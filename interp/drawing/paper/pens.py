@@ -7,7 +7,9 @@ import html
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -100,10 +102,9 @@ class Svg:
         """A filled shape with round ends."""
         self.parts.append(f'<rect {crossed(x, y, w, h)} rx="{number(h / 2)}" fill="{css(colour)}"/>')
 
-    def text(
-        self, x, y, text: str, size: float, colour: RGB, anchor="start", angle=0, faint: RGB | None = None
-    ) -> None:
-        """Vertically centred on y; turned ``angle`` degrees counter-clockwise about (x, y)."""
+    def text(self, at, text: str, size: float, colour: RGB, anchor="start", angle=0, faint: RGB | None = None) -> None:
+        """From ``at`` (x, y), vertically centred on y; turned ``angle`` degrees counter-clockwise about it."""
+        x, y = at
         content = html.escape(text)
         if faint:
             content = MARKS.sub(rf'<tspan fill="{css(faint)}">\1</tspan>', content)
@@ -195,10 +196,8 @@ class Png:
         draw(ImageDraw.Draw(mask), *corners, RATIO * FINER)
         self.sheet.paste(tuple(map(int, colour)), (left, top), mask.reduce(FINER))
 
-    def text(
-        self, x, y, text: str, size: float, colour: RGB, anchor="start", angle=0, faint: RGB | None = None
-    ) -> None:
-        x, y, size = x * RATIO, y * RATIO, size * RATIO
+    def text(self, at, text: str, size: float, colour: RGB, anchor="start", angle=0, faint: RGB | None = None) -> None:
+        x, y, size = at[0] * RATIO, at[1] * RATIO, size * RATIO
         length = width(text, size)
         begin = {"start": 0, "middle": -length / 2, "end": -length}[anchor]
         if not angle:
@@ -228,3 +227,14 @@ class Png:
         stream = io.BytesIO()
         self.sheet.save(stream, "PNG", pnginfo=info, dpi=(96 * RATIO, 96 * RATIO))
         return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class Print:
+    """How a figure is put on paper. ``stamp`` goes into the file, ``footer`` are the parts of the small print."""
+
+    pen: type[Svg] | type[Png]
+    scale: str = "linear"
+    theme: str = "light"
+    stamp: Mapping[str, Any] = field(default_factory=dict)
+    footer: Sequence[str] = ()

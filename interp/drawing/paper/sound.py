@@ -9,30 +9,28 @@ import numpy as np
 from PIL import Image
 
 from headwise.interp.attention.axes import Sound
-from headwise.interp.drawing.matrix import HeadView
+from headwise.interp.drawing.matrix import Span
 from headwise.interp.drawing.paper.colour import Palette
 from headwise.interp.drawing.paper.pens import RATIO
 
 STRIP, AXIS = 72, 26  # CSS pixels: the spectrogram's height, and that of the seconds under it
 
 
-def times(sound: Sound, view: HeadView, axis: int) -> list[str]:
-    """What the rows (axis 0) or columns (1) are called: when each begins, "1.24 s"; a pooled one "1.24–1.30 s"."""
-    digits = next((d for d in (0, 1, 2) if abs(sound.step * 10**d - round(sound.step * 10**d)) < 1e-6), 3)
-    size, whole = view.factor[axis], view.shape[axis]
-    firsts = range(view.origin[axis], view.origin[axis] + view.matrix.shape[axis] * size, size)
-    if size == 1:
-        return [f"{first * sound.step:.{digits}f} s" for first in firsts]
-    ends = (min(first + size, whole) for first in firsts)
+def times(span: Span) -> list[str]:
+    """What the frames of a recording are called: when each begins, "1.24 s"; a pooled one "1.24–1.30 s"."""
+    step = span.sound.step
+    digits = next((d for d in (0, 1, 2) if abs(step * 10**d - round(step * 10**d)) < 1e-6), 3)
+    if span.factor == 1:
+        return [f"{first * step:.{digits}f} s" for first in span.starts]
+    ends = (min(first + span.factor, span.whole) for first in span.starts)
     return [
-        f"{first * sound.step:.{digits}f}–{end * sound.step:.{digits}f} s"
-        for first, end in zip(firsts, ends, strict=True)
+        f"{first * step:.{digits}f}–{end * step:.{digits}f} s" for first, end in zip(span.starts, ends, strict=True)
     ]
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The time of one axis of a view, in seconds: where it starts and ends, what a cell lasts, what the recording."""
+    """The time of a span of frames, in seconds: where it starts and ends, what a cell lasts, what the recording."""
 
     start: float
     end: float
@@ -40,12 +38,12 @@ class Timeline:
     seconds: float
 
     @classmethod
-    def of(cls, sound: Sound | None, view: HeadView, axis: int) -> Timeline | None:
-        if sound is None:
+    def of(cls, span: Span) -> Timeline | None:
+        """None where the positions are no frames of a recording."""
+        if span.sound is None:
             return None
-        first, size = view.origin[axis], view.factor[axis]
-        last = min(first + view.matrix.shape[axis] * size, view.shape[axis])
-        return cls(first * sound.step, last * sound.step, size * sound.step, sound.seconds)
+        step = span.sound.step
+        return cls(span.origin * step, span.end * step, span.factor * step, span.sound.seconds)
 
     def place(self, time: float) -> float:
         """Seconds → cells from the first one's edge."""

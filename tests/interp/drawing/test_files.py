@@ -21,8 +21,9 @@ from headwise.__main__ import main
 from headwise.interp.attention.axes import Axis
 from headwise.interp.drawing import bertviz
 from headwise.interp.drawing import files as export
-from headwise.interp.drawing.matrix import FORBIDDEN, LEAKED, head_view
+from headwise.interp.drawing.matrix import FORBIDDEN, LEAKED, Matrix, Span, head_view
 from headwise.interp.drawing.paper import colour, heatmap
+from headwise.interp.drawing.quantities import QUANTITIES
 from headwise.interp.subject import Inputs
 from headwise.models import wrap
 
@@ -38,6 +39,10 @@ HOSTILE = (
 
 
 def bert(labels, layers=1):
+    return run(bert_of(layers), labels, "encoder")
+
+
+def bert_of(layers):
     from transformers import BertConfig, BertModel
 
     config = BertConfig(
@@ -48,7 +53,7 @@ def bert(labels, layers=1):
         intermediate_size=16,
         max_position_embeddings=256,
     )
-    return run(BertModel(config).eval(), labels, "encoder")
+    return BertModel(config).eval()
 
 
 def llama(labels):
@@ -66,14 +71,15 @@ def llama(labels):
     return run(LlamaForCausalLM(config).eval(), labels, "decoder")
 
 
-def run(module, labels, kind):
+def run(module, labels, kind, samples=1):
     text = "x" * len(labels)
     axis = Axis(tuple(labels), tuple((i, i + 1) for i in range(len(labels))), text=text)
 
     def encode(ids):
         return Inputs({"input_ids": ids}, {"input": axis}, ("a <note>",))
 
-    return capture(wrap(module, encode, kind, "tiny"), torch.arange(len(labels))[None] % 32)
+    ids = torch.arange(samples * len(labels)).reshape(samples, -1) % 32
+    return capture(wrap(module, encode, kind, "tiny"), ids)
 
 
 def words(count):
@@ -81,9 +87,9 @@ def words(count):
 
 
 def leaked(view, row, column):
-    matrix = view.matrix.clone()
-    matrix[row, column] = 0.25
-    return replace(view, matrix=matrix)
+    values = view.values.clone()
+    values[row, column] = 0.25
+    return replace(view, values=values)
 
 
 # -- numbers -------------------------------------------------------------------------------------------------
@@ -144,9 +150,9 @@ def opened(png):
     return Image.open(io.BytesIO(png))
 
 
-def cell(image, view, row, column, title=""):
+def cell(image, view, row, column):
     """The colour near a cell's corner, where no number stands."""
-    place = heatmap.Layout.of(view, title)
+    place = heatmap.Layout.of(view)
     return image.getpixel((round(2 * place.x(column)) + 3, round(2 * place.y(row)) + 3))
 
 
@@ -155,14 +161,14 @@ def test_png_cells_have_the_colour_of_their_value(theme, brightest, darkest):
     cap = bert(words(20))
     matrix = torch.full((20, 20), 0.5)
     matrix[3, 7], matrix[4, 2] = 1.0, 0.0
-    view = replace(head_view(cap, cap.calls[0], 0), matrix=matrix)
-    image = opened(export.to_png(view, "a title", theme=theme))
+    view = replace(head_view(cap, cap.calls[0], 0), values=matrix, title="a title")
+    image = opened(export.to_png(view, theme=theme))
     table = colour.sequential(theme)
-    assert cell(image, view, 3, 7, "a title") == tuple(table[255])
-    assert cell(image, view, 4, 2, "a title") == tuple(table[0])
-    assert cell(image, view, 9, 9, "a title") == tuple(table[128])
+    assert cell(image, view, 3, 7) == tuple(table[255])
+    assert cell(image, view, 4, 2) == tuple(table[0])
+    assert cell(image, view, 9, 9) == tuple(table[128])
     assert table[brightest].sum() > table[darkest].sum()
-    log = opened(export.to_png(replace(view, matrix=matrix * 0.01 + 1e-9), theme=theme, scale="log"))
+    log = opened(export.to_png(replace(view, values=matrix * 0.01 + 1e-9), theme=theme, scale="log"))
     assert cell(log, view, 4, 2) == tuple(table[0]) and cell(log, view, 3, 7) == tuple(table[255])
 
 
@@ -197,7 +203,8 @@ def test_a_pooled_cell_that_hides_a_leak_raises_the_alarm_and_a_score_does_not()
     hiding = replace(view, forbidden=codes)
     assert cell(opened(export.to_png(hiding)), view, 2, 3) == colour.Palette.of("light").alarm
     assert "weight on forbidden positions (1)" in export.to_svg(hiding).decode()
-    assert "weight on forbidden" not in export.to_svg(hiding, quantity="scores").decode()
+    scores = replace(hiding, quantity=QUANTITIES["scores"])
+    assert "weight on forbidden" not in export.to_svg(scores).decode()
 
 
 @pytest.mark.parametrize("theme", colour.THEMES)
@@ -206,7 +213,8 @@ def test_a_difference_is_coloured_from_its_middle(theme):
     cap = llama(words(20))
     matrix = torch.zeros(20, 20)
     matrix[9, 3], matrix[8, 2], matrix[7, 1], matrix[2, 9] = 0.4, -0.4, -0.2, 0.1
-    view = replace(head_view(cap, cap.calls[0], 0), matrix=matrix, signed=True)
+    change = QUANTITIES["weights"].difference
+    view = replace(head_view(cap, cap.calls[0], 0), values=matrix, quantity=change)
     image, table = opened(export.to_png(view, theme=theme)), colour.diverging(theme)
     assert cell(image, view, 9, 3) == tuple(table[255]) and cell(image, view, 8, 2) == tuple(table[0])
     assert cell(image, view, 7, 1) == tuple(table[64]) and cell(image, view, 6, 1) in {
@@ -219,7 +227,7 @@ def test_a_difference_is_coloured_from_its_middle(theme):
 
 def test_a_signed_logarithmic_scale_keeps_zero_in_the_middle():
     """Equal factors, equal steps, away from zero: 1 and 0.1 lie as far apart as 0.1 and 0.01, nearly."""
-    scale = colour.Scale.of(np.array([-1.0, 0.25]), "log", "weights", signed=True)
+    scale = colour.Scale.of(np.array([-1.0, 0.25]), "log", "signed")
     places = scale.place(np.array([-1, -0.1, -0.01, 0, 0.01, 0.1, 1]))
     np.testing.assert_allclose(places + places[::-1], 1, atol=1e-12)
     assert places[3] == 0.5 and places[6] == 1
@@ -229,8 +237,8 @@ def test_a_signed_logarithmic_scale_keeps_zero_in_the_middle():
 
 def test_svg_is_xml_with_its_text_escaped_and_its_cells_as_rectangles():
     cap = llama(HOSTILE)
-    view = head_view(cap, cap.calls[0], 0)
-    data = export.to_svg(view, "<b>title</b> & \x07", stamp=export.stamp(cap))
+    view = replace(head_view(cap, cap.calls[0], 0), title="<b>title</b> & \x07", of="")
+    data = export.to_svg(view, stamp=export.stamp(cap))
     root = ElementTree.fromstring(data)
     space = "{http://www.w3.org/2000/svg}"
     texts = ["".join(t.itertext()) for t in root.iter(space + "text")]
@@ -255,33 +263,37 @@ def test_a_large_matrix_is_one_picture_in_the_svg():
 
 def test_png_carries_the_stamp():
     cap = bert(words(4))
-    image = opened(export.to_png(head_view(cap, cap.calls[0], 0), "Überschrift", stamp=export.stamp(cap)))
-    assert json.loads(image.text["headwise"])["model"] == "tiny" and image.text["Title"] == "Überschrift"
+    view = replace(head_view(cap, cap.calls[0], 1), of="Überschrift")
+    image = opened(export.to_png(view, stamp=export.stamp(cap)))
+    assert json.loads(image.text["headwise"])["model"] == "tiny"
+    assert image.text["Title"] == "Überschrift · layer 0 · head 1"
 
 
 def test_odd_shapes_are_drawn():
-    cap = bert(words(3))
-    view = head_view(cap, cap.calls[0], 0)
     for rows, columns, quantity in [
         (1, 1, "weights"),
         (1, 300, "weights"),
         (300, 2, "scores"),
         (512, 512, "value_weighted"),
     ]:
-        odd = replace(
-            view, matrix=torch.full((rows, columns), torch.nan),
-            forbidden=torch.ones(rows, columns, dtype=torch.uint8),
-            queries=("x" * 300,) * rows, keys=("中" * 300,) * columns, shape=(rows, columns),
-        )  # fmt: skip
-        assert opened(export.to_png(odd, quantity=quantity)).width < 3000
-        ElementTree.fromstring(export.to_svg(odd, quantity=quantity, scale="log"))
+        odd = Matrix(
+            torch.full((rows, columns), torch.nan),
+            Span(("x" * 300,) * rows, "queries"),
+            Span(("中" * 300,) * columns, "keys"),
+            QUANTITIES[quantity],
+            torch.ones(rows, columns, dtype=torch.uint8),
+        )
+        assert opened(export.to_png(odd)).width < 3000
+        ElementTree.fromstring(export.to_svg(odd, scale="log"))
 
 
-@pytest.mark.parametrize("wrong", [{"scale": "square"}, {"theme": "pink"}, {"quantity": "gold"}])
+@pytest.mark.parametrize("wrong", [{"scale": "square"}, {"theme": "pink"}])
 def test_unknown_options_are_named(wrong):
     cap = bert(words(3))
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} expects one of .*{next(iter(wrong.values()))}"):
         export.to_png(head_view(cap, cap.calls[0], 0), **wrong)
+    with pytest.raises(ValueError, match="quantity expects one of weights, scores, value_weighted; got 'gold'"):
+        head_view(cap, cap.calls[0], 0, "gold")
 
 
 def test_the_border_is_the_edge_of_the_mask_and_nothing_else():
@@ -360,6 +372,21 @@ def test_html_of_cross_attention(browser, tmp_path):
     page.close()
 
 
+def test_html_of_another_sample():
+    cap = two_samples()
+    shown = [json.loads(html_data(export.to_html(cap, batch=batch)))["attention"][0]["attn"] for batch in (0, 1)]
+    for batch in (0, 1):
+        weights = torch.stack([cap.calls[0].weights(head)[batch] for head in range(2)])
+        np.testing.assert_allclose(np.array(shown[batch][0]), weights.numpy(), atol=1e-5)
+    assert "sample 1 is shown, one of 2" in export.to_html(cap, batch=1)
+    with pytest.raises(IndexError, match="batch expects a sample 0 … 1; got 2"):
+        export.to_html(cap, batch=2)
+
+
+def html_data(page):
+    return page.split("const HEADWISE = ")[1].split(";\n")[0]
+
+
 def test_html_refuses_a_long_text():
     cap = bert(words(65))
     with pytest.raises(ValueError, match="BertViz draws up to 64 tokens; this input has 65"):
@@ -425,9 +452,27 @@ def test_options_reach_the_file(tiny, tmp_path):
     assert "weight, log" in out.read_text("utf-8") and "#12171d" in out.read_text("utf-8")
 
 
+def two_samples():
+    return run(bert_of(1), words(4), "encoder", samples=2)
+
+
+def test_another_sample_reaches_the_file(monkeypatch, tmp_path, capsys):
+    cap = two_samples()
+    monkeypatch.setattr("headwise.models.load", lambda name: replace(cap.subject, encode=lambda raw: cap.inputs))
+    out = tmp_path / "a.csv"
+    assert main(["export", "tiny", "text", "--out", str(out), "--batch", "1"]) == 0
+    table = pd.read_csv(out, index_col=0).to_numpy(np.float32)
+    assert np.array_equal(table, cap.calls[0].weights(0)[1].numpy())
+    assert main(["export", "tiny", "text", "--out", str(tmp_path / "a.svg"), "--batch", "1"]) == 0
+    assert "sample 1 is shown, one of 2" in (tmp_path / "a.svg").read_text("utf-8")
+    assert main(["export", "tiny", "text", "--out", str(out), "--batch", "2"]) == 2
+    assert "batch expects a sample 0 … 1; got 2." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--out", "run.npz", "--batch", "1"], "--batch does not apply to .npz; it is for .html, .png, .svg, .csv."),
         (
             ["--out", "run.pdf"],
             "--out expects a file that ends in .html, .png, .svg, .csv, .npz; got 'run.pdf'.",

@@ -18,7 +18,7 @@ from headwise import capture
 from headwise.__main__ import main
 from headwise.interp.attention.axes import PixelGrid, Sound
 from headwise.interp.drawing import files as export
-from headwise.interp.drawing.matrix import FORBIDDEN, HeadView, head_view, recorded
+from headwise.interp.drawing.matrix import FORBIDDEN, Matrix, Span, head_view, recorded, side_names
 from headwise.interp.drawing.paper import colour, heatmap
 from headwise.interp.drawing.paper import picture as over
 from headwise.models import load, read_image, read_wav
@@ -36,14 +36,15 @@ def texts(svg) -> list[str]:
     return ["".join(text.itertext()) for text in ElementTree.fromstring(svg).iter(SPACE + "text")]
 
 
-def over_patches(weights, special=0, query=0, forbidden=()) -> HeadView:
-    """A view in which ``query`` gives these weights to all keys, the first ``special`` of them no patches."""
-    count = len(weights)
+def over_patches(picture, grid, weights, query=0, forbidden=()) -> Matrix:
+    """A view in which ``query`` gives these weights to all keys, the last of them patches of the picture."""
+    count, special = len(weights), len(weights) - grid[0] * grid[1]
     matrix, codes = torch.zeros(count, count), torch.zeros(count, count, dtype=torch.uint8)
     matrix[query] = torch.tensor(weights)
     codes[query, list(forbidden)] = FORBIDDEN
     labels = tuple(["CLS", "REG 1"][:special] + [str(i) for i in range(count - special)])
-    return HeadView(matrix, codes, labels, labels, (count, count))
+    rows, columns = (Span(labels, name, picture=picture, grid=grid) for name in ("queries", "keys"))
+    return Matrix(matrix, rows, columns, forbidden=codes)
 
 
 def rectangle(found: np.ndarray) -> tuple[int, int, int, int]:
@@ -73,10 +74,8 @@ def test_a_weight_lies_on_its_own_patch(name, theme):
     pixels[y : y + (box[3] - box[1]) // rows, x : x + (box[2] - box[0]) // columns] = (255, 0, 0)
     bright = np.zeros(rows * columns + 1)
     bright[1 + row * columns + column] = 1
-    faint, strong = (
-        opened(export.picture_png(over_patches(w, special=1), PixelGrid(pixels, box), (rows, columns), theme=theme))
-        for w in (bright * 0, bright)
-    )
+    shown = PixelGrid(pixels, box), (rows, columns)
+    faint, strong = (opened(export.picture_png(over_patches(*shown, w), theme=theme)) for w in (bright * 0, bright))
     marked = rectangle((strong == (255, 0, 0)).all(-1))  # in the picture on the left
     painted = rectangle((faint != strong).any(-1))
     shift = 2 * (over.PANEL + over.GAP)
@@ -86,9 +85,7 @@ def test_a_weight_lies_on_its_own_patch(name, theme):
 def test_patches_that_are_no_whole_pixels_meet_and_fill_the_box():
     size, box, grid = (427, 640), (131.997, 26.504, 506.318, 400.496), (16, 16)  # dinov2's crop of a photograph
     picture = PixelGrid(np.full((*size, 3), 255, np.uint8), box)
-    faint, strong = (
-        opened(export.picture_png(over_patches([0.0] + [w] * 256, special=1), picture, grid)) for w in (0.0, 1.0)
-    )
+    faint, strong = (opened(export.picture_png(over_patches(picture, grid, [0.0] + [w] * 256))) for w in (0.0, 1.0))
     left, top, right, bottom = rectangle(
         (faint != strong).any(-1) & (strong == colour.sequential("light")[255]).all(-1)
     )
@@ -100,9 +97,8 @@ def test_a_patch_is_ink_on_the_grey_picture_or_light_in_the_dark():
     pixels[:, 20:] = (200, 100, 50)  # grey 124, by Rec. 601
     middle = {0: (100, 80), 1: (500, 80)}  # device pixels in a panel
     for theme, blend in (("light", lambda page, ink: page * ink / 255), ("dark", lambda a, b: a + b - a * b / 255)):
-        image = opened(
-            export.picture_png(over_patches([0.5, 1.0]), PixelGrid(pixels, (0, 0, 40, 20)), (1, 2), theme=theme)
-        )
+        view = over_patches(PixelGrid(pixels, (0, 0, 40, 20)), (1, 2), [0.5, 1.0])
+        image = opened(export.picture_png(view, theme=theme))
         corner = 2 * np.array([over.PAD + over.PANEL + over.GAP, over.PAD + over.CHIP + 8])
         page = np.array(colour.Palette.of(theme).background)
         for patch, (index, grey) in enumerate(((128, 0), (255, 124))):
@@ -113,10 +109,10 @@ def test_a_patch_is_ink_on_the_grey_picture_or_light_in_the_dark():
 
 def test_the_svg_shows_the_same_pixels_and_says_what_special_tokens_get():
     pixels = np.random.default_rng(0).integers(0, 256, (50, 90, 3)).astype(np.uint8)
-    view = over_patches([0.25, 0.002, *np.linspace(0, 0.1, 15)], special=2, query=7)
-    arguments = (view, PixelGrid(pixels, (5, 0, 85, 50)), (3, 5), 7, "a <title>")
-    root = ElementTree.fromstring(svg := export.picture_svg(*arguments, stamp={"headwise": "1"}))
-    png = opened(export.picture_png(*arguments))
+    shown = PixelGrid(pixels, (5, 0, 85, 50)), (3, 5)
+    view = replace(over_patches(*shown, [0.25, 0.002, *np.linspace(0, 0.1, 15)], query=7), title="a <title>")
+    root = ElementTree.fromstring(svg := export.picture_svg(view, 7, stamp={"headwise": "1"}))
+    png = opened(export.picture_png(view, 7))
     for image in root.iter(SPACE + "image"):
         data = image.get("{http://www.w3.org/1999/xlink}href").removeprefix("data:image/png;base64,")
         mine = opened(base64.b64decode(data))
@@ -133,7 +129,7 @@ def test_the_svg_shows_the_same_pixels_and_says_what_special_tokens_get():
 def test_the_chosen_query_is_outlined_around_its_patch():
     picture = PixelGrid(np.full((40, 80, 3), 128, np.uint8), (0, 0, 80, 40))
     quiet, chosen = (
-        opened(export.picture_png(over_patches([0.0] * 33, 1, query), picture, (4, 8), query)) for query in (0, 11)
+        opened(export.picture_png(over_patches(picture, (4, 8), [0.0] * 33, query), query)) for query in (0, 11)
     )
     left = (quiet != chosen).any(-1)[2 * (over.PAD + over.CHIP + 8) :, : 2 * (over.PAD + over.PANEL)]
     rows, columns = np.flatnonzero(left.any(1)), np.flatnonzero(left.any(0))
@@ -146,68 +142,74 @@ def test_a_leak_alarms_and_a_forbidden_patch_is_hatched():
     picture = PixelGrid(np.full((40, 80, 3), 255, np.uint8), (0, 0, 80, 40))
     weights, alarm = [0.1] * 8, colour.Palette.of("light").alarm
     weights[2], weights[3] = 0.0, 0.3
-    svg = export.picture_svg(over_patches(weights, forbidden=(2, 3)), picture, (2, 4)).decode()
+    view = over_patches(picture, (2, 4), weights, forbidden=(2, 3))
+    svg = export.picture_svg(view).decode()
     assert "weight on forbidden positions (1)" in svg and "forbidden by the mask" in svg
-    image = opened(export.picture_png(over_patches(weights, forbidden=(2, 3)), picture, (2, 4)))
+    image = opened(export.picture_png(view))
     panel = image[2 * (over.PAD + over.CHIP + 8) :, 2 * (over.PAD + over.PANEL + over.GAP) :][:320, :640]
     found = rectangle((panel == alarm).all(-1)[2:-2, :])  # but for the frame
     assert found == (480, 0, 640, 156) or found[0] == 480
     assert len(np.unique(panel[20:140, 340:460].reshape(-1, 3), axis=0)) > 2  # lines and what is between them
-    assert "forbidden" not in export.picture_svg(over_patches([0.1] * 8), picture, (2, 4)).decode().split("</defs>")[1]
+    clean = export.picture_svg(over_patches(picture, (2, 4), [0.1] * 8)).decode()
+    assert "forbidden" not in clean.split("</defs>")[1]
 
 
 def test_what_does_not_fit_is_named():
-    picture, view = PixelGrid(np.zeros((4, 8, 3), np.uint8), (0, 0, 8, 4)), over_patches([0.1] * 8)
-    pooled = replace(view, factor=(2, 2), matrix=view.matrix[:4, :4])
-    for arguments, sentence in (
-        ((view, picture, (3, 4)), "got a grid of 3 × 4 for 8 queries and 8 keys"),
-        ((view, picture, (2, 4), 8), "query expects a position 0 … 7; got 8"),
-        ((pooled, picture, (2, 4)), r"make the view with region=\(0, 1, 0, 8\) and size=8"),
-        ((replace(view, signed=True), picture, (2, 4)), "one head, not a difference"),
-        ((view, replace(picture, box=(8, 0, 0, 4)), (2, 4)), "a box .* with an area"),
-        ((view, replace(picture, pixels=picture.pixels[..., 0]), (2, 4)), r"pixels \(height, width, 3\)"),
+    picture = PixelGrid(np.zeros((4, 8, 3), np.uint8), (0, 0, 8, 4))
+    view = over_patches(picture, (2, 4), [0.1] * 8)
+    half = replace(view.rows, labels=view.rows.labels[:4], factor=2)
+    pooled = replace(view, rows=half, columns=half, values=view.values[:4, :4], forbidden=None)
+
+    def on(**change):
+        return replace(view, columns=replace(view.columns, **change))
+
+    for wrong, query, sentence in (
+        (on(grid=(3, 4)), 0, "got a grid of 3 × 4 for 8 queries and 8 keys"),
+        (view, 8, "query expects a position 0 … 7; got 8"),
+        (pooled, 0, r"make the view with region=\(0, 1, 0, 8\) and size=8"),
+        (replace(view, quantity=view.quantity.difference), 0, "one head, not a difference"),
+        (on(picture=replace(picture, box=(8, 0, 0, 4))), 0, "a box .* with an area"),
+        (on(picture=replace(picture, pixels=picture.pixels[..., 0])), 0, r"pixels \(height, width, 3\)"),
+        (on(picture=None), 0, "expects keys that are patches"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            export.picture_png(*arguments)
+            export.picture_png(wrong, query)
 
 
 # -- of a recording ------------------------------------------------------------------------------------------
 def heard(rows, first=0, count=50, factor=1, loud=(0.5, 0.6), seconds=0.83):
-    """A view of positions of 0.02 s and a recording that is loud for a moment, in columns of 0.01 s."""
+    """A view of positions of 0.02 s of a recording that is loud for a moment, in columns of 0.01 s."""
     spectrogram = np.zeros((20, 200), np.float32)
     spectrogram[:, round(loud[0] * 100) : round(loud[1] * 100)] = 1
     sound = Sound(spectrogram, hop=0.01, step=0.02, seconds=seconds)
     shape = (rows, count)
     labels = tuple(f"{(first + i * factor) * 0.02:.2f} s" for i in range(count))
-    view = HeadView(
-        torch.rand(shape), torch.zeros(shape, dtype=torch.uint8), tuple(f"t{i}" for i in range(rows)), labels,
-        (rows, 100), (0, first), (1, factor),
-    )  # fmt: skip
-    return view, sound
+    columns = Span(labels, "keys", first, factor, 100, sound)
+    return Matrix(torch.rand(shape), Span(tuple(f"t{i}" for i in range(rows)), "queries"), columns)
 
 
 @pytest.mark.parametrize(("theme", "loud"), [("light", 46), ("dark", 227)])
 @pytest.mark.parametrize(("first", "count", "factor"), [(0, 50, 1), (10, 40, 1), (0, 50, 2)])
 def test_the_spectrogram_stands_over_its_columns(theme, loud, first, count, factor):
-    view, sound = heard(6, first, count, factor)
-    image = opened(export.to_png(view, theme=theme, key_sound=sound))
-    place = heatmap.Layout.of(view, "", key_sound=sound)
+    view = heard(6, first, count, factor)
+    image = opened(export.to_png(view, theme=theme))
+    place = heatmap.Layout.of(view)
     strip = image[2 * (heatmap.PAD + 10) : 2 * (heatmap.PAD + 60), :, 0]
     dark = np.flatnonzero((np.abs(strip - loud) <= 1).all(0))
     begin, end = (2 * place.x((time / 0.02 - first) / factor) for time in (0.5, 0.6))
     assert abs(dark[0] - begin) <= 1 and abs(dark[-1] + 1 - end) <= 1 and len(dark) == dark[-1] + 1 - dark[0]
     matrix = image[2 * round(place.top) + 3, :, :]
-    value = float(view.matrix[0, 3]) / float(view.matrix.max())
+    value = float(view.values[0, 3]) / float(view.values.max())
     assert tuple(matrix[round(2 * place.x(3)) + 3]) == tuple(colour.sequential(theme)[int(value * 255 + 0.5)])
 
 
 def test_times_names_and_the_end_stand_where_they_belong():
-    view, sound = heard(6)
-    svg = export.to_svg(view, key_sound=sound, axis_names=("target queries", "source keys"))
-    place, root = (
-        heatmap.Layout.of(view, "", None, sound, ("target queries", "source keys")),
-        ElementTree.fromstring(svg),
+    view = heard(6)
+    named = replace(
+        view, rows=replace(view.rows, name="target queries"), columns=replace(view.columns, name="source keys")
     )
+    svg = export.to_svg(named)
+    place, root = heatmap.Layout.of(named), ElementTree.fromstring(svg)
     at = {
         "".join(t.itertext()): float(t.get("x", 0))
         for t in root.iter(SPACE + "text")
@@ -219,27 +221,28 @@ def test_times_names_and_the_end_stand_where_they_belong():
     assert not [text for text in at if text.endswith(" s")]  # frames are not labelled one by one
     paths = [path.get("d") for path in root.iter(SPACE + "path")]
     assert [d for d in paths if d.count(f"M{place.x(41.5):g} ") > 10]  # 0.83 s: dashes over the matrix
-    cropped = export.to_svg(*heard(6, count=30)[:1], key_sound=sound)
+    cropped = export.to_svg(heard(6, count=30))
     assert "end of the recording" not in cropped.decode() and "keys 0.00–0.60 s of 2.00 s" in cropped.decode()
-    assert {"keys →", "queries ↓"} <= set(texts(export.to_svg(view)))
+    silent = replace(view, columns=replace(view.columns, sound=None))
+    assert {"keys →", "queries ↓"} <= set(texts(export.to_svg(silent)))
 
 
 def test_frames_down_and_across_keep_a_square_and_mark_both_ends():
-    view, sound = heard(50)
-    view = replace(view, shape=(100, 100), queries=view.keys)
-    place = heatmap.Layout.of(view, "", sound, sound)
+    view = heard(50)
+    view = replace(view, rows=replace(view.columns, name="queries"))
+    place = heatmap.Layout.of(view)
     assert place.w == place.h
-    root = ElementTree.fromstring(export.to_svg(view, query_sound=sound, key_sound=sound))
+    root = ElementTree.fromstring(export.to_svg(view))
     dashed = [path.get("d") for path in root.iter(SPACE + "path") if (path.get("d") or "").count("M") > 10]
     assert any(d.count(f" {place.y(41.5):g}") > 10 for d in dashed) and len(dashed) >= 3
 
 
 def test_a_table_of_a_recording_is_headed_by_times():
-    view, sound = heard(2, 60, 3)
-    rows = list(csv.reader(io.StringIO(export.to_csv(view, key_sound=sound).decode("utf-8-sig"))))
+    view = heard(2, 60, 3)
+    rows = list(csv.reader(io.StringIO(export.to_csv(view).decode("utf-8-sig"))))
     assert rows[0] == ["query / key", "1.20 s", "1.22 s", "1.24 s"] and rows[1][0] == "0:'t0'"
-    pooled = replace(view, factor=(1, 3), origin=(0, 92))
-    head = export.to_csv(pooled, key_sound=sound).decode("utf-8-sig").splitlines()[0]
+    pooled = replace(view, columns=replace(view.columns, factor=3, origin=92))
+    head = export.to_csv(pooled).decode("utf-8-sig").splitlines()[0]
     assert head == "query / key,1.84–1.90 s,1.90–1.96 s,1.96–2.00 s"
 
 
@@ -272,21 +275,22 @@ def test_npz_tells_where_patches_and_frames_lie(vit, whisper):
     metadata = json.loads(str(np.load(io.BytesIO(export.to_npz(cap, cap.find(0, "cross"))))["metadata"]))
     assert metadata["axes"] == {"source": {"step": 0.02, "seconds": 1.0}}  # 30 s in 1,500 positions
     assert metadata["calls"][0]["axes"] == ["target", "source"]
-    assert export.axis_names(cap, cap.find(0, "cross")) == ("target queries", "source keys")
-    assert export.axis_names(vit, vit.find(0)) == ("queries", "keys")
+    assert side_names(cap, cap.find(0, "cross")) == ("target queries", "source keys")
+    assert side_names(vit, vit.find(0)) == ("queries", "keys")
 
 
 def test_the_command_paints_the_chosen_query_of_a_picture(vit, tmp_path):
-    out, axis = tmp_path / "seven.png", vit.find(2).key_axis
+    out = tmp_path / "seven.png"
     command = ["export", "tiny-vit", "--image", str(SEVEN), "--layer", "2", "--head", "1", "--out", str(out)]
     view = head_view(vit, vit.find(2), 1)
     for more, query in (([], 0), (["--query", "10"], 10)):
         assert main([*command, *more]) == 0
-        look = {"title": "tiny-vit · layer 2 · head 1", "stamp": json.loads(Image.open(out).text["headwise"])}
-        same = export.picture_png(view, axis.picture, axis.grid, query, **look)
+        stamp = json.loads(Image.open(out).text["headwise"])
+        assert Image.open(out).text["Title"] == "tiny-vit · layer 2 · head 1"
+        same = export.picture_png(view, query, stamp=stamp)
         assert np.array_equal(opened(out.read_bytes()), opened(same))
     assert main([*command, "--view", "heatmap"]) == 0
-    assert np.array_equal(opened(out.read_bytes()), opened(export.to_png(view, **look)))
+    assert np.array_equal(opened(out.read_bytes()), opened(export.to_png(view, stamp=stamp)))
 
 
 def test_the_command_keeps_to_the_recording_and_looks_across_first(whisper, tmp_path):

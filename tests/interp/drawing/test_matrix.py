@@ -1,5 +1,7 @@
 """What is drawn of a head: values, mask codes, leaks, words, against brute force."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,11 +9,15 @@ from torch import nn
 
 from headwise import capture
 from headwise.interp.attention.axes import Axis, Sound
-from headwise.interp.drawing.matrix import ALLOWED, FORBIDDEN, LEAK, LEAKED, MIXED, head_view, recorded
+from headwise.interp.drawing.matrix import ALLOWED, FORBIDDEN, LEAK, LEAKED, MIXED, Matrix, Span, head_view, recorded
+from headwise.interp.drawing.quantities import Quantity
 from headwise.interp.drawing.survey import grid_pictures, survey
 from headwise.interp.drawing.words import word_groups
-from headwise.interp.subject import Inputs
-from headwise.models import load, wrap
+from headwise.interp.errors import InputError
+from headwise.interp.subject import Inputs, same_tokens
+from headwise.models import load, read_image, wrap
+
+ROOT = Path(__file__).parents[3]
 
 
 class Attention(nn.Module):
@@ -98,6 +104,30 @@ def test_words_sum_keys_and_average_queries():
         head_view(cap, cap.calls[0], 0, "scores", words=True)
 
 
+def test_a_difference_is_this_one_less_the_other_and_leaks_nothing():
+    cap = capture(load("tiny-decoder"), "The people of the United States.")
+    one, other = (head_view(cap, cap.calls[0], head, size=4) for head in (0, 7))
+    one.forbidden[:] = FORBIDDEN
+    assert one.leaks.any()
+    change = other.minus(one)
+    assert torch.equal(change.values, other.values - one.values) and change.values.min() < 0 < change.values.max()
+    assert (change.factor, change.queries, change.signed) == (one.factor, one.queries, True)
+    assert change.quantity.name == "weight difference" and change.of == "tiny-decoder − tiny-decoder"
+    assert not change.leaks.any()
+    longer = capture(load("tiny-decoder"), "The people of the United States." * 2)
+    with pytest.raises(ValueError, match=r"it has \d+ × \d+ positions, not \d+ × \d+\."):
+        head_view(longer, longer.calls[0], 0).minus(one)
+    with pytest.raises(ValueError, match=r"it holds scores, not weights\."):
+        head_view(cap, cap.calls[0], 0, "scores", size=4).minus(one)
+
+
+def test_only_the_same_tokens_are_compared():
+    encoder, decoder, twin = load("tiny-encoder"), load("tiny-decoder"), load("tiny-attention-only")
+    same_tokens(decoder, twin, decoder.encode("The people."))
+    with pytest.raises(InputError, match="tiny-encoder reads other tokens than tiny-decoder"):
+        same_tokens(decoder, encoder, decoder.encode("The people."))
+
+
 def test_thumbnails_are_the_pooled_maximum():
     cap = capture(load("tiny-decoder"), "The people of the United States. " * 12)
     call = cap.find(2)
@@ -134,3 +164,106 @@ def test_thumbnails_of_unlike_sides_fill_their_square():
     assert picture.shape[2:] == (7, 7)
     rows = [0, 0, 1, 2, 2, 3, 4]  # ⌊row · 5 / 7⌋
     assert abs(picture[2, 1] - weights[rows]).max() < 1e-6
+
+
+# -- several samples -----------------------------------------------------------------------------------------
+class Padded(Attention):
+    """Attention that forgets the padding it is told of."""
+
+    def forward(self, x, attention_mask):
+        return super().forward(x)
+
+
+def test_each_sample_is_looked_at_under_its_own_padding():
+    x, real = torch.randn(2, 1, 4, 8), torch.tensor([[1, 1, 1, 0], [0, 0, 1, 1]])  # right and left
+    cap = capture(wrap(Padded(), kind="encoder"), {"attention_mask": real, "x": x})
+    call = cap.calls[0]
+    for batch in (0, 1):
+        view = head_view(cap, call, 0, batch=batch)
+        assert torch.equal(view.values, call.weights(0)[batch])
+        assert torch.equal(view.forbidden, (1 - real[batch]).expand(4, 4).to(torch.uint8))
+        assert torch.equal(view.leaks, view.forbidden == FORBIDDEN)
+        assert view.left_out == (f"sample {batch} is shown, one of 2",)
+        merged = head_view(cap, call, 0, batch=batch, special=False)
+        assert torch.equal(merged.values, view.values) and torch.equal(merged.forbidden, view.forbidden)
+    pooled = head_view(cap, call, 0, size=2, batch=1)
+    assert pooled.forbidden.tolist() == [[FORBIDDEN, ALLOWED]] * 2
+    for wrong in (2, -1):
+        with pytest.raises(IndexError, match=f"batch expects a sample 0 … 1; got {wrong}"):
+            head_view(cap, call, 0, batch=wrong)
+
+
+def test_one_sample_needs_no_word():
+    cap = seen(5)
+    assert head_view(cap, cap.calls[0], 0).left_out == ()
+
+
+def test_a_pooled_leak_is_found_in_the_sample_that_has_it():
+    mask = torch.ones(2, 1, 8, 8).tril().bool()
+    mask[1, 0, 2, 3] = True  # within a cell of two by two that holds both kinds
+    x = torch.randn(2, 1, 8, 8)
+    cap = capture(wrap(Attention(mask), kind="decoder"), {"x": x})
+    first, second = (head_view(cap, cap.calls[0], 0, size=4, batch=batch) for batch in (0, 1))
+    assert not first.leaks.any() and second.leaks.nonzero().tolist() == [[1, 1]]
+    assert second.forbidden[1, 1] == LEAKED and first.forbidden[1, 1] == MIXED
+
+
+def test_windows_say_that_there_are_others():
+    """Swin (Liu et al. 2021, §3.2) folds its windows into the batch: 16 × 16 patches in windows of 4 × 4 are 16."""
+    from transformers import SwinConfig, SwinModel
+
+    config = SwinConfig(image_size=64, patch_size=4, embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=4)
+    subject = wrap(SwinModel(config).eval(), kind="vision")
+    cap = capture(subject, {"pixel_values": torch.randn(1, 3, 64, 64)})
+    call = cap.calls[0]
+    assert (call.batch, call.queries) == (16, 16)
+    for window in (0, 9):
+        view = head_view(cap, call, 1, batch=window)
+        assert torch.equal(view.values, call.weights(1)[window])
+        (note,) = view.left_out
+        assert note == f"this layer splits its input into 16 parts, such as windows or channels: part {window} is shown"
+    pair = capture(subject, {"pixel_values": torch.randn(2, 3, 64, 64)})
+    assert "splits 2 samples into 32 parts" in head_view(pair, pair.calls[0], 0).left_out[0]
+    assert len(survey(cap, batch=12).thumbnails) == len(cap.calls)  # the second stage has four windows: its last
+
+
+# -- what a matrix knows -------------------------------------------------------------------------------------
+def test_a_matrix_refuses_what_does_not_fit():
+    rows, columns = Span(("a", "b"), "queries"), Span(("x", "y", "z"), "keys")
+    assert Matrix(torch.zeros(2, 3), rows, columns).forbidden.shape == (2, 3)
+    with pytest.raises(ValueError, match=r"expects values \(rows, columns\); got \(6,\)"):
+        Matrix(torch.zeros(6), rows, columns)
+    with pytest.raises(ValueError, match="columns expects 2 labels, one for each; got 3"):
+        Matrix(torch.zeros(2, 2), rows, columns)
+    with pytest.raises(ValueError, match=r"forbidden expects the values' shape \(2, 3\); got \(3, 2\)"):
+        Matrix(torch.zeros(2, 3), rows, columns, forbidden=torch.zeros(3, 2, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="kind expects one of weight, score, signed; got 'gold'"):
+        Quantity("weight", "gold")
+
+
+def test_a_span_knows_its_positions():
+    span = Span(("a", "b", "c"), "keys", origin=4, factor=3, whole=12)
+    assert list(span.starts) == [4, 7, 10] and span.end == 12 and len(span) == 3
+    assert Span(("a", "b"), "keys", 4, 3).whole == 10
+
+
+def test_a_title_says_which_head_of_whom():
+    cap = capture(load("tiny-encoder-decoder"), ("knight", "nˈIt"))
+    view = head_view(cap, cap.find(2, "cross"), 1)
+    assert view.caption == "tiny-encoder-decoder · cross · layer 2 · head 1"
+    assert (view.rows.name, view.columns.name) == ("target queries", "source keys")
+    one = seen(4)
+    assert head_view(one, one.calls[0], 0).title == "layer 0 · head 0"
+
+
+def test_frames_stay_frames_beside_words_and_patches_end_where_one_is_left_out():
+    """Words on one side take nothing from the other; without its special token a grid is whole no more."""
+    sound = Sound(torch.zeros(4, 12).numpy(), hop=0.01, step=0.02, seconds=0.1)
+    frames = Axis(tuple(f"{i * 0.02:.2f} s" for i in range(6)), sound=sound)
+    cap = capture(wrap(Attention(), kind="encoder"), Inputs({"x": torch.randn(1, 1, 6, 8)}, {"input": frames}))
+    view = head_view(cap, cap.calls[0], 0, words=True)
+    assert view.rows.sound is sound and view.columns.sound is sound
+    vit = capture(load("tiny-vit"), read_image(ROOT / "assets/examples/seven.png"))
+    whole, cut = (head_view(vit, vit.calls[0], 0, special=special) for special in (True, False))
+    assert whole.columns.grid == (7, 7) and whole.columns.picture is whole.rows.picture is not None
+    assert cut.columns.grid is None and cut.columns.picture is None and len(cut.columns) == 49

@@ -1,0 +1,66 @@
+"""Who sees whom, as matrices: masks as they were given, are built or are broken, and how far a change travels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from headwise.interp.attention.call import AttentionCall
+from headwise.interp.drawing.matrix import FORBIDDEN, Matrix, Span, one_of_many, side_names
+from headwise.interp.drawing.quantities import Quantity
+from headwise.interp.masks import Mask
+from headwise.interp.masks.reach import reach
+from headwise.interp.run.capture import Capture
+
+ALLOWED, REACHED, SEEN = Quantity("allowed"), Quantity("reached"), Quantity("seen")
+CHANGE = Quantity("largest |Δ| of the residual stream")
+
+
+def edges(observed: Tensor, expected: Tensor, title: str = "", quantity: Quantity = SEEN) -> Matrix:
+    """Bool (queries, keys): 1 where an edge was observed, hatched where none was expected, and in the alarm colour
+    where both meet. Positions are numbered."""
+    rows, columns = (
+        Span(tuple(map(str, range(n))), name) for n, name in zip(observed.shape, ("queries", "keys"), strict=True)
+    )
+    return Matrix(observed.float(), rows, columns, quantity, (~expected).to(torch.uint8), title)
+
+
+def mask_given(cap: Capture, call: AttentionCall, most: int = 512) -> Matrix:
+    """The mask a layer was given for its first sample against what its stack promises, at most the first ``most``
+    positions a side."""
+    queries, keys = min(call.queries, most), min(call.keys, most)
+    observed = call.mask.rows(0, queries, call.keys)[:, :keys].cpu()
+    promise = cap.subject.promise(call.stack).rows(0, queries, call.keys)[:, :keys]
+    names = side_names(cap, call)
+    rows = Span(call.query_axis.labels[:queries], names[0])
+    columns = Span(call.key_axis.labels[:keys], names[1])
+    forbidden = (~promise).to(torch.uint8)
+    title = f"mask given to layer {call.layer}"
+    return Matrix(observed.float(), rows, columns, ALLOWED, forbidden, title, left_out=one_of_many(cap, call))
+
+
+def reached(mask: Mask, length: int, layers: int = 1) -> Matrix:
+    """What a mask lets through, or what information reaches what over several layers; the rest is forbidden."""
+    if layers == 1:
+        allowed = mask.dense(length, length)
+        return edges(allowed, allowed, "mask", ALLOWED)
+    allowed = reach(mask, length, layers)
+    return edges(allowed, allowed, f"reach after {layers} layers", REACHED)
+
+
+def first_leak(matrix: Matrix) -> str | None:
+    """What the first row is called in which a forbidden cell is above 0, to the last bit; None when there is none."""
+    leaked = ((matrix.forbidden == FORBIDDEN) & (matrix.values > 0)).any(1).nonzero().flatten().tolist()
+    return matrix.rows.labels[leaked[0]] if leaked else None
+
+
+def travelled(moved: Tensor, position: int, labels: Sequence[str], causal: bool) -> Matrix:
+    """How much each position's residual stream changes (depths, tokens) when the token at ``position`` does; what lies
+    before it is forbidden to change where the model is ``causal``."""
+    depths = ("embedding", *(f"after block {i}" for i in range(len(moved) - 1)))
+    columns = Span(tuple(labels[: moved.shape[1]]), "tokens")
+    before = (torch.arange(moved.shape[1]) < position) & causal
+    forbidden = before.expand(moved.shape).to(torch.uint8)
+    return Matrix(moved, Span(depths, "depths"), columns, CHANGE, forbidden, f"token {position} changed")
