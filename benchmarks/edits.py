@@ -52,9 +52,8 @@ def main() -> None:
     print(f"{subject.name}, {len(cap.axes['input'])} tokens, {len(places)} heads removed one at a time")
     seconds = {name: timed(work) for name, work in ways.items()}
     for name, value in seconds.items():
-        print(
-            f"{name:10} {value:8.1f} s {value / seconds['plain']:6.2f} × plain {value / seconds['capture']:6.2f} × capture"
-        )
+        times = value / seconds["plain"], value / seconds["capture"]
+        print(f"{name:10} {value:8.1f} s {times[0]:6.2f} × plain {times[1]:6.2f} × capture")
 
 
 if __name__ == "__main__":
