@@ -57,7 +57,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
     except (LoadError, OSError) as error:
         return _fail(error, 1)
     except (KeyboardInterrupt, EOFError):
-        return _fail("\nInterrupted. Run it again, and the download goes on where it stopped.", 130)
+        return _fail("\nInterrupted. Run it again.", 130)
 
 
 def _recipe(name: str):

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from headwise.headwise.models.recipes.data import load_reviews, load_speeches, load_words
 from headwise.models.recipes import RECIPES, encoder, recipe_of, train
+from headwise.models.recipes.data import load_reviews, load_speeches, load_words
 from headwise.models.sources import bundled
 from headwise.models.sources.bundled import BUNDLED, load_bundled
 
