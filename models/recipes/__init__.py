@@ -3,16 +3,11 @@
 from importlib import import_module
 from types import ModuleType
 
-RECIPES = {  # bundled model → the file beside this one
-    "tiny-decoder": "decoder",
-    "tiny-attention-only": "attention_only",
-    "tiny-encoder": "encoder",
-    "tiny-classifier": "classifier",
-    "tiny-encoder-decoder": "encoder_decoder",
-    "tiny-vit": "vision",
-}
+from headwise.models.catalogue import BUNDLED
 
 
 def recipe_of(name: str) -> ModuleType:
-    """The module with ``prepare() → Training`` and ``report(seed) → str``."""
-    return import_module(f"headwise.models.recipes.{RECIPES[name]}")
+    """The module with ``prepare() → Training`` and ``report(seed) → str``. Raises ValueError naming those there are."""
+    if name not in BUNDLED:
+        raise ValueError(f"There is no recipe for {name!r}. Choose one of {', '.join(BUNDLED)}.")
+    return import_module(f"headwise.models.recipes.{BUNDLED[name].recipe}")

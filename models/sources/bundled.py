@@ -13,15 +13,8 @@ from headwise.models.architectures.decoder import Decoder, DecoderConfig
 from headwise.models.architectures.encoder import Encoder, EncoderConfig
 from headwise.models.architectures.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from headwise.models.architectures.vision import VisionConfig, VisionTransformer
+from headwise.models.catalogue import BUNDLED
 
-BUNDLED = {
-    "tiny-decoder": "GPT-style decoder, 4 layers × 8 heads, trained on the State of the Union speeches",
-    "tiny-attention-only": "2 layers of attention without MLPs: the textbook induction circuit",
-    "tiny-encoder": "BERT-style encoder, masked language model and next sentence, trained on the Bible and on reviews",
-    "tiny-classifier": "the same encoder, fine-tuned to tell good film reviews from bad ones",
-    "tiny-encoder-decoder": "the original transformer, from English spelling to phonemes",
-    "tiny-vit": "Vision Transformer, trained on handwritten digits",
-}
 ARCHITECTURES = {  # "architecture" in config.json → its two classes, and the files beside the weights
     "decoder": (DecoderConfig, Decoder, {"text": "tokenizer.json"}),
     "attention-only": (AttentionOnlyConfig, AttentionOnly, {"text": "tokenizer.json"}),

@@ -25,8 +25,8 @@ from headwise.interp.analysis.metrics import induction, sweep
 from headwise.interp.run.capture import capture
 from headwise.interp.subject import Subject, tensors_only
 from headwise.models import load as load_subject
+from headwise.models.catalogue import FETCHABLE
 from headwise.models.sources.index import from_pypi
-from headwise.models.sources.packages import FETCHABLE
 
 TEXTS = (
     "The people of the United States have met together, and the people of the United States have agreed.",

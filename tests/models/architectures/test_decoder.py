@@ -11,7 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from headwise.interp.masks import Causal
 from headwise.models.architectures.blocks import rotate
 from headwise.models.architectures.decoder import Decoder, DecoderConfig
-from headwise.models.sources.bundled import BUNDLED, load_bundled
+from headwise.models.catalogue import BUNDLED
+from headwise.models.sources.bundled import load_bundled
 from headwise.testing import assert_mask
 
 TINY = {"vocab_size": 97, "context": 32, "layers": 3, "heads": 4, "width": 24}

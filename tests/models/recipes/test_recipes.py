@@ -9,15 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from headwise.models.recipes import RECIPES, encoder, recipe_of, train
+from headwise.models.catalogue import BUNDLED
+from headwise.models.recipes import encoder, recipe_of, train
 from headwise.models.recipes.data import load_reviews, load_speeches, load_words
 from headwise.models.sources import bundled
-from headwise.models.sources.bundled import BUNDLED, load_bundled
+from headwise.models.sources.bundled import load_bundled
 
 
 def test_every_bundled_model_has_a_recipe():
-    assert list(RECIPES) == list(BUNDLED)
-    assert all(callable(recipe_of(name).prepare) and callable(recipe_of(name).report) for name in RECIPES)
+    assert all(callable(recipe_of(name).prepare) and callable(recipe_of(name).report) for name in BUNDLED)
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +36,13 @@ def published(tmp_path_factory):
         patch.setattr(bundled, "ASSETS", folder)
         patch.setattr(train, "ASSETS", folder)
         patch.setattr(train, "recipe_of", lambda name: SimpleNamespace(report=lambda: "as measured"))
-        for name in RECIPES:
+        for name in BUNDLED:
             trainings[name] = recipe_of(name).prepare()
             train.publish(name, trainings[name], minutes=61)
     return folder, trainings
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("name", list(BUNDLED))
 def test_published_models_load_and_have_a_card(published, name, monkeypatch):
     folder, training = published[0], published[1][name]
     monkeypatch.setattr(bundled, "ASSETS", folder)
@@ -57,7 +57,7 @@ def test_published_models_load_and_have_a_card(published, name, monkeypatch):
     assert not re.search(r"[{}]", card) and f"{training.recipe.steps:,} steps" in " ".join(card.split())
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("name", list(BUNDLED))
 def test_batches_depend_on_the_step_alone(published, name):
     batch = published[1][name].batch
     seventh, eighth = batch(7), batch(8)
@@ -67,7 +67,7 @@ def test_batches_depend_on_the_step_alone(published, name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", list(RECIPES))
+@pytest.mark.parametrize("name", list(BUNDLED))
 def test_untrained_losses_are_near_chance(published, name):
     """The loss of a model that knows nothing is near the logarithm of how many answers there are."""
     training = published[1][name]

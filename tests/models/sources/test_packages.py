@@ -301,7 +301,7 @@ def test_a_conversion_that_fails_leaves_no_folder(cache, monkeypatch):
         folder.mkdir()
         raise OSError("no space left")
 
-    monkeypatch.setitem(fetching.FETCHABLE, "bart-phonemes", replace(fetching.FETCHABLE["bart-phonemes"], convert=fail))
+    monkeypatch.setattr(fetching.conversions, "bart_phonemes", fail)
     with pytest.raises(LoadError, match=r"bart-phonemes could not be written .* no space left"):
         fetching.fetch("bart-phonemes")
     assert fetching.fetched() == () and {f.suffix for f in (cache / "models").iterdir()} == {".lock"}
