@@ -5,14 +5,27 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.axes import Axis
-from headwise.interp.errors import InputError
+from headwise.interp.errors import InputError, LoadError
 from headwise.interp.masks import Bidirectional, Causal, Mask
+
+__all__ = [
+    "FAMILIES",
+    "InputError",
+    "Inputs",
+    "LoadError",
+    "Reader",
+    "Subject",
+    "device_of",
+    "dtype_of",
+    "same_tokens",
+    "tensors_only",
+]
 
 FAMILIES = ("decoder", "encoder", "encoder-decoder", "vision", "audio", "custom")
 
@@ -52,12 +65,26 @@ class Inputs:
         return None
 
 
-@dataclass(frozen=True, eq=False)
+@runtime_checkable
+class Reader(Protocol):
+    """How a raw input becomes tensors. Whatever the model, a mapping is its keyword arguments as they are.
+
+    ``truncate`` cuts an input over the model's limit and says so in the notes. Raises InputError for an input the model
+    cannot take.
+    """
+
+    def __call__(self, raw: Any, *, truncate: bool = False) -> Inputs: ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Subject:
-    """A model under study. Make one with ``headwise.load`` or ``headwise.wrap``."""
+    """A model under study. Make one with ``headwise.load`` or ``headwise.wrap``.
+
+    ``encode`` may be any function from a raw input to keyword arguments or Inputs; here it is a Reader.
+    """
 
     module: nn.Module
-    encode: Callable[[Any], Inputs]
+    encode: Reader
     name: str
     family: str = "custom"
     max_tokens: int | None = None
@@ -74,17 +101,28 @@ class Subject:
         if self.family not in FAMILIES:
             raise ValueError(f"kind expects one of {', '.join(FAMILIES)}; got {self.family!r}.")
 
+        object.__setattr__(self, "encode", _reader(self.encode))
+
+    def __repr__(self) -> str:
+        return (
+            f"Subject {self.name!r}: {self.family}\n"
+            f"  {self.parameters:,} parameters, {str(self.dtype).removeprefix('torch.')} on {self.device}"
+            + (f"\n  from {self.origin}" if self.origin else "")
+        )
+
     @property
     def parameters(self) -> int:
-        return sum(p.numel() for p in self.module.parameters())
+        """How many numbers the model was made of, however few bytes hold them now."""
+        own = sum(parameter.numel() for parameter in self.module.parameters())
+        return own + sum(_packed_away(part) for part in self.module.modules())
 
     @property
     def dtype(self) -> torch.dtype:
-        return next((p.dtype for p in self.module.parameters()), torch.float32)
+        return dtype_of(self.module)
 
     @property
     def device(self) -> torch.device:
-        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        return device_of(self.module)
 
     @property
     def implementation(self) -> str:
@@ -98,25 +136,89 @@ class Subject:
         return Causal() if decodes else Bidirectional()
 
 
-def tensors_only(module: nn.Module) -> Callable[[Any], Inputs]:
-    """The encoding of a bare module: a dict of tensors is its keyword arguments, a tensor its first argument."""
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """What most of the floating-point parameters are: of a quantised model, those that were left as they are."""
+    numbers: dict[torch.dtype, int] = {}
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            numbers[parameter.dtype] = numbers.get(parameter.dtype, 0) + parameter.numel()
+    return max(numbers, key=numbers.__getitem__, default=torch.float32)
 
-    def encode(raw) -> Inputs:
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the inputs go: with accelerate's offloading, where the model runs and not where weights wait."""
+    runs = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    if runs is not None:
+        return torch.device(runs)
+    places = [parameter.device for parameter in module.parameters()]
+    return next((place for place in places if place.type != "meta"), places[0] if places else torch.device("cpu"))
+
+
+def _packed_away(part: nn.Module) -> int:
+    """Numbers of a packed linear map (bitsandbytes, GPTQ) that its tensors do not count: it has in × out of them."""
+    sides = getattr(part, "in_features", None), getattr(part, "out_features", None)
+    own = {name: p for name, p in part._parameters.items() if p is not None and name != "bias"}
+    packed = "qweight" in own | part._buffers or ("weight" in own and not own["weight"].is_floating_point())
+    if not packed or not all(isinstance(side, int) for side in sides):
+        return 0
+    return sides[0] * sides[1] - sum(p.numel() for p in own.values())
+
+
+def _reader(function: Callable[..., Any]) -> Reader:
+    """Any function from a raw input to keyword arguments or Inputs, as a Reader."""
+    if isinstance(function, ModuleReader | FunctionReader):
+        return function
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # written in C
+        return FunctionReader(function)
+    cuts = "truncate" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return function if cuts else FunctionReader(function)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FunctionReader:
+    """A user's function, which knows no limit and so cuts nothing."""
+
+    function: Callable[[Any], Inputs | Mapping[str, Any]]
+
+    def __call__(self, raw: Any, *, truncate: bool = False) -> Inputs:
+        made = self.function(raw)
+        return made if isinstance(made, Inputs) else Inputs(dict(made))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModuleReader:
+    """The reader of a bare module: a mapping is its keyword arguments, a tensor its first argument."""
+
+    module: nn.Module
+
+    def __call__(self, raw: Any, *, truncate: bool = False) -> Inputs:
+        name = type(self.module).__name__
         if isinstance(raw, Inputs):
             return raw
-        if isinstance(raw, Tensor):
-            first = next(iter(inspect.signature(module.forward).parameters), None)
-            if first is None:
-                raise InputError(f"{type(module).__name__}.forward takes no argument, so it cannot be given a tensor.")
-            return Inputs({first: raw})
         if isinstance(raw, Mapping):
             return Inputs(dict(raw))
-        raise InputError(
-            f"{type(module).__name__} was wrapped without encode=, so it takes a tensor or a dict of tensors; got "
-            f"{type(raw).__name__}. Give wrap(module, encode=…) a function from your raw input to a dict of tensors."
-        )
+        if not isinstance(raw, Tensor):
+            raise InputError(
+                f"{name} was wrapped without encode=, so it takes a tensor or a dict of tensors; got "
+                f"{type(raw).__name__}. Give wrap(module, encode=…) a function from your raw input to such a dict."
+            )
+        first = next(iter(inspect.signature(self.module.forward).parameters.values()), None)
+        if first is None:
+            raise InputError(f"{name}.forward takes no argument, so it cannot be given a tensor.")
+        if first.kind in (first.VAR_POSITIONAL, first.POSITIONAL_ONLY):  # as in Keras on torch
+            return Inputs({}, args=(raw,))
+        if first.kind is first.VAR_KEYWORD:
+            raise InputError(
+                f"{name}.forward names no argument, so it cannot be given a tensor. Give a dict of tensors."
+            )
+        return Inputs({first.name: raw})
 
-    return encode
+
+def tensors_only(module: nn.Module) -> Reader:
+    """How a bare module reads: a mapping is its keyword arguments, a tensor its first argument."""
+    return ModuleReader(module)
 
 
 def same_tokens(subject: Subject, other: Subject, inputs: Inputs) -> None:

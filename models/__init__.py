@@ -13,7 +13,7 @@ from torch import nn
 from headwise.interp.errors import LoadError
 from headwise.interp.subject import Inputs, Subject, tensors_only
 from headwise.models.catalogue import BUNDLED, FETCHABLE
-from headwise.models.inputs.bundled import digit_encoder, segment_encoder, spelling_encoder, text_encoder
+from headwise.models.inputs.bundled import DigitReader, PlainTextReader, SegmentReader, SpellingReader
 from headwise.models.inputs.media import Waveform, read_image, read_wav
 from headwise.models.inputs.tokens import END_OF_TEXT
 from headwise.models.sources.bundled import load_bundled
@@ -106,13 +106,13 @@ def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:
     architecture = config["architecture"]
     common = {"module": module, "name": name, "origin": f"assets/{name}", "max_tokens": config.get("context")}
     if architecture == "vision":
-        encode = digit_encoder(module.config, device)
+        encode = DigitReader(module.config, device)
         return Subject(**common, encode=encode, family="vision", labels=tuple(config["classes"]))
     if architecture == "encoder-decoder":
         source, target = tokenizers["source"], tokenizers["target"]
         return Subject(
             **common,
-            encode=spelling_encoder(module, source, target, config["context"], device),
+            encode=SpellingReader(module, source, target, config["context"], device),
             family="encoder-decoder",
             vocab_size=config["target_size"],
             bos=target.token_to_id("<s>"),
@@ -125,14 +125,14 @@ def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:
         masks = not config["classes"]
         return Subject(
             **common,
-            encode=segment_encoder(tokenizer, config["context"], device),
+            encode=SegmentReader(tokenizer, config["context"], device),
             family="encoder",
             bos=tokenizer.token_to_id("[CLS]"),
             mask_token=tokenizer.token_to_id("[MASK]") if masks else None,
             labels=tuple(config["classes"]),
         )
     end = tokenizer.token_to_id(END_OF_TEXT)  # stands before every text, and so after it
-    encode = text_encoder(tokenizer, config["context"], device)
+    encode = PlainTextReader(tokenizer, config["context"], device)
     return Subject(**common, encode=encode, family="decoder", bos=end, eos=end)
 
 

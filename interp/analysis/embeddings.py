@@ -210,7 +210,7 @@ def _last_hidden(subject: Subject, inputs: Inputs, body: str, block: str | None)
     watched = body if block is None else block
     recorder = Recorder(subject.module, inputs.batch, frozenset({watched}), keep_calls=False)
     with torch.no_grad(), listen(recorder, operations=False):
-        output = subject.module(**inputs.kwargs)
+        output = subject.module(*inputs.args, **inputs.kwargs)
     _, kept = recorder.kept.get(watched, (None, None))
     if block is None:
         returned = [o.get("last_hidden_state") for o in (output, kept) if isinstance(o, Mapping)]

@@ -77,7 +77,7 @@ def _cut(inputs: Inputs) -> tuple[Inputs, dict[int, int]]:
                 return inputs, {}
             value = value[:, : stop[side]]
         kwargs[name] = value
-    return Inputs(kwargs), {min(stop[side], length): length for side, length in lengths.items()}
+    return Inputs(kwargs, args=inputs.args), {min(stop[side], length): length for side, length in lengths.items()}
 
 
 def _sequences(inputs: Inputs) -> dict[str, int]:

@@ -1,68 +1,70 @@
-"""How the bundled models take texts, pairs and pictures: each kind's ``encode(raw, truncate=False) → Inputs``."""
+"""How the bundled models read texts, pairs and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
 from headwise.interp.attention.axes import Axis
 from headwise.interp.errors import InputError
 from headwise.interp.subject import Inputs
 from headwise.models.architectures.vision import VisionConfig
+from headwise.models.inputs.base import BaseReader
 from headwise.models.inputs.media import picture_of, upright_rgb
-from headwise.models.inputs.texts import checked_target, pair, tensors
+from headwise.models.inputs.texts import checked_target, pair
 from headwise.models.inputs.tokens import checked, clip, text_axis
 
 WRITTEN = 48  # target tokens that the encoder-decoder writes at most when none is typed
 
 
-def text_encoder(tokenizer: Tokenizer, context: int, device: str) -> Callable[..., Inputs]:
-    """For decoders: a text, or a dict of tensors."""
+@dataclass(frozen=True, eq=False, repr=False)
+class PlainTextReader(BaseReader):
+    """For decoders: a text."""
 
-    def encode(raw, truncate: bool = False) -> Inputs:
-        if isinstance(raw, dict):
-            return tensors(raw)
+    tokenizer: Tokenizer
+    context: int
+    device: str
+
+    def read(self, raw: Any, truncate: bool) -> Inputs:
         text, notes = checked(raw, truncate)
-        encoding = tokenizer.encode(text)
-        keep, more = clip(encoding.ids, context, truncate)
-        ids = torch.tensor([encoding.ids[:keep]], device=device)
-        return Inputs({"input_ids": ids}, {"input": text_axis(text, encoding, keep, tokenizer.decode)}, notes + more)
+        encoding = self.tokenizer.encode(text)
+        keep, more = clip(encoding.ids, self.context, truncate)
+        ids = torch.tensor([encoding.ids[:keep]], device=self.device)
+        axis = text_axis(text, encoding, keep, self.tokenizer.decode)
+        return Inputs({"input_ids": ids}, {"input": axis}, notes + more)
 
-    return encode
 
+@dataclass(frozen=True, eq=False, repr=False)
+class SegmentReader(BaseReader):
+    """For encoders: a text, or a pair of texts. The second one's tokens are of type 1."""
 
-def segment_encoder(tokenizer: Tokenizer, context: int, device: str) -> Callable[..., Inputs]:
-    """For encoders: a text, a pair of texts, or a dict of tensors. The second one's tokens are of type 1."""
-    closing = tokenizer.token_to_id("[SEP]")
+    tokenizer: Tokenizer
+    context: int
+    device: str
 
-    def encode(raw, truncate: bool = False) -> Inputs:
-        if isinstance(raw, dict):
-            return tensors(raw)
+    def read(self, raw: Any, truncate: bool) -> Inputs:
         first, second = pair(raw)
         first, notes = checked(first, truncate, "text" if second is None else "first text")
         if second is not None:
             second, more = checked(second, truncate, "second text")
             notes += more
-        encoding = tokenizer.encode(first, second)
-        keep, more = clip(encoding.ids, context, truncate)
+        encoding = self.tokenizer.encode(first, second)
+        keep, more = clip(encoding.ids, self.context, truncate)
         ids = encoding.ids[:keep]
-        axis = text_axis(first, encoding, keep, read, second)
+        axis = text_axis(first, encoding, keep, partial(self.tokenizer.decode, skip_special_tokens=False), second)
         if keep < len(encoding.ids):  # the cut ends as the model knows its inputs to end
-            ids[-1] = closing
+            ids[-1] = self.tokenizer.token_to_id("[SEP]")
             axis = _closed(axis)
-        kwargs = {"input_ids": torch.tensor([ids], device=device)}
-        kwargs["token_type_ids"] = torch.tensor([encoding.type_ids[:keep]], device=device)
+        kwargs = {"input_ids": torch.tensor([ids], device=self.device)}
+        kwargs["token_type_ids"] = torch.tensor([encoding.type_ids[:keep]], device=self.device)
         return Inputs(kwargs, {"input": axis}, notes + more)
-
-    def read(ids: list[int]) -> str:
-        return tokenizer.decode(ids, skip_special_tokens=False)
-
-    return encode
 
 
 def _closed(axis: Axis) -> Axis:
@@ -70,44 +72,49 @@ def _closed(axis: Axis) -> Axis:
     return Axis(labels, (*axis.offsets[:-1], (0, 0)), special, axis.text)
 
 
-def spelling_encoder(
-    module: nn.Module, source: Tokenizer, target: Tokenizer, context: int, device: str
-) -> Callable[..., Inputs]:
+@dataclass(frozen=True, eq=False, repr=False)
+class SpellingReader(BaseReader):
     """For the encoder-decoder: a (source, target) pair, or a source alone, whose target the model then writes."""
-    start, end = target.token_to_id("<s>"), target.token_to_id("</s>")
 
-    def encode(raw, truncate: bool = False) -> Inputs:
-        if isinstance(raw, dict):
-            return tensors(raw)
+    module: nn.Module
+    source: Tokenizer
+    target: Tokenizer
+    context: int
+    device: str
+
+    def read(self, raw: Any, truncate: bool) -> Inputs:
         word, said = pair(raw)
         word, notes = checked(word, truncate, "source text")
         typed = checked_target(said, truncate)
-        read = source.encode(word.strip().lower())
-        notes += _unknown(source, read, word.strip(), "source")
-        keep, more = clip(read.ids, context, truncate)
-        ids = torch.tensor([read.ids[:keep]], device=device)
+        word = word.strip()
+        ids, source_axis, more = self._encoded(self.source, word.lower(), word, "source", truncate)
         notes += more
         if typed is None:
-            (made,) = module.generate(ids, start, end, WRITTEN)
-            text = target.decode(made, skip_special_tokens=False)
-            stopped = "" if len(made) < WRITTEN else f", stopped after {WRITTEN} tokens"
-            notes += (f"the model wrote the target itself (greedy{stopped})",)
+            text, more = self._written(ids)
         else:
             text, more = typed
-            notes += more
-        written = target.encode(text.strip())
-        notes += _unknown(target, written, text.strip(), "target")
-        keep_target, more = clip(written.ids, context, truncate)
-        decoder_ids = torch.tensor([written.ids[:keep_target]], device=device)
-        axes = {
-            "source": text_axis(word.strip(), read, keep, lambda i: source.decode(i, skip_special_tokens=False)),
-            "target": text_axis(
-                text.strip(), written, keep_target, lambda i: target.decode(i, skip_special_tokens=False)
-            ),
-        }
-        return Inputs({"input_ids": ids, "decoder_input_ids": decoder_ids}, axes, notes + more)
+        notes += more
+        text = text.strip()
+        decoder_ids, target_axis, more = self._encoded(self.target, text, text, "target", truncate)
+        kwargs = {"input_ids": ids, "decoder_input_ids": decoder_ids}
+        return Inputs(kwargs, {"source": source_axis, "target": target_axis}, notes + more)
 
-    return encode
+    def _encoded(
+        self, tokenizer: Tokenizer, text: str, shown: str, what: str, truncate: bool
+    ) -> tuple[Tensor, Axis, tuple[str, ...]]:
+        """→ ids (1, T), their axis on the text as it is ``shown``, notes."""
+        encoding = tokenizer.encode(text)
+        notes = _unknown(tokenizer, encoding, shown, what)
+        keep, more = clip(encoding.ids, self.context, truncate)
+        axis = text_axis(shown, encoding, keep, partial(tokenizer.decode, skip_special_tokens=False))
+        return torch.tensor([encoding.ids[:keep]], device=self.device), axis, notes + more
+
+    def _written(self, ids: Tensor) -> tuple[str, tuple[str, ...]]:
+        start, end = self.target.token_to_id("<s>"), self.target.token_to_id("</s>")
+        (made,) = self.module.generate(ids, start, end, WRITTEN)
+        stopped = "" if len(made) < WRITTEN else f", stopped after {WRITTEN} tokens"
+        note = f"the model wrote the target itself (greedy{stopped})"
+        return self.target.decode(made, skip_special_tokens=False), (note,)
 
 
 def _unknown(tokenizer: Tokenizer, encoding, text: str, what: str) -> tuple[str, ...]:
@@ -122,16 +129,18 @@ def _unknown(tokenizer: Tokenizer, encoding, text: str, what: str) -> tuple[str,
     return (f"characters of the {what} that this model does not know: {strange}",)
 
 
-def digit_encoder(config: VisionConfig, device: str) -> Callable[..., Inputs]:
-    """For the digits: a PIL picture of any size and shape, or a dict of tensors.
+@dataclass(frozen=True, eq=False, repr=False)
+class DigitReader(BaseReader):
+    """For the digits: a PIL picture of any size and shape.
 
     The picture is padded to a square with the colour of its border, scaled, and turned light on dark as in MNIST.
     """
-    side = config.image
 
-    def encode(raw, truncate: bool = False) -> Inputs:
-        if isinstance(raw, dict):
-            return tensors(raw)
+    config: VisionConfig
+    device: str
+
+    def read(self, raw: Any, truncate: bool) -> Inputs:
+        config, side = self.config, self.config.image
         if not isinstance(raw, Image.Image):
             raise InputError(f"Expected a picture, got {type(raw).__name__}. Open it with PIL.Image.open.")
         image = upright_rgb(raw)
@@ -154,9 +163,7 @@ def digit_encoder(config: VisionConfig, device: str) -> Callable[..., Inputs]:
             grid=(config.grid, config.grid),
             picture=picture_of(image, box),
         )
-        return Inputs({"pixel_values": pixels.to(device)}, {"input": axis}, notes)
-
-    return encode
+        return Inputs({"pixel_values": pixels.to(self.device)}, {"input": axis}, notes)
 
 
 def _border(grey: Image.Image) -> int:

@@ -6,10 +6,8 @@ known content through the checkpoint's own processor and embedding.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,48 +17,12 @@ from torch import Tensor, nn
 from headwise.interp.attention.axes import Axis
 from headwise.interp.errors import InputError
 from headwise.interp.subject import Inputs
+from headwise.models.inputs.base import BaseReader, taken
 from headwise.models.inputs.media import picture_of, upright_rgb
-from headwise.models.inputs.texts import tensors
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 FEWEST_PIXELS = 64  # a side that a ramp of brightness needs
 SNAP = 0.002  # an edge this near to the picture's, as a share of its side, is the picture's
-
-
-def image_encoder(processor, module: nn.Module) -> Callable[..., Inputs]:
-    """``processor`` is the checkpoint's image processor. The grid is given only where the tokens are proven to be
-    patches, row by row, after special ones; a Swin or a ResNet has none."""
-    accepted = set(inspect.signature(module.forward).parameters)
-    layouts: dict[tuple[int, ...], Layout | None] = {}
-
-    @lru_cache(maxsize=64)
-    def seen(width: int, height: int) -> Box | None:
-        return seen_part(processor, width, height)
-
-    def encode(raw, truncate: bool = False) -> Inputs:
-        """A PIL image, or a dict of tensors."""
-        if isinstance(raw, dict):
-            return tensors(raw)
-        if not isinstance(raw, Image.Image):
-            raise InputError(f"Expected a picture, got {type(raw).__name__}. Open it with PIL.Image.open.")
-        image = upright_rgb(raw)
-        made = processor(images=image, return_tensors="pt")
-        first = next(module.parameters())
-        kwargs = {
-            k: v.to(first.device, first.dtype if v.is_floating_point() else v.dtype)
-            for k, v in made.items()
-            if isinstance(v, Tensor) and k in accepted
-        }
-        pixels = kwargs.get("pixel_values")
-        if pixels is None or pixels.ndim != 4:
-            return Inputs(kwargs)
-        shape = tuple(pixels.shape)
-        if shape not in layouts:
-            layouts[shape] = layout_of(module, kwargs)
-        layout = layouts[shape]
-        return Inputs(kwargs, {"input": _axis(layout, module, image, seen, shape)} if layout else {})
-
-    return encode
 
 
 @dataclass(frozen=True)
@@ -73,19 +35,47 @@ class Layout:
     extent: tuple[int, int] | None = None
 
 
-def _axis(layout: Layout, module: nn.Module, image: Image.Image, seen, shape: tuple[int, ...]) -> Axis:
-    if layout.grid is None:
-        return Axis(tuple(map(str, range(layout.length))))
-    rows, columns = layout.grid
-    before = layout.length - rows * columns
-    labels = (*_special_labels(module, before), *(f"{r},{c}" for r in range(rows) for c in range(columns)))
-    picture = None
-    if (whole := seen(image.width, image.height)) is not None:
-        left, top, right, bottom = whole
-        down, across = layout.extent[0] / shape[-2], layout.extent[1] / shape[-1]  # what does not fill a patch
-        picture = picture_of(image, (left, top, left + across * (right - left), top + down * (bottom - top)))
-    special = (*(True,) * before, *(False,) * (rows * columns))
-    return Axis(labels, special=special, grid=layout.grid, picture=picture)
+@dataclass(frozen=True, eq=False, repr=False)
+class PictureReader(BaseReader):
+    """A PIL image, by the checkpoint's own image processor. The grid is given only where the tokens are proven to be
+    patches, row by row, after special ones; a Swin or a ResNet has none."""
+
+    processor: Any
+    module: nn.Module
+    layouts: dict[tuple[int, ...], Layout | None] = field(
+        default_factory=dict, repr=False
+    )  # by the shape of the pixels
+    boxes: dict[tuple[int, int], Box | None] = field(default_factory=dict, repr=False)  # by the size of the picture
+
+    def read(self, raw: Any, truncate: bool) -> Inputs:
+        if not isinstance(raw, Image.Image):
+            raise InputError(f"Expected a picture, got {type(raw).__name__}. Open it with PIL.Image.open.")
+        image = upright_rgb(raw)
+        kwargs = taken(self.module, self.processor(images=image, return_tensors="pt"))
+        pixels = kwargs.get("pixel_values")
+        if pixels is None or pixels.ndim != 4:
+            return Inputs(kwargs)
+        shape = tuple(pixels.shape)
+        if shape not in self.layouts:
+            self.layouts[shape] = layout_of(self.module, kwargs)
+        layout = self.layouts[shape]
+        return Inputs(kwargs, {"input": self._axis(layout, image, shape)} if layout else {})
+
+    def _axis(self, layout: Layout, image: Image.Image, shape: tuple[int, ...]) -> Axis:
+        if layout.grid is None:
+            return Axis(tuple(map(str, range(layout.length))))
+        rows, columns = layout.grid
+        before = layout.length - rows * columns
+        labels = (*_special_labels(self.module, before), *(f"{r},{c}" for r in range(rows) for c in range(columns)))
+        if image.size not in self.boxes:
+            self.boxes[image.size] = seen_part(self.processor, *image.size)
+        picture = None
+        if (whole := self.boxes[image.size]) is not None:
+            left, top, right, bottom = whole
+            down, across = layout.extent[0] / shape[-2], layout.extent[1] / shape[-1]  # what does not fill a patch
+            picture = picture_of(image, (left, top, left + across * (right - left), top + down * (bottom - top)))
+        special = (*(True,) * before, *(False,) * (rows * columns))
+        return Axis(labels, special=special, grid=layout.grid, picture=picture)
 
 
 def _special_labels(module: nn.Module, count: int) -> tuple[str, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ from torch import Tensor, nn
 from headwise.interp.attention.axes import Axis, Sound
 from headwise.interp.errors import InputError
 from headwise.interp.subject import Inputs
+from headwise.models.inputs.base import BaseReader, arguments, taken
 from headwise.models.inputs.media import Waveform, resample, shortened
 from headwise.models.inputs.texts import (
     checked_target,
     end_tokens,
     pair,
     start_token,
-    tensors,
     typed_target,
     written,
     written_target,
@@ -31,45 +30,46 @@ SPOKEN = 200  # target tokens a model writes at most; 30 seconds of fast speech 
 WINDOW, HOP = 0.025, 0.010  # seconds, of a spectrogram that is only drawn
 
 
-def audio_encoder(extractor, module: nn.Module, tokenizer, limit: int | None) -> Callable[..., Inputs]:
-    """``extractor`` is the checkpoint's feature extractor, ``tokenizer`` None when it has none, ``limit`` of target
-    tokens."""
-    accepted = set(inspect.signature(module.forward).parameters)
-    rate = extractor.sampling_rate
-    longest = getattr(extractor, "chunk_length", None) or SECONDS
-    writes = "decoder_input_ids" in accepted
+@dataclass(frozen=True, eq=False, repr=False)
+class RecordingReader(BaseReader):
+    """A Waveform, or samples (N,) at the model's rate; with models that write, also (one of these, target text).
 
-    def encode(raw, truncate: bool = False) -> Inputs:
-        """A Waveform, or samples (N,) at the model's rate; with models that write, also (one of these, target text);
-        or a dict of tensors. Without a target, or with "" or None, the model writes it, greedily. ``truncate`` cuts a
-        recording over the limit and says so."""
-        if isinstance(raw, dict):
-            return tensors(raw)
+    Without a target, or with "" or None, the model writes it, greedily. ``extractor`` is the checkpoint's feature
+    extractor, ``tokenizer`` None when it has none, ``limit`` of target tokens.
+    """
+
+    extractor: Any
+    module: nn.Module
+    tokenizer: Any
+    limit: int | None
+
+    def read(self, raw: Any, truncate: bool) -> Inputs:
         given, second = pair(raw)
         target = checked_target(second, truncate)
+        writes, rate = "decoder_input_ids" in arguments(self.module), self.extractor.sampling_rate
         if target is not None and not writes:
             raise InputError("This model writes no target. Give the recording alone.")
+        longest = getattr(self.extractor, "chunk_length", None) or SECONDS
         waveform, cut = shortened(_waveform(given, rate), longest, truncate)
         seconds = waveform.seconds
         waveform, resampled = resample(waveform, rate)
-        kwargs = extractor(waveform.samples, sampling_rate=rate, return_tensors="pt")
-        first = next(module.parameters())
+        made = self.extractor(waveform.samples, sampling_rate=rate, return_tensors="pt")
+        kwargs = taken(self.module, made)
         kwargs = {
-            k: v.to(first.device, first.dtype if v.is_floating_point() else v.dtype)
-            for k, v in kwargs.items()
-            if k in accepted and not (k.endswith("attention_mask") and bool(v.all()))  # nothing padded: none needed
-        }
+            k: v for k, v in kwargs.items() if not (k.endswith("attention_mask") and bool(v.all()))
+        }  # none padded
         heard = kwargs["input_features"] if "input_features" in kwargs else kwargs["input_values"]
-        axis = _frames(module, extractor, heard, waveform, seconds)
+        axis = _frames(self.module, self.extractor, heard, waveform, seconds)
         notes = waveform.notes + cut + resampled
         if not writes:
             return Inputs(kwargs, {"input": axis} if axis else {}, notes)
-        ids, axis_of_target, more = _target(target, kwargs, truncate)
-        kwargs["decoder_input_ids"] = torch.tensor([ids], device=first.device)
+        ids, axis_of_target, more = self._target(target, kwargs, truncate)
+        kwargs["decoder_input_ids"] = torch.tensor([ids], device=heard.device)
         axes = {"source": axis} if axis else {}
         return Inputs(kwargs, {**axes, "target": axis_of_target}, notes + more)
 
-    def _target(target, features: dict, truncate: bool) -> tuple[list[int], Axis, tuple[str, ...]]:
+    def _target(self, target, features: dict, truncate: bool) -> tuple[list[int], Axis, tuple[str, ...]]:
+        module, tokenizer, limit = self.module, self.tokenizer, self.limit
         if tokenizer is None:
             raise InputError("This checkpoint has no usable tokenizer. Give a dict of tensors with decoder_input_ids.")
         whisper = module.config.model_type == "whisper"
@@ -88,8 +88,6 @@ def audio_encoder(extractor, module: nn.Module, tokenizer, limit: int | None) ->
         text = text if text[:1].isspace() else f" {text}"  # Whisper's texts start with a space
         ids, axis, cut = typed_target(tokenizer, text, start, limit, truncate, end=list(end_tokens(module)[:1]))
         return ids, axis, notes + cut
-
-    return encode
 
 
 def _waveform(raw: Any, rate: int) -> Waveform:

@@ -2,99 +2,108 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Encoding
-from torch import Tensor, nn
+from torch import nn
 
 from headwise.interp.attention.axes import Axis
 from headwise.interp.errors import InputError
-from headwise.interp.subject import Inputs
+from headwise.interp.subject import Inputs, device_of
+from headwise.models.inputs.base import BaseReader, taken
 from headwise.models.inputs.tokens import checked, clip, labels_of, text_axis
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from transformers import PreTrainedTokenizerBase
 
 GENERATED = 40  # target tokens an encoder-decoder generates when only a source is given
 
 
-def tensors(raw: dict) -> Inputs:
-    """A dict of tensors as the model's keyword arguments. Raises InputError for anything else in it."""
-    if not raw or not all(isinstance(v, Tensor) for v in raw.values()):
+@dataclass(frozen=True, eq=False, repr=False)
+class Unusable(BaseReader):
+    """For a checkpoint without a tokenizer or processor: it still takes tensors."""
+
+    part: str
+    source: str
+    reason: str
+
+    def read(self, raw: Any, truncate: bool) -> Inputs:
         raise InputError(
-            "A dict input needs tensors only, got "
-            f"{', '.join(f'{k}: {type(v).__name__}' for k, v in raw.items()) or 'nothing'}."
+            f"{self.source} has no usable {self.part} ({self.reason}) Give a dict of tensors, such as the model takes."
         )
-    return Inputs(raw)
+
+    def batch(self, raws: list, truncate: bool) -> Inputs:
+        return self.read(raws, truncate)
 
 
-def unusable(part: str, source: str, reason: str) -> Callable[..., Inputs]:
-    """The encoding of a checkpoint without a tokenizer or processor: it still takes tensors."""
+@dataclass(frozen=True, eq=False, repr=False)
+class TextReader(BaseReader):
+    """For decoders and encoders: a text, or two in a tuple as the model joins them (a second one of "" or None is
+    none); a list of texts is a batch."""
 
-    def encode(raw, truncate: bool = False) -> Inputs:
-        if isinstance(raw, dict):
-            return tensors(raw)
-        raise InputError(f"{source} has no usable {part} ({reason}) Give a dict of tensors, such as the model takes.")
+    tokenizer: PreTrainedTokenizerBase
+    module: nn.Module
+    limit: int | None
 
-    return encode
-
-
-def text_encoder(tokenizer, module: nn.Module, limit: int | None) -> Callable[..., Inputs]:
-    """For decoders and encoders: a text, or two as the model joins them."""
-    accepted = set(inspect.signature(module.forward).parameters)
-
-    def encode(raw, truncate: bool = False) -> Inputs:
-        """A text, a pair of texts (a second one of "" or None is none), or a dict of tensors. ``truncate`` cuts a text
-        over the limit and says so."""
-        if isinstance(raw, dict):
-            return tensors(raw)
+    def read(self, raw: Any, truncate: bool) -> Inputs:
         first, second = pair(raw)
-        kwargs, axis, notes = _tokenize(tokenizer, first, second, limit, truncate)
+        kwargs, axis, notes = _tokenize(self.tokenizer, first, second, self.limit, truncate)
         if bool(kwargs.get("attention_mask", torch.ones(1)).all()):
             kwargs.pop(
                 "attention_mask", None
-            )  # nothing is padded: the model's own mask, and SDPA's causal path, suffice
-        device = next(module.parameters()).device
-        return Inputs({k: v.to(device) for k, v in kwargs.items() if k in accepted}, {"input": axis}, notes)
+            )  # nothing is padded: the model's own mask suffices, and SDPA's causal path
+        return Inputs(taken(self.module, kwargs), {"input": axis}, notes)
 
-    return encode
+    def batch(self, raws: list, truncate: bool) -> Inputs:
+        """Texts side by side, the shorter ones filled up. Their positions are only numbers, since a token stands at
+        another one in each text."""
+        if not raws:
+            raise InputError("The list of texts is empty. Give at least one.")
+        if self.tokenizer.pad_token_id is None:
+            raise InputError("This tokenizer has no padding token, so it makes no batch. Give the texts one by one.")
+        alone = [self.read(raw, truncate) for raw in raws]  # checked and cut one by one
+        rows = [{k: v[0].tolist() for k, v in inputs.kwargs.items()} for inputs in alone]
+        kwargs = self.tokenizer.pad(rows, return_tensors="pt", return_attention_mask=True, verbose=False)
+        notes = dict.fromkeys(note for inputs in alone for note in inputs.notes)
+        return Inputs(taken(self.module, kwargs), notes=(*notes, f"a batch of {len(raws)} texts"))
 
 
-def pair_encoder(tokenizer, module: nn.Module, limit: int | None) -> Callable[..., Inputs]:
-    """For encoder-decoders: a source, and a target that is typed or written by the model."""
+@dataclass(frozen=True, eq=False, repr=False)
+class PairReader(BaseReader):
+    """For encoder-decoders: a (source, target) pair, or a source alone or with "" or None, to which the model then
+    writes the target, greedily."""
 
-    def encode(raw, truncate: bool = False) -> Inputs:
-        """A (source, target) pair, a source alone or with "" or None (the model then writes the target, greedily), or a
-        dict of tensors."""
-        if isinstance(raw, dict):
-            return tensors(raw)
-        device = next(module.parameters()).device
+    tokenizer: PreTrainedTokenizerBase
+    module: nn.Module
+    limit: int | None
+
+    def read(self, raw: Any, truncate: bool) -> Inputs:
+        tokenizer, module, limit = self.tokenizer, self.module, self.limit
+        device = device_of(module)
         first, second = pair(raw)
         target = checked_target(second, truncate)
         kwargs, source, notes = _tokenize(tokenizer, first, None, limit, truncate, "source text")
-        ids = kwargs["input_ids"].to(device)
+        ids, start = kwargs["input_ids"].to(device), start_token(module)
         if target is None:
             made, more = written(module, GENERATED, input_ids=ids)
-            start = start_token(module)
-            decoder_ids, axis, cut = written_target(
-                tokenizer, made if made[:1] == [start] else [start, *made], limit, truncate
-            )
+            made = made if made[:1] == [start] else [start, *made]
+            decoder_ids, axis, cut = written_target(tokenizer, made, limit, truncate)
         else:
             text, more = target
-            decoder_ids, axis, cut = typed_target(tokenizer, text, [start_token(module)], limit, truncate)
+            decoder_ids, axis, cut = typed_target(tokenizer, text, [start], limit, truncate)
         return Inputs(
             {"input_ids": ids, "decoder_input_ids": torch.tensor([decoder_ids], device=device)},
             {"source": source, "target": axis},
             notes + more + cut,
         )
 
-    return encode
-
 
 def pair(raw: Any) -> tuple[Any, Any]:
     """(first, second) of a pair; the second is None when it is missing or ""."""
-    first, second = raw if isinstance(raw, tuple | list) and len(raw) == 2 else (raw, None)
+    first, second = raw if isinstance(raw, tuple) and len(raw) == 2 else (raw, None)
     return first, None if isinstance(second, str) and not second else second
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from transformers import (
 from transformers.models.auto import modeling_auto
 
 from headwise.interp.errors import LoadError
-from headwise.interp.subject import Inputs, Subject
-from headwise.models.inputs.pictures import image_encoder
-from headwise.models.inputs.recordings import audio_encoder
-from headwise.models.inputs.texts import end_tokens, pair_encoder, text_encoder, unusable
+from headwise.interp.subject import Reader, Subject
+from headwise.models.inputs.pictures import PictureReader
+from headwise.models.inputs.recordings import RecordingReader
+from headwise.models.inputs.texts import PairReader, TextReader, Unusable, end_tokens
 
 AUDIO_INPUTS = ("input_features", "input_values")  # what classes that hear take first
 
@@ -80,7 +79,7 @@ def load_huggingface(
             f"{len(fresh)} tensors were not in the checkpoint and are random: "
             f"{', '.join(fresh[:3])}{' …' if len(fresh) > 3 else ''}"
         )
-    encode, tokenizer = _encoder(source, module, config, family, options)
+    encode, tokenizer = _reader(source, module, config, family, options)
     commit = getattr(config, "_commit_hash", None)
     return Subject(
         module=module,
@@ -187,23 +186,23 @@ def _max_tokens(config: PretrainedConfig, tokenizer) -> int | None:
     return min(limits, default=None)
 
 
-def _encoder(
+def _reader(
     source: str, module: nn.Module, config, family: str, options: dict
-) -> tuple[Callable[..., Inputs], PreTrainedTokenizerBase | None]:
+) -> tuple[Reader, PreTrainedTokenizerBase | None]:
     """How this model's raw inputs become tensors, and its tokenizer when it has one."""
     if family == "vision":
         processor, reason = _part(AutoImageProcessor, source, {**options, "backend": "pil"})
-        return image_encoder(processor, module) if processor else unusable("image processor", source, reason), None
+        return PictureReader(processor, module) if processor else Unusable("image processor", source, reason), None
     tokenizer, reason = _part(AutoTokenizer, source, options)
     limit = _max_tokens(config, tokenizer)
     if family == "audio":
         extractor, reason = _part(AutoFeatureExtractor, source, options)
         if extractor is None:
-            return unusable("feature extractor", source, reason), tokenizer
-        return audio_encoder(extractor, module, tokenizer, limit), tokenizer
+            return Unusable("feature extractor", source, reason), tokenizer
+        return RecordingReader(extractor, module, tokenizer, limit), tokenizer
     if tokenizer is None:
-        return unusable("tokenizer", source, reason), None
-    return (pair_encoder if family == "encoder-decoder" else text_encoder)(tokenizer, module, limit), tokenizer
+        return Unusable("tokenizer", source, reason), None
+    return (PairReader if family == "encoder-decoder" else TextReader)(tokenizer, module, limit), tokenizer
 
 
 def _part(auto: Any, source: str, options: dict) -> tuple[Any, str]:

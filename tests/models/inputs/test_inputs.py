@@ -180,7 +180,7 @@ def test_bad_pictures(tmp_path):
     subject = vision(tmp_path, "ViT", resizing())
     assert message(subject.encode, "cat.png") == "Expected a picture, got str. Open it with PIL.Image.open."
     assert "0 × 4 pixels" in message(subject.encode, Image.new("RGB", (0, 4)))
-    assert "tensors only" in message(subject.encode, {"pixel_values": [1.0]})
+    assert "got pixel_values: list. Make tensors of them" in message(subject.encode, {"pixel_values": [1.0]})
     (tmp_path / "preprocessor_config.json").unlink()
     bare = load(str(tmp_path))
     assert "has no usable image processor" in message(bare.encode, Image.new("RGB", (4, 4)))
