@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import json
+import threading
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import torch
 import transformers
+from huggingface_hub import constants
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -20,71 +25,39 @@ from transformers import (
 from transformers.models.auto import modeling_auto
 
 from headwise.interp.errors import LoadError
-from headwise.interp.subject import Reader, Subject
+from headwise.interp.subject import Reader, Subject, dtype_of
 from headwise.models.inputs.pictures import PictureReader
 from headwise.models.inputs.recordings import RecordingReader
 from headwise.models.inputs.texts import PairReader, TextReader, Unusable, end_tokens
 
 AUDIO_INPUTS = ("input_features", "input_values")  # what classes that hear take first
+PATIENCE = 1.5  # seconds in which the hub answers, or this machine counts as offline
 
 
 def load_huggingface(
     name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32, revision: str | None = None
 ) -> Subject:
     """A model folder or a hub id → Subject. Raises LoadError."""
-    folder = Path(name).expanduser()
-    local = folder.is_dir()
-    if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name):
-        raise LoadError(
-            f"There is no folder {name}. Give a folder with config.json and *.safetensors, or a hub id like org/name."
-        )
-    gguf = sorted(folder.glob("*.gguf")) if local else []
-    source = str(folder) if local else name
-    if local:
-        _check_folder(folder, gguf)
+    folder = _folder(name)
+    source = str(folder) if folder else name
     options: dict[str, Any] = {"revision": revision} if revision else {}
-    if gguf:
+    if folder and (gguf := sorted(folder.glob("*.gguf"))):
         options["gguf_file"] = gguf[0].name
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
-        model_class = _model_class(config)
-        module, info = model_class.from_pretrained(
-            source,
-            dtype=dtype,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **options,
-            **({} if gguf else {"use_safetensors": True}),
-        )
-    except LoadError:
-        raise
-    except ImportError as error:
-        if gguf:
-            raise LoadError(
-                f"Reading {gguf[0].name} needs the gguf and accelerate packages: pip install gguf accelerate."
-            ) from error
-        raise LoadError(f"{name} needs a package that is not installed: {_first_line(error)}") from error
-    except (
-        Exception
-    ) as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError … for one broken folder or another
-        raise LoadError(_explain(name, local, error)) from error
+    elif folder:
+        _check_folder(folder)
+    elif not _answers(constants.ENDPOINT):
+        options["local_files_only"] = True
+    config, module, fresh = _from_pretrained(name, source, dtype, options)
     _check_weights(name, module)
-    module = module.to(device).eval()
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
+    module = module.to(device).eval().requires_grad_(False)
+    model_class = type(module)
     family = family_of(config, model_class)
-    warnings = []
-    if fresh := sorted(info["missing_keys"]):
-        warnings.append(
-            f"{len(fresh)} tensors were not in the checkpoint and are random: "
-            f"{', '.join(fresh[:3])}{' …' if len(fresh) > 3 else ''}"
-        )
     encode, tokenizer = _reader(source, module, config, family, options)
     commit = getattr(config, "_commit_hash", None)
     return Subject(
         module=module,
         encode=encode,
-        name="/".join(folder.resolve().parts[-2:]) if local else name,
+        name="/".join(folder.resolve().parts[-2:]) if folder else name,
         family=family,
         max_tokens=_max_tokens(config, tokenizer),
         vocab_size=getattr(config.get_text_config(), "vocab_size", None),
@@ -94,8 +67,78 @@ def load_huggingface(
         mask_token=getattr(tokenizer, "mask_token_id", None) if "ForMaskedLM" in model_class.__name__ else None,
         labels=_labels(config, model_class.__name__),
         origin=f"{source}@{commit[:12]}" if commit else source,
-        warnings=tuple(warnings),
+        warnings=(*_random(fresh), *_converted(config, module)),
     )
+
+
+def _folder(name: str) -> Path | None:
+    """The folder that a name means; None for a hub id. Raises LoadError for a path to nothing."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise LoadError(
+            f"There is no folder {name}. Give a folder with config.json and *.safetensors, or a hub id like org/name."
+        )
+    return None
+
+
+def _answers(endpoint: str) -> bool:
+    """Whether the hub can be reached. Asked before transformers does, which tries for half a minute; in a thread,
+    because looking up a name has no time limit of its own."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+
+    def ask() -> None:
+        with contextlib.suppress(httpx2.HTTPError):
+            httpx2.head(endpoint, timeout=PATIENCE)
+            answered.set()
+
+    answered = threading.Event()
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    return answered.is_set()
+
+
+def _from_pretrained(
+    name: str, source: str, dtype: torch.dtype, options: dict[str, Any]
+) -> tuple[PretrainedConfig, nn.Module, list[str]]:
+    """→ (configuration, module, parameters that the checkpoint lacks). Raises LoadError."""
+    gguf = options.get("gguf_file")
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
+        module, info = _model_class(config).from_pretrained(
+            source,
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+            **({} if gguf else {"use_safetensors": True}),
+        )
+    except ImportError as error:
+        if gguf:
+            raise LoadError(
+                f"Reading {gguf} needs the gguf and accelerate packages: pip install gguf accelerate."
+            ) from error
+        raise LoadError(f"{name} needs a package that is not installed: {_first_line(error)}") from error
+    except Exception as error:  # OSError, ValueError, KeyError, SafetensorError … for one broken checkpoint or another
+        raise LoadError(_explain(name, source, "local_files_only" in options, error)) from error
+    return config, module, sorted(info["missing_keys"])
+
+
+def _random(fresh: list[str]) -> tuple[str, ...]:
+    """What to say of parameters that the checkpoint lacks."""
+    if not fresh:
+        return ()
+    some = f"{', '.join(fresh[:3])}{' …' if len(fresh) > 3 else ''}"
+    return (f"{len(fresh)} tensors were not in the checkpoint and are random: {some}",)
+
+
+def _converted(config: PretrainedConfig, module: nn.Module) -> tuple[str, ...]:
+    """What to say of weights that were saved in another precision than they are held in here."""
+    saved, held = (str(d).removeprefix("torch.") for d in (getattr(config, "dtype", None), dtype_of(module)))
+    return (f"the weights were saved as {saved} and are held as {held}",) if saved not in ("None", held) else ()
 
 
 def family_of(config: PretrainedConfig, model_class: type) -> str:
@@ -104,7 +147,9 @@ def family_of(config: PretrainedConfig, model_class: type) -> str:
     takes = getattr(model_class, "main_input_name", "input_ids")
     if takes in AUDIO_INPUTS or ("Speech" in name and takes != "input_ids"):  # that is text to speech
         return "audio"
-    if config.is_encoder_decoder:
+    named = inspect.signature(model_class.forward).parameters
+    half = takes == "input_ids" and "input_ids" in named and "decoder_input_ids" not in named  # as T5EncoderModel
+    if config.is_encoder_decoder and not half:
         return "encoder-decoder"
     only_sees = takes == "pixel_values" and not hasattr(config, "text_config")
     measured = not hasattr(config, "vocab_size") and (hasattr(config, "image_size") or hasattr(config, "patch_size"))
@@ -117,9 +162,14 @@ def family_of(config: PretrainedConfig, model_class: type) -> str:
     return "encoder" if hasattr(config, "vocab_size") else "custom"
 
 
-def _check_folder(folder: Path, gguf: list[Path]) -> None:
-    if gguf:
-        return
+def _check_folder(folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        base = _base_of(folder / "adapter_config.json")
+        raise LoadError(
+            f"{folder} is an adapter (PEFT, such as LoRA) and no whole model. Merge it into its base once and give "
+            f"that folder: PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), "
+            f"{folder.name!r}).merge_and_unload().save_pretrained(…)."
+        )
     if not (folder / "config.json").is_file():
         raise LoadError(f"{folder} has no config.json. Give the folder that save_pretrained wrote.")
     if not list(folder.glob("*.safetensors")):
@@ -129,6 +179,14 @@ def _check_folder(folder: Path, gguf: list[Path]) -> None:
                 "Convert them once on a machine you trust: model.save_pretrained(folder) writes safetensors."
             )
         raise LoadError(f"{folder} has no *.safetensors weights. Give the folder that save_pretrained wrote.")
+
+
+def _base_of(adapter_config: Path) -> str:
+    """The model that an adapter was trained on, as far as its configuration says."""
+    try:
+        return json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"] or "its base"
+    except (ValueError, KeyError, TypeError):
+        return "its base"
 
 
 def _check_weights(name: str, module: nn.Module) -> None:
@@ -156,18 +214,20 @@ def _model_class(config: PretrainedConfig) -> Any:
     return transformers.AutoModel
 
 
-def _explain(name: str, local: bool, error: Exception) -> str:
+def _explain(name: str, source: str, offline: bool, error: Exception) -> str:
     text = _first_line(error)
-    if local:
+    if Path(source).is_dir():
         advice = "Check that config.json and the safetensors files belong together and are complete."
         return f"{name} could not be loaded: {text} {advice}"
     if "gated" in text or "401" in text or "403" in text:
         return f"{name} is a gated or private model. Accept its terms on the hub, set HF_TOKEN, and load it again."
-    return (
-        f"{name} is not in the local cache and could not be fetched from the hub: the id may be misspelt, "
-        "or this machine is offline. "
-        "Check the id, or give a folder with config.json and *.safetensors."
-    )
+    if offline and constants.HF_HUB_OFFLINE:
+        why = "HF_HUB_OFFLINE is set, so the hub was not asked: unset it"
+    elif offline:
+        why = "the hub does not answer, so this machine is offline: connect it"
+    else:
+        why = "it could not be fetched from the hub: check the id"
+    return f"{name} is not in the local cache, and {why}, or give a folder with config.json and *.safetensors."
 
 
 def _first_line(error: Exception) -> str:
