@@ -106,7 +106,7 @@ class Subject:
     def __repr__(self) -> str:
         return (
             f"Subject {self.name!r}: {self.family}\n"
-            f"  {self.parameters:,} parameters, {str(self.dtype).removeprefix('torch.')} on {self.device}"
+            f"  {self.parameters:,} parameters, {self.precision} on {self.device}"
             + (f"\n  from {self.origin}" if self.origin else "")
         )
 
@@ -114,7 +114,19 @@ class Subject:
     def parameters(self) -> int:
         """How many numbers the model was made of, however few bytes hold them now."""
         own = sum(parameter.numel() for parameter in self.module.parameters())
-        return own + sum(_packed_away(part) for part in self.module.modules())
+        packed = (part for part in self.module.modules() if _packed(part))
+        lacking = sum(part.in_features * part.out_features - sum(p.numel() for p in _own(part)) for part in packed)
+        return own + lacking - _counted_twice(self.module)
+
+    @property
+    def precision(self) -> str:
+        """What the weights are held in, such as "float32", or "float32, 4-bit weights" of a quantised model."""
+        name = str(self.dtype).removeprefix("torch.")
+        for part in self.module.modules():
+            if _packed(part):
+                held = sum(8 * t.numel() * t.element_size() for t in (*_own(part), *_qweight(part)))
+                return f"{name}, {round(held / (part.in_features * part.out_features))}-bit weights"
+        return name
 
     @property
     def dtype(self) -> torch.dtype:
@@ -147,21 +159,42 @@ def dtype_of(module: nn.Module) -> torch.dtype:
 
 def device_of(module: nn.Module) -> torch.device:
     """Where the inputs go: with accelerate's offloading, where the model runs and not where weights wait."""
-    runs = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-    if runs is not None:
-        return torch.device(runs)
-    places = [parameter.device for parameter in module.parameters()]
-    return next((place for place in places if place.type != "meta"), places[0] if places else torch.device("cpu"))
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        for one in getattr(hook, "hooks", (hook,)):
+            if getattr(one, "execution_device", None) is not None:
+                return torch.device(one.execution_device)
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
-def _packed_away(part: nn.Module) -> int:
-    """Numbers of a packed linear map (bitsandbytes, GPTQ) that its tensors do not count: it has in × out of them."""
-    sides = getattr(part, "in_features", None), getattr(part, "out_features", None)
-    own = {name: p for name, p in part._parameters.items() if p is not None and name != "bias"}
-    packed = "qweight" in own | part._buffers or ("weight" in own and not own["weight"].is_floating_point())
-    if not packed or not all(isinstance(side, int) for side in sides):
-        return 0
-    return sides[0] * sides[1] - sum(p.numel() for p in own.values())
+def _packed(part: nn.Module) -> bool:
+    """Whether this is a linear map of in × out numbers packed into fewer bytes (bitsandbytes, GPTQ)."""
+    sides = (getattr(part, "in_features", None), getattr(part, "out_features", None))
+    weight = part._parameters.get("weight")
+    packed = bool(_qweight(part)) or (weight is not None and not weight.is_floating_point())
+    return packed and all(isinstance(side, int) for side in sides)
+
+
+def _qweight(part: nn.Module) -> tuple[Tensor, ...]:
+    """Packed weights that are no parameter, as GPTQ and AWQ hold them."""
+    found = part._buffers.get("qweight")
+    return () if found is None else (found,)
+
+
+def _own(part: nn.Module) -> tuple[Tensor, ...]:
+    """A linear map's own parameters beside its bias."""
+    return tuple(p for name, p in part._parameters.items() if p is not None and name != "bias")
+
+
+def _counted_twice(module: nn.Module) -> int:
+    """Numbers in tied parameters of Hugging Face models that offloading has left as two placeholders."""
+    twice = {}
+    for part in module.modules():
+        for name, source in (getattr(part, "all_tied_weights_keys", None) or {}).items():
+            parameter, first = part.get_parameter(name), part.get_parameter(source)
+            if parameter.is_meta and parameter is not first:
+                twice[id(parameter)] = parameter.numel()
+    return sum(twice.values())
 
 
 def _reader(function: Callable[..., Any]) -> Reader:
