@@ -251,7 +251,8 @@ def table(measured: Iterable[tuple[AttentionCall, dict[str, Tensor]]]) -> pd.Dat
 
 
 def repeated_random(subject: Subject, length: int = 64, batch: int = 4, seed: int = 0) -> tuple[Inputs, int]:
-    """[bos] r r with r random tokens → (input of (batch, 1 + 2·length) ids, position where the first copy starts).
+    """[bos] r r with r random tokens other than bos → (input of (batch, 1 + 2·length) ids, position where the first
+    copy starts). Row i is drawn with the seed ``seed + i``.
 
     The text on which induction is plain to see: nothing but copying predicts the second half.
     """
@@ -259,9 +260,11 @@ def repeated_random(subject: Subject, length: int = 64, batch: int = 4, seed: in
         raise InputError(
             f"Induction is measured on decoders with a vocabulary; {subject.name} is a {subject.family} model."
         )
-    generator = torch.Generator().manual_seed(seed)
-    block = torch.randint(1, subject.vocab_size, (batch, length), generator=generator)
+    generators = [torch.Generator().manual_seed(seed + row) for row in range(batch)]
+    others = subject.vocab_size - (subject.bos is not None)
+    block = torch.stack([torch.randint(others, (length,), generator=generator) for generator in generators])
     bos = torch.full((batch, 0 if subject.bos is None else 1), subject.bos or 0)
+    block = block + (block >= bos) if subject.bos is not None else block
     ids = torch.cat([bos, block, block], 1).to(subject.device)
     return Inputs({"input_ids": ids}), bos.shape[1]
 

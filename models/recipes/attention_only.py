@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from headwise.models.architectures.attention_only import AttentionOnly, AttentionOnlyConfig
 from headwise.models.recipes.data import END_OF_TEXT, SPEECHES, load_speeches, token_stream
 from headwise.models.recipes.language import (
-    IGNORE,
     KneserNeyTrigram,
     LanguageRecipe,
     head_lines,
-    head_progress,
-    make_optimizers,
+    language_training,
     prefer_offsets,
     random_window,
     speech_window,
@@ -79,24 +74,10 @@ def prepare() -> Training:
                 pairs.append((window[:-1], window[1:]))
         return torch.stack([x for x, _ in pairs]), torch.stack([y for _, y in pairs])
 
-    def loss(x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE)
-
     card = CARD.replace("{tokens:,}", f"{TOKENS_PER_STEP:,}").replace("{random:.0%}", f"{RANDOM:.0%}")
     for key in ("about", "package", "licence"):
         card = card.replace("{" + key + "}", getattr(SPEECHES, key))
-    described = {"architecture": "attention-only", **asdict(config)}
-    return Training(
-        RECIPE,
-        model,
-        described,
-        batch,
-        loss,
-        lambda: head_progress(model, held_out, bos),
-        card,
-        lambda folder: tokenizer.save(str(folder / "tokenizer.json")),
-        make_optimizers(model, RECIPE),
-    )
+    return language_training(RECIPE, model, batch, tokenizer, held_out, card)
 
 
 def report(seed: int = 1000) -> str:

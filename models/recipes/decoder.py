@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import log
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from headwise.models.architectures.decoder import Decoder, DecoderConfig
 from headwise.models.recipes.data import END_OF_TEXT, SPEECHES, load_speeches, token_stream, train_tokenizer
 from headwise.models.recipes.language import (
-    IGNORE,
     KneserNeyTrigram,
     LanguageRecipe,
     head_lines,
-    head_progress,
-    make_optimizers,
+    language_training,
     prefer_offsets,
     random_window,
     speech_window,
@@ -126,19 +123,13 @@ def prepare() -> Training:
     model = Decoder(config)
     prefer_offsets(model.blocks[0].attention, RECIPE.offset_strength)
 
-    def loss(x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE)
-
-    return Training(
+    return language_training(
         RECIPE,
         model,
-        {"architecture": "decoder", **asdict(config)},
         lambda step: batch(step, RECIPE, stream, config.vocab_size, bos),
-        loss,
-        lambda: head_progress(model, held_out, bos),
+        tokenizer,
+        held_out,
         CARD.replace("{package}", SPEECHES.package).replace("{tokens:,}", f"{RECIPE.steps * RECIPE.tokens_per_step:,}"),
-        lambda folder: tokenizer.save(str(folder / "tokenizer.json")),
-        make_optimizers(model, RECIPE),
     )
 
 

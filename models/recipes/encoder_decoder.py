@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headwise.interp.run.capture import capture
+from headwise.models import wrap
 from headwise.models.architectures.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from headwise.models.recipes.data import WORDS, character_tokenizer, load_words
 from headwise.models.recipes.training import Recipe, Training
@@ -241,22 +243,10 @@ class ChunkTable:
         return said
 
 
-@torch.no_grad()
 def cross_weights(module: EncoderDecoder, source: Tensor, target: Tensor) -> Tensor:
-    """Cross-attention, softmax(Q Kᵀ / √D), from the model's q and k: (1, S), (1, T) → (L, H, T, S)."""
-    memory, weights = module.encoder(source, None), []
-
-    def keep(attention, args, out):
-        q, k, _ = attention.project(*args)
-        weights.append((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)[0])
-
-    hooks = [block.cross_attention.register_forward_hook(keep) for block in module.decoder.blocks]
-    try:
-        module.decode(target, memory)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(weights)
+    """Cross-attention as captured: (1, S), (1, T) → (L, H, T, S)."""
+    cap = capture(wrap(module, kind="encoder-decoder"), {"input_ids": source, "decoder_input_ids": target})
+    return torch.stack([torch.cat([call.weights(head) for head in range(call.heads)]) for call in cap.stack("cross")])
 
 
 def alignment_scores(module: EncoderDecoder, spelling, phonemes, pairs, alignment: MonotoneAlignment) -> Tensor:
@@ -266,12 +256,10 @@ def alignment_scores(module: EncoderDecoder, spelling, phonemes, pairs, alignmen
     hits, total = 0, 0
     for word, said in pairs:
         source, target = spelling.encode(word).ids, phonemes.encode(said).ids
-        weights = cross_weights(module, torch.tensor([source]), torch.tensor([target]))[
-            ..., : len(word)
-        ]  # (L, H, T, S)
+        weights = cross_weights(module, torch.tensor([source]), torch.tensor([target]))  # (L, H, T, S)
         reference = alignment.align(word, said)
         sounded = [t for t, phoneme in enumerate(said) if phoneme not in "ˈˌ"]
-        looked = weights[:, :, sounded].argmax(-1)  # (L, H, sounded): query t has read said[:t]
+        looked = weights[:, :, sounded, : len(word)].argmax(-1)  # (L, H, sounded): query t has read said[:t]
         wanted = torch.tensor([reference[t] for t in sounded])
         hits = hits + ((looked - wanted).abs() <= 1).sum(-1)
         total += len(sounded)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import log
 from statistics import fmean
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from headwise.interp.analysis.metrics import Induction, ToPrevious, repeated_random, sweep
+from headwise.interp.run.capture import capture
+from headwise.interp.subject import Inputs, Subject
+from headwise.models import wrap
 from headwise.models.architectures.blocks import Attention, rotate
-from headwise.models.recipes.training import Recipe
+from headwise.models.architectures.decoder import Decoder
+from headwise.models.inputs.tokens import END_OF_TEXT
+from headwise.models.recipes.training import Recipe, Training
 
 IGNORE = -100  # F.cross_entropy leaves these targets out
 
@@ -86,65 +96,60 @@ def make_optimizers(model: nn.Module, recipe: LanguageRecipe) -> list[torch.opti
     ]
 
 
+def language_training(
+    recipe: LanguageRecipe,
+    model: nn.Module,
+    batch: Callable[[int], tuple[Tensor, Tensor]],
+    tokenizer: Tokenizer,
+    held_out: Tensor,
+    card: str,
+) -> Training:
+    """What a decoder's training is, whatever its windows: cross-entropy of the next token, Muon, the heads on the
+    way."""
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(model(x).flatten(0, 1), y.flatten(), ignore_index=IGNORE)
+
+    return Training(
+        recipe,
+        model,
+        {"architecture": "decoder" if isinstance(model, Decoder) else "attention-only", **asdict(model.config)},
+        batch,
+        loss,
+        lambda: head_progress(model, held_out, tokenizer.token_to_id(END_OF_TEXT)),
+        card,
+        lambda folder: tokenizer.save(str(folder / "tokenizer.json")),
+        make_optimizers(model, recipe),
+    )
+
+
 # -- heads ----------------------------------------------------------------------------------------------------------
 
 
-def repeated_random(vocab_size: int, length: int, seeds: range, bos: int) -> Tensor:
-    """[bos] + r + r, with r drawn uniformly from the other tokens; one row per seed, (B, 1 + 2·length)."""
-    rows = []
-    for seed in seeds:
-        r = torch.randint(vocab_size - 1, (length,), generator=torch.Generator().manual_seed(seed))
-        r = r + (r >= bos)  # skip bos
-        rows.append(torch.cat([torch.tensor([bos]), r, r]))
-    return torch.stack(rows)
+def head_table(model: nn.Module, bos: int, length: int = 64, batch: int = 8, seed: int = 0) -> pd.DataFrame:
+    """Previous-token and induction score of every head on repeated random tokens (``headwise.interp.analysis.metrics``
+    defines both, and the text) → columns layer, head, previous, induction."""
+    subject, inputs, start = _repeated(model, bos, length, batch, seed)
+    return sweep(capture(subject, inputs), [ToPrevious, partial(Induction, start, length)])
 
 
-@torch.no_grad()
-def attention_weights(model: nn.Module, input_ids: Tensor) -> Tensor:
-    """softmax(Q Kᵀ / √D) under the causal mask, from the q and k of every Attention. (B, T) → (L, B, H, T, T)."""
-    future = torch.ones(input_ids.shape[1], input_ids.shape[1], dtype=torch.bool).triu(1)  # (T, T)
-    weights = []
-
-    def keep(attention, args, options, out):
-        q, k, _ = attention.project(*args, positions=options["positions"])
-        scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(future, -torch.inf)  # (B, H, T, T)
-        weights.append(scores.softmax(-1))
-
-    parts = [part for part in model.modules() if isinstance(part, Attention)]
-    hooks = [part.register_forward_hook(keep, with_kwargs=True) for part in parts]
-    try:
-        model(input_ids)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(weights)
+def _repeated(model: nn.Module, bos: int, length: int, batch: int, seed: int) -> tuple[Subject, Inputs, int]:
+    subject = replace(wrap(model, kind="decoder"), vocab_size=model.config.vocab_size, bos=bos)
+    return subject, *repeated_random(subject, length, batch, seed)
 
 
-def head_scores(model: nn.Module, bos: int, length: int = 64, seeds: range = range(8)) -> tuple[Tensor, Tensor]:
-    """(previous-token scores, induction scores), each (L, H): mean attention on [bos] + r + r, |r| = length.
-
-    previous-token: from every position t ≥ 1 to t − 1.
-    induction: from t in the second copy to t − (|r| − 1), the token after the earlier occurrence of token t
-    (Olsson et al. 2022, "In-context Learning and Induction Heads").
-    """
-    weights = attention_weights(model, repeated_random(model.config.vocab_size, length, seeds, bos))
-    previous = weights.diagonal(-1, dim1=-2, dim2=-1).mean((1, 3))  # (L, B, H, T−1) → (L, H)
-    induction = weights.diagonal(1 - length, dim1=-2, dim2=-1)  # entry c is query c + |r| − 1, key c
-    return previous, induction[..., 2:].mean((1, 3))  # the second copy starts at query |r| + 1
-
-
-def best_head(scores: Tensor) -> tuple[int, int, float]:
-    """scores (L, H) → (layer, head, score) of the highest."""
-    layer, head = divmod(int(scores.argmax()), scores.shape[1])
-    return layer, head, float(scores[layer, head])
+def best_head(table: pd.DataFrame, metric: str) -> tuple[int, int, float]:
+    """(layer, head, score) of the highest."""
+    best = table.loc[table[metric].idxmax()]
+    return int(best["layer"]), int(best["head"]), float(best[metric])
 
 
 def head_lines(model: nn.Module, bos: int, seed: int) -> list[str]:
     """The best heads on repeated random tokens, for a report."""
     lines = [f"repeated random tokens  [bos] + r + r, |r| = 64, seeds {seed} to {seed + 7}"]
-    both = head_scores(model, bos, seeds=range(seed, seed + 8))
-    for what, scores in zip(("previous-token", "induction"), both, strict=True):
-        layer, head, score = best_head(scores)
+    table = head_table(model, bos, seed=seed)
+    for what, metric in (("previous-token", "previous"), ("induction", "induction")):
+        layer, head, score = best_head(table, metric)
         lines.append(f"  best {what:<17}{score:.3f} at layer {layer}, head {head}")
     return lines
 
@@ -153,9 +158,10 @@ def head_lines(model: nn.Module, bos: int, seed: int) -> list[str]:
 def head_progress(model: nn.Module, stream: Tensor, bos: int) -> str:
     """Cheap figures on the way: loss on 8,192 held-out tokens, best heads on two random sequences."""
     loss = token_losses(model, stream[:8193].tolist(), 256).mean()
-    random = repeated_random(model.config.vocab_size, 64, range(2), bos)
+    random = _repeated(model, bos, 64, batch=2, seed=0)[1].kwargs["input_ids"]
     copied = F.cross_entropy(model(random)[:, 65:-1].mT, random[:, 66:])
-    heads = [best_head(scores) for scores in head_scores(model, bos, seeds=range(2))]
+    table = head_table(model, bos, batch=2)
+    heads = (best_head(table, metric) for metric in ("previous", "induction"))
     previous, induction = (f"{score:.2f} (L{layer} H{head})" for layer, head, score in heads)
     return f"held-out {loss:.3f} | second copy {copied:.2f} | previous-token {previous} | induction {induction}"
 

@@ -189,6 +189,9 @@ def test_repeated_random_is_said_twice():
     assert (tuple(ids.shape), start) == ((3, 13), 1)
     assert (ids[:, 0] == 7).all()
     assert torch.equal(ids[:, 1:7], ids[:, 7:])
+    long = repeated_random(subject, length=400)[0].kwargs["input_ids"]
+    assert sorted(long[:, 1:].unique().tolist()) == [n for n in range(50) if n != 7]
+    assert torch.equal(ids[1], repeated_random(subject, length=6, batch=1, seed=1)[0].kwargs["input_ids"][0])
     assert torch.equal(ids, repeated_random(subject, length=6, batch=3)[0].kwargs["input_ids"])
     assert not torch.equal(ids, repeated_random(subject, length=6, batch=3, seed=1)[0].kwargs["input_ids"])
     with pytest.raises(InputError, match="decoders"):

@@ -13,7 +13,7 @@ from torch import nn
 from headwise.models.architectures.decoder import Decoder, DecoderConfig
 from headwise.models.recipes import train as home
 from headwise.models.recipes.decoder import RECIPE, batch, prefer_offsets, repeat_passage, window_length
-from headwise.models.recipes.language import IGNORE, random_window, repeated_random, speech_window
+from headwise.models.recipes.language import IGNORE, random_window, speech_window
 from headwise.models.recipes.train import train
 from headwise.models.recipes.training import Recipe, Training, optimizers
 
@@ -84,12 +84,6 @@ def test_heads_of_the_first_block_start_at_their_offsets():
     for head in range(4):
         assert int(scores[head, 20, :21].argmax()) == 20 - (head + 1)
         torch.testing.assert_close(scores[head, 20, 19 - head], torch.tensor(2.0 * 16))  # strength · D/2
-
-
-def test_repeated_random_has_two_equal_copies_without_bos():
-    rows = repeated_random(vocab_size=50, length=64, seeds=range(4), bos=7)
-    assert rows.shape == (4, 129) and (rows[:, 0] == 7).all() and not (rows[:, 1:] == 7).any()
-    assert torch.equal(rows[:, 1:65], rows[:, 65:]) and int(rows.max()) <= 49
 
 
 # Runs
