@@ -356,6 +356,33 @@ def test_pairs_of_an_encoder(tmp_path):
     assert message(encode, 3).startswith("Expected a text, got int.")
 
 
+def test_a_list_of_texts_is_a_batch(minilm_folder):
+    subject = load(str(minilm_folder))
+    texts = ["Hello, my dog is cute", "This is a much longer text than the other one"]
+    cap = capture(subject, texts)
+    assert cap.calls[0].batch == 2 and "a batch of 2 texts" in cap.notes and not cap.axes
+    lengths = cap.inputs.real.sum(1).tolist()
+    for i, text in enumerate(texts):
+        alone = capture(subject, text)
+        assert lengths[i] == alone.calls[0].queries
+        for call, single in zip(cap.calls, alone.calls, strict=True):
+            part = call.weights(3)[i, : lengths[i], : lengths[i]]
+            torch.testing.assert_close(part, single.weights(3)[0], atol=1e-5, rtol=1e-4)
+    assert message(subject.encode, []) == "The list of texts is empty. Give at least one."
+    assert message(subject.encode, ["one", " "]).startswith("The text is empty.")
+
+
+@pytest.mark.parametrize("name", ["tiny-decoder", "tiny-encoder", "tiny-encoder-decoder", "tiny-vit"])
+def test_a_list_is_never_a_pair(name):
+    assert message(load(name).encode, ["one text", "another"]) == (
+        "Expected one input, got a list of 2. Give them one by one; a pair is a tuple: (first, second)."
+    )
+
+
+def test_a_list_is_no_source_and_target(tmp_path):
+    assert message(t5(tmp_path).encode, ["abc", "d"]).startswith("Expected one input, got a list of 2.")
+
+
 def t5(folder: Path, model: str = "T5ForConditionalGeneration"):
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     vocabulary = {s: i for i, s in enumerate(["<pad>", "</s>", "<unk>", *sorted(alphabet)])}

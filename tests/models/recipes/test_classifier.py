@@ -5,22 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn, tensor
+from torch import tensor
 
 from headwise.models.architectures.encoder import Encoder, EncoderConfig
 from headwise.models.recipes import classifier
 from headwise.models.recipes.data import Snippet, train_wordpiece
-
-
-def generator(seed=5):
-    return torch.Generator().manual_seed(seed)
-
-
-def enlarged(module):
-    """Weights far larger than at initialisation, so that attention is far from uniform."""
-    for parameter in module.eval().requires_grad_(False).parameters():
-        nn.init.normal_(parameter, std=0.4, generator=generator())
-    return module
+from tests.models.drawn import enlarged
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from headwise.models.architectures.encoder import Encoder, EncoderConfig
 from headwise.models.recipes.encoder import MASKED, OFFSETS, Between, Pairs, corrupt, examples, prefer_neighbours
-
-
-def generator(seed=5):
-    return torch.Generator().manual_seed(seed)
+from tests.models.drawn import generator
 
 
 def test_corrupt_hides_a_share_of_each_row():

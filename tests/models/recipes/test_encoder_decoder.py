@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn, tensor
+from torch import tensor
 
 from headwise import capture
 from headwise.models import wrap
@@ -19,18 +19,7 @@ from headwise.models.recipes.encoder_decoder import (
     padded,
     spoken,
 )
-
-
-def generator(seed=5):
-    return torch.Generator().manual_seed(seed)
-
-
-def enlarged(module):
-    """Weights far larger than at initialisation, so that attention is far from uniform."""
-    for parameter in module.eval().requires_grad_(False).parameters():
-        nn.init.normal_(parameter, std=0.4, generator=generator())
-    return module
-
+from tests.models.drawn import enlarged, generator
 
 SOUNDS = {"a": "A", "b": "B", "c": "C", "d": "D", "x": "KS", "e": ""}  # x says two sounds, e at the end none
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from torch import nn, tensor
+from torch import tensor
 
 from headwise import capture
 from headwise.assets import ASSETS
@@ -14,17 +14,7 @@ from headwise.models.architectures.decoder import Decoder, DecoderConfig
 from headwise.models.recipes.data import END_OF_TEXT
 from headwise.models.recipes.language import KneserNeyTrigram, best_head, head_table, token_losses
 from headwise.models.sources.bundled import load_bundled
-
-
-def generator(seed=5):
-    return torch.Generator().manual_seed(seed)
-
-
-def enlarged(module):
-    """Weights far larger than at initialisation, so that attention is far from uniform."""
-    for parameter in module.eval().requires_grad_(False).parameters():
-        nn.init.normal_(parameter, std=0.4, generator=generator())
-    return module
+from tests.models.drawn import enlarged, generator
 
 
 def test_kneser_ney_by_hand():

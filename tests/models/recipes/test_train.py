@@ -17,11 +17,6 @@ from headwise.models.recipes.language import IGNORE, random_window, speech_windo
 from headwise.models.recipes.train import train
 from headwise.models.recipes.training import Recipe, Training, optimizers
 
-
-def generator():
-    return torch.Generator().manual_seed(5)
-
-
 # What the decoder learns from
 
 

@@ -7,10 +7,7 @@ from torch import nn
 
 from headwise.models.recipes import vision
 from headwise.models.recipes.data import load_digits
-
-
-def generator(seed=5):
-    return torch.Generator().manual_seed(seed)
+from tests.models.drawn import generator
 
 
 @pytest.fixture(scope="module")
