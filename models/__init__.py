@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from headwise.interp.errors import LoadError
-from headwise.interp.subject import Inputs, Subject, tensors_only
+from headwise.interp.subject import Inputs, Reader, Subject, tensors_only
 from headwise.models.catalogue import BUNDLED, FETCHABLE
 from headwise.models.inputs.bundled import DigitReader, PlainTextReader, SegmentReader, SpellingReader
 from headwise.models.inputs.media import Waveform, read_image, read_wav
 from headwise.models.inputs.tokens import END_OF_TEXT
+from headwise.models.sources import packages
 from headwise.models.sources.bundled import load_bundled
 
 __all__ = ["LoadError", "Waveform", "available", "devices", "fetched", "load", "read_image", "read_wav", "wrap"]
@@ -28,9 +29,7 @@ def available() -> tuple[str, ...]:
 
 def fetched() -> tuple[str, ...]:
     """Names of the real models that ``headwise fetch`` has brought here."""
-    from headwise.models.sources.packages import fetched  # here, so that headwise fetch is not imported before it runs
-
-    return fetched()
+    return packages.fetched()
 
 
 def devices() -> tuple[str, ...]:
@@ -60,29 +59,26 @@ def load(
         ) from error
     if name in BUNDLED:
         return _bundled(name, device, dtype)
-    from headwise.models.sources.huggingface import (
-        load_huggingface,  # here, because transformers takes seconds to import
-    )
-    from headwise.models.sources.packages import folder_of
+    from headwise.models.sources.huggingface import load_huggingface  # here: transformers takes seconds to import
 
     if name in FETCHABLE:
-        subject = load_huggingface(str(folder_of(name)), device=device, dtype=dtype)
+        subject = load_huggingface(str(packages.folder_of(name)), device=device, dtype=dtype)
         return replace(subject, name=name)
     return load_huggingface(name, device=device, dtype=dtype, revision=revision)
 
 
 def wrap(
     module: nn.Module,
-    encode: Callable[[Any], Inputs | dict] | None = None,
+    encode: Reader | Callable[[Any], Inputs | dict] | None = None,
     kind: str = "custom",
     name: str | None = None,
 ) -> Subject:
     """Anybody's ``nn.Module`` → Subject, without an adapter.
 
-    ``encode(raw)`` returns the module's keyword arguments, as a dict of tensors or as ``Inputs`` with axes; without
-    it the raw input is a dict of tensors, or a tensor for the first argument. ``kind``: decoder, encoder,
-    encoder-decoder, vision, audio or custom. The module stays as it is; in training mode dropout is part of what
-    you see, and the capture says so.
+    ``encode(raw)`` returns the module's keyword arguments, as a dict or as ``Inputs`` with axes; when it also takes
+    ``truncate=``, the app may ask it to cut what is too long. Without it the raw input is a dict of keyword arguments
+    (tensors, flags), or a tensor for the first argument. ``kind``: decoder, encoder, encoder-decoder, vision, audio or
+    custom. The module stays as it is; in training mode dropout is part of what you see, and the capture says so.
 
     >>> from headwise import capture
     >>> layer = nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
