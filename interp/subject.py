@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.axes import Axis
+from headwise.interp.attention.promise import Said
 from headwise.interp.errors import InputError, LoadError
-from headwise.interp.masks import Bidirectional, Causal, Mask
+from headwise.interp.masks import Mask
 
 __all__ = [
     "FAMILIES",
@@ -96,6 +97,8 @@ class Subject:
     labels: tuple[str, ...] = ()  # what a classifier's outputs are called
     origin: str = ""  # where the weights came from: a folder, a hub id with its revision
     warnings: tuple[str, ...] = ()
+    promise: Mask | None = None  # what its self-attention should see, where the user says so
+    family_from: str = "you said"  # who named the family; "" when it was guessed, and so is no claim
 
     def __post_init__(self):
         if self.family not in FAMILIES:
@@ -141,11 +144,12 @@ class Subject:
         """How the model says it computes attention: Hugging Face's ``attn_implementation``, else "as written"."""
         return getattr(getattr(self.module, "config", None), "_attn_implementation", None) or "as written"
 
-    def promise(self, stack: str) -> Mask:
-        """The mask this family of models should keep, before padding: a decoder's own stack is causal, the rest is
-        free."""
-        decodes = self.family == "decoder" or (self.family in ("encoder-decoder", "audio") and stack.startswith("dec"))
-        return Causal() if decodes else Bidirectional()
+    @property
+    def said(self) -> Said:
+        """What was said of the model beside what it says itself: a promise, or the kind it is of."""
+        if self.promise is not None:
+            return Said(self.promise)
+        return Said(None, self.family, self.family_from) if self.family_from else Said()
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:

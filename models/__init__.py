@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from headwise.interp.errors import LoadError
+from headwise.interp.masks import Mask
 from headwise.interp.subject import Inputs, Reader, Subject, tensors_only
 from headwise.models.catalogue import BUNDLED, FETCHABLE
 from headwise.models.inputs.bundled import DigitReader, PlainTextReader, SegmentReader, SpellingReader
@@ -39,14 +40,22 @@ def devices() -> tuple[str, ...]:
 
 
 def load(
-    name: str, *, device: str = "cpu", dtype: torch.dtype | str = torch.float32, revision: str | None = None
+    name: str,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | str = torch.float32,
+    revision: str | None = None,
+    promise: Mask | None = None,
 ) -> Subject:
     """A bundled name, one that was fetched, a local folder, or a Hugging Face hub id → Subject, in eval mode.
 
-    Folders and hub models load safetensors (or GGUF, with the gguf package) and never run remote code. Raises
-    LoadError, one sentence a user can act on: unknown id, no config, pickle-only weights, NaN weights (which
-    tensor), device not there.
+    ``promise``: what its self-attention should see, where that is not what its configuration says. Folders and hub
+    models load safetensors (or GGUF, with the gguf package) and never run remote code. Raises LoadError, one
+    sentence a user can act on: unknown id, no config, pickle-only weights, NaN weights (which tensor), device not
+    there.
     """
+    if promise is not None:
+        return replace(load(name, device=device, dtype=dtype, revision=revision), promise=promise)
     name = name.strip()
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     if not name:
@@ -72,13 +81,16 @@ def wrap(
     encode: Reader | Callable[[Any], Inputs | dict] | None = None,
     kind: str = "custom",
     name: str | None = None,
+    promise: Mask | None = None,
 ) -> Subject:
     """Anybody's ``nn.Module`` → Subject, without an adapter.
 
     ``encode(raw)`` returns the module's keyword arguments, as a dict or as ``Inputs`` with axes; when it also takes
     ``truncate=``, the app may ask it to cut what is too long. Without it the raw input is a dict of keyword arguments
     (tensors, flags), or a tensor for the first argument. ``kind``: decoder, encoder, encoder-decoder, vision, audio or
-    custom. The module stays as it is; in training mode dropout is part of what you see, and the capture says so.
+    custom; it tells what attention should see where the module itself does not say, and ``promise``, a mask such as
+    ``Causal()``, tells it whatever the module says. The module stays as it is; in training mode dropout is part of what
+    you see, and the capture says so.
 
     >>> from headwise import capture
     >>> layer = nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
@@ -90,7 +102,8 @@ def wrap(
         if module.training
         else ()
     )
-    return Subject(module, encode or tensors_only(module), name or type(module).__name__, kind, warnings=warnings)
+    called = name or type(module).__name__
+    return Subject(module, encode or tensors_only(module), called, kind, warnings=warnings, promise=promise)
 
 
 def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:
@@ -101,6 +114,7 @@ def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:
     module = module.to(device, dtype).requires_grad_(False)
     architecture = config["architecture"]
     common = {"module": module, "name": name, "origin": f"assets/{name}", "max_tokens": config.get("context")}
+    common |= {"family_from": "its configuration"}
     if architecture == "vision":
         encode = DigitReader(module.config, device)
         return Subject(**common, encode=encode, family="vision", labels=tuple(config["classes"]))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from headwise import Capture, check_mask
+from headwise.interp.analysis.metrics import ForbiddenMass, sweep
 from headwise.interp.analysis.travel import travel
 from headwise.interp.attention.call import AttentionCall
+from headwise.interp.attention.promise import Promise
 from headwise.interp.check import CLASSES, CheckError, Picture
 from headwise.interp.drawing.edges import edges, first_leak, mask_given, reached, travelled
 from headwise.interp.errors import InputError
@@ -19,6 +21,7 @@ from headwise.pages._shared.choices import CHOICES
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run, share, sidebar
 
+CHOSEN = {"as given": None, "causal": Causal(), "bidirectional": Bidirectional()}  # where nobody says
 PATTERNS = ("causal", "bidirectional", "prefix", "window only")
 WIDEST = 512  # positions drawn
 
@@ -52,22 +55,26 @@ def _look(run: Run) -> None:
     left, right = st.columns([1, 1], gap="large")
     with left:
         st.markdown("**Observed mask against the promise**")
+        claims = _claims(cap)
+        table = _masses(surveyed.table, cap, claims)
         rows = [
             {
                 "stack": call.stack,
                 "layer": call.layer,
                 "mask given": repr(call.pattern),
-                "promised": repr(cap.subject.promise(call.stack)),
-                "forbidden mass": float(_of(surveyed.table, call).forbidden.max()),
-                "per head": _of(surveyed.table, call).forbidden.tolist(),
+                "promised": "unknown: choose" if claim.mask is None else repr(claim.mask),
+                "says": claim.source,
+                "forbidden mass": float(_of(table, call).forbidden.max()),
+                "per head": _of(table, call).forbidden.tolist(),
             }
-            for call in cap.calls
+            for call, claim in zip(cap.calls, claims, strict=True)
         ]
         st.dataframe(
             rows,
             hide_index=True,
             height="content" if len(rows) < 9 else 320,
             column_config={
+                "says": st.column_config.TextColumn("who says so"),
                 "forbidden mass": st.column_config.NumberColumn(
                     format="%.2e", help="The worst head's mean weight on forbidden keys."
                 ),
@@ -83,18 +90,40 @@ def _look(run: Run) -> None:
             key="mask_layer",
             label_visibility="collapsed",
         )
-        _observed(cap, call)
+        promise = next(c for mine, c in zip(cap.calls, claims, strict=True) if mine.name == call.name)
+        _observed(cap, call, promise.mask)
     with right:
         st.markdown("**Change a token, see where it shows**")
         _travel(cap)
+
+
+def _claims(cap: Capture) -> list[Promise]:
+    """What each call promises; where nobody says, what the reader chooses."""
+    claims = [call.claim for call in cap.calls]
+    if all(claim.mask is not None for claim in claims):
+        return claims
+    chosen = st.selectbox("Nobody says what some layers may see. Take it to be", CHOSEN, key="mask_promise")
+    yours = Promise(CHOSEN[chosen], "nothing says" if CHOSEN[chosen] is None else "you chose")
+    return [yours if claim.mask is None else claim for claim in claims]
+
+
+def _masses(table, cap: Capture, claims: list[Promise]):
+    """The survey's table, with the forbidden mass of layers whose promise the reader chose."""
+    chosen = [(call, claim) for call, claim in zip(cap.calls, claims, strict=True) if claim.source == "you chose"]
+    if not chosen:
+        return table
+    mine = sweep(cap, [ForbiddenMass], expect=chosen[0][1].mask)
+    places = {(call.stack, call.layer) for call, _ in chosen}
+    told = [place not in places for place in zip(table["stack"], table.layer, strict=True)]
+    return table.assign(forbidden=table.forbidden.where(told, mine.forbidden))
 
 
 def _of(table, call: AttentionCall):
     return table[(table["stack"] == call.stack) & (table.layer == call.layer)]
 
 
-def _observed(cap: Capture, call: AttentionCall) -> None:
-    given = mask_given(cap, call, WIDEST)
+def _observed(cap: Capture, call: AttentionCall, promise: Mask | None) -> None:
+    given = mask_given(cap, call, WIDEST, promise=promise)
     _canvas.head(given, key="observed")
     if given.left_out:
         st.caption(" · ".join(given.left_out))
@@ -113,7 +142,7 @@ def _travel(cap: Capture) -> None:
     except InputError as error:
         st.info(str(error))
         return
-    causal = cap.subject.promise(cap.stack()[0].stack) == Causal()
+    causal = [call for call in cap.calls if call.kind == "self"][-1].claim.mask == Causal()
     shown = travelled(moved[:, :WIDEST], position, labels, causal)
     pin = {"axis": "key", "index": position}
     _canvas.head(shown, key="travel", scale="log", selected=pin, height=260)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.errors import InputError
-from headwise.interp.masks import Mask
+from headwise.interp.masks import Bidirectional, Mask
 from headwise.interp.run.capture import Capture, capture
 from headwise.interp.subject import Inputs, Subject
 
@@ -214,7 +214,7 @@ def measure(
     """Each call with the results of all metrics, by name; ``own`` makes one more for each call. One recomputation of
     the weights serves them all."""
     for index, call in enumerate(cap.calls):
-        promise = expect or cap.subject.promise(call.stack)
+        promise = expect or call.claim.mask or Bidirectional()  # where nobody says, nothing is forbidden
         measures = [make() for make in metrics] + ([own(call)] if own is not None else [])
         real_query, real_key = _real(call)
         for start, stop, weights in call.bands():
@@ -234,9 +234,10 @@ def sweep(
 ) -> pd.DataFrame:
     """All metrics of all heads → a table with columns stack, layer, head, then one column a metric.
 
-    ``expect`` is what the heads promise, for forbidden mass and normalised entropy: by default causal in a
-    decoder's own stack and free elsewhere, padding keys forbidden. ``progress`` is called with the fraction done;
-    raise from it to stop. Definitions and sources stand in each metric's docstring.
+    ``expect`` is what the heads promise, for forbidden mass and normalised entropy: by default what the model's own
+    configuration or the user says of each, nothing forbidden where nobody says, padding keys forbidden.
+    ``progress`` is called with the fraction done; raise from it to stop. Definitions and sources stand in each
+    metric's docstring.
     """
     return table(measure(cap, metrics, expect, progress))
 

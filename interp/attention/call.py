@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from headwise.interp.attention.axes import Axis, numbered
+from headwise.interp.attention.promise import UNKNOWN, Promise
 from headwise.interp.attention.scores import Scores, single
-from headwise.interp.masks import Dense, Mask, recognise
+from headwise.interp.masks import Dense, Mask, Padding, recognise
 
 BAND_BYTES = 32 * 2**20  # working memory of one band of rows
 
@@ -32,8 +33,9 @@ class AttentionCall:
     """One attention computation. ``weights`` and ``scores`` are exact and lazy.
 
     It knows its place (``name``, ``stack``, ``layer``), what its positions are (``query_axis``, ``key_axis``), which of
-    them are real (``real_queries`` (B, Q), ``real_keys`` (B, K), None when all are) and what it should see
-    (``promise``). The last five are bound once the run is over; until then positions are numbers and all of them real.
+    them are real (``real_queries`` (B, Q), ``real_keys`` (B, K), None when all are) and what it should see (``claim``,
+    and ``promise``, the claim within the mask it was given). These are bound once the run is over; until then positions
+    are numbers, all of them real, and nothing is claimed.
     """
 
     name: str  # module path where it happened
@@ -47,15 +49,22 @@ class AttentionCall:
     _key_axis: Axis | None = field(default=None, repr=False)
     real_queries: Tensor | None = field(default=None, repr=False)
     real_keys: Tensor | None = field(default=None, repr=False)
+    claim: Promise = field(default=UNKNOWN, repr=False)
     _versions: tuple[int | None, ...] = field(default=(), repr=False)
 
     def __post_init__(self):
         if not self._versions:  # a copy that is bound later must still notice what was overwritten in between
             object.__setattr__(self, "_versions", tuple(_version(t) for t in self._kept))
 
-    def bound(self, axes: tuple[Axis | None, Axis | None], real: tuple[Tensor | None, Tensor | None]) -> AttentionCall:
-        """The same call, with the axes and the real positions of its queries and keys."""
-        return replace(self, _query_axis=axes[0], _key_axis=axes[1], real_queries=real[0], real_keys=real[1])
+    def bound(
+        self,
+        axes: tuple[Axis | None, Axis | None],
+        real: tuple[Tensor | None, Tensor | None],
+        claim: Promise = UNKNOWN,
+    ) -> AttentionCall:
+        """The same call, with the axes and the real positions of its queries and keys, and what is claimed of it."""
+        keys = {"_query_axis": axes[0], "_key_axis": axes[1], "real_queries": real[0], "real_keys": real[1]}
+        return replace(self, **keys, claim=claim)
 
     # -- shapes and axes ------------------------------------------------------------------------------------------
     @property
@@ -106,6 +115,14 @@ class AttentionCall:
     def key_axis(self) -> Axis:
         """What the keys are."""
         return self._key_axis or numbered(self.keys)
+
+    @cached_property
+    def promise(self) -> Promise:
+        """What its heads may see: the claim, within the module's own mask, without each sample's padding keys."""
+        real, padding = self.real_keys, None
+        if real is not None and real.shape[0] == self.batch and not bool(real.all()):
+            padding = Padding(tuple(real.sum(1).tolist()), starts=tuple(real.int().argmax(1).tolist()))
+        return self.claim.narrowed(self.mask, padding)
 
     @property
     def seen(self) -> str:

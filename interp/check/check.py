@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from headwise.interp.attention.promise import whole
 from headwise.interp.check.bench import Bench, DoesNotApply, OutOfTime, Progress
 from headwise.interp.check.expectation import Expectation
 from headwise.interp.check.probes.agreement import growth, modes
@@ -24,7 +25,7 @@ from headwise.interp.check.probes.precision import precision
 from headwise.interp.check.report import CheckError, Finding, Picture, Probed, Report
 from headwise.interp.check.state import Snapshot, random_streams_kept
 from headwise.interp.check.target import Target
-from headwise.interp.masks import Bidirectional, Causal, Mask, Window
+from headwise.interp.masks import Bidirectional, Causal, Mask
 from headwise.interp.subject import Subject
 
 PROBES: tuple[tuple[str, str, Callable], ...] = (
@@ -101,7 +102,8 @@ def check(
     module = model.module if isinstance(model, Subject) else model
     if not isinstance(module, nn.Module):
         raise CheckError(f"check expects an nn.Module or a Subject, got {type(model).__name__}.")
-    promise = Expectation.of(promised(model) if expect is None else expect)
+    expected, source = promised(model) if expect is None else (expect, "")
+    promise = Expectation.of(expected)
     with random_streams_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # models warn about what probes do on purpose, once a run
         before = Snapshot(module)
@@ -136,7 +138,7 @@ def check(
             "in eval, and train was probed with dropout stilled"
         )
         report = replace(report, notes=(note, *report.notes))
-    return replace(report, seconds=time.monotonic() - started)
+    return replace(report, source=source, seconds=time.monotonic() - started)
 
 
 def _checked(
@@ -220,29 +222,16 @@ def _dependency(bench: Bench) -> Picture | None:
         return None
 
 
-def promised(model: nn.Module | Subject) -> Mask | list[Mask]:
-    """What a model promises when nobody says: by its configuration, its family, else causal."""
+def promised(model: nn.Module | Subject) -> tuple[Mask | list[Mask], str]:
+    """What a model promises, and who says so: the user, its configuration, the kind the user named. Where nobody does,
+    a Hugging Face model is taken to be free and a bare module to be causal."""
     module = model.module if isinstance(model, Subject) else model
-    config = getattr(module, "config", None)
-    if (
-        isinstance(model, Subject)
-        and model.family in ("encoder", "vision", "audio")
-        and not getattr(config, "is_encoder_decoder", False)
-    ):
-        return Bidirectional()
-    if config is None or not hasattr(config, "model_type"):
-        return Causal()
-    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
-    kinds, window = getattr(text, "layer_types", None), getattr(text, "sliding_window", None)
-    decodes = getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False)
-    if not decodes and not isinstance(model, Subject):
-        from transformers.models.auto import modeling_auto
-
-        masked = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-        decodes = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not masked
-        decodes |= "CausalLM" in type(module).__name__ or "LMHead" in type(module).__name__
-    if not decodes and not (isinstance(model, Subject) and model.family == "decoder"):
-        return Bidirectional()
-    if kinds and window and set(kinds) <= {"full_attention", "sliding_attention"} and "sliding_attention" in kinds:
-        return [Causal() & Window(window - 1, 0) if kind == "sliding_attention" else Causal() for kind in kinds]
-    return Causal()
+    if isinstance(model, Subject) and model.promise is not None:
+        return model.promise, model.said.source
+    found, layers = whole(module)
+    if found.mask is None and isinstance(model, Subject):
+        found = model.said.about("" if model.family == "audio" else "decoder")
+    if found.mask is not None:
+        return list(layers) or found.mask, found.source
+    configured = hasattr(getattr(module, "config", None), "model_type")
+    return Bidirectional() if configured else Causal(), "assumed, for nothing says"

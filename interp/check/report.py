@@ -176,6 +176,7 @@ class Report:
     tolerated: float = 0.0  # the largest difference that was taken for rounding, relative to the output's scale
     seconds: float = 0.0
     dependency: Picture | None = None  # the whole output × input picture, also of a clean model
+    source: str = ""  # who promised it, where it was not ``expect``
 
     @property
     def ok(self) -> bool:
@@ -185,6 +186,11 @@ class Report:
     def classes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(f.cls for f in self.findings))
 
+    @property
+    def _by(self) -> str:
+        """Who promised it, as words behind the promise."""
+        return f" ({self.source})" if self.source else ""
+
     def __bool__(self) -> bool:
         return self.ok
 
@@ -192,6 +198,7 @@ class Report:
         return {
             "model": self.model,
             "expect": self.expect,
+            "source": self.source,
             "ok": self.ok,
             "findings": [f.as_dict() for f in self.findings],
             "probed": [vars(p) for p in self.probed],
@@ -206,7 +213,8 @@ class Report:
 
     def __str__(self) -> str:
         applied = [p for p in self.probed if p.applied]
-        head = f"{self.model}: {'clean' if self.ok else _count(len(self.findings), 'finding')}, promise {self.expect}"
+        mood = "clean" if self.ok else _count(len(self.findings), "finding")
+        head = f"{self.model}: {mood}, promise {self.expect}{self._by}"
         lines = [head, *map(str, self.findings), "probed    " + "; ".join(f"{p.letter} {p.detail}" for p in applied)]
         lines += [f"not run   {p.letter} {p.name}: {p.detail}" for p in self.probed if not p.applied]
         lines += [f"note      {note}" for note in self.notes]
@@ -214,7 +222,7 @@ class Report:
         return "\n".join(lines)
 
     def to_markdown(self) -> str:
-        out = [f"# Mask check of {self.model}", "", f"Promise: `{self.expect}`. "]
+        out = [f"# Mask check of {self.model}", "", f"Promise: `{self.expect}`{self._by}. "]
         out[-1] += "**Clean.**" if self.ok else f"**{_count(len(self.findings), 'finding')}.**"
         for f in self.findings:
             out += ["", f"## {f.cls} – {f.where}", "", f.sentence, ""]
@@ -233,7 +241,7 @@ class Report:
     def to_html(self) -> str:
         """One file without scripts or network: opens anywhere."""
         e = html.escape
-        body = [f"<h1>Mask check of {e(self.model)}</h1>", f"<p>Promise: <code>{e(self.expect)}</code>. "]
+        body = [f"<h1>Mask check of {e(self.model)}</h1>", f"<p>Promise: <code>{e(self.expect)}</code>{e(self._by)}. "]
         mood, words = ("ok", "Clean") if self.ok else ("bad", _count(len(self.findings), "finding"))
         body[-1] += f"<b class={mood}>{words}</b></p>"
         for f in self.findings:

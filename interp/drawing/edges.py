@@ -10,7 +10,7 @@ from torch import Tensor
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing.matrix import FORBIDDEN, Matrix, Span, one_of_many, side_names
 from headwise.interp.drawing.quantities import Quantity
-from headwise.interp.masks import Mask
+from headwise.interp.masks import Bidirectional, Mask
 from headwise.interp.masks.reach import reach
 from headwise.interp.run.capture import Capture
 
@@ -27,16 +27,16 @@ def edges(observed: Tensor, expected: Tensor, title: str = "", quantity: Quantit
     return Matrix(observed.float(), rows, columns, quantity, (~expected).to(torch.uint8), title)
 
 
-def mask_given(cap: Capture, call: AttentionCall, most: int = 512) -> Matrix:
-    """The mask a layer was given for its first sample against what its stack promises, at most the first ``most``
-    positions a side."""
+def mask_given(cap: Capture, call: AttentionCall, most: int = 512, *, promise: Mask | None = None) -> Matrix:
+    """The mask a layer was given for its first sample against ``promise``, by default what is claimed of it, at most
+    the first ``most`` positions a side. Where nobody says, nothing is forbidden."""
     queries, keys = min(call.queries, most), min(call.keys, most)
     observed = call.mask.rows(0, queries, call.keys)[:, :keys].cpu()
-    promise = cap.subject.promise(call.stack).rows(0, queries, call.keys)[:, :keys]
+    allowed = (promise or call.claim.mask or Bidirectional()).rows(0, queries, call.keys)[:, :keys].cpu()
     names = side_names(cap, call)
     rows = Span(call.query_axis.labels[:queries], names[0])
     columns = Span(call.key_axis.labels[:keys], names[1])
-    forbidden = (~promise).to(torch.uint8)
+    forbidden = (~allowed).to(torch.uint8)
     title = f"mask given to layer {call.layer}"
     return Matrix(observed.float(), rows, columns, ALLOWED, forbidden, title, left_out=one_of_many(cap, call))
 

@@ -50,6 +50,7 @@ def stamp(cap: Capture, minuend: Capture | None = None) -> dict[str, Any]:
         "origin": _origin(subject),
         **({} if minuend is None else {"minuend": {"model": minuend.subject.name, "origin": _origin(minuend.subject)}}),
         "family": subject.family,
+        "promises": {stack: str(cap.stack(stack)[0].claim) for stack in cap.stacks},
         "parameters": subject.parameters,
         "dtype": str(subject.dtype).removeprefix("torch."),
         "attention": subject.implementation,

@@ -17,7 +17,7 @@ from headwise.interp.attention.axes import Axis, PixelGrid, Sound
 from headwise.interp.attention.call import AttentionCall, pool_cells
 from headwise.interp.drawing.quantities import QUANTITIES, Quantity
 from headwise.interp.drawing.words import groups_of, hidden_note, merged, merged_allowed, names_of
-from headwise.interp.masks import Bidirectional, Mask, Padding
+from headwise.interp.masks import Mask
 from headwise.interp.run.capture import Capture
 
 ALLOWED, FORBIDDEN, MIXED, LEAKED = 0, 1, 2, 3  # cells of Matrix.forbidden; 2 and 3 are pooled and hold both kinds
@@ -191,7 +191,7 @@ def head_view(cap: Capture, call: AttentionCall, head: int, quantity: str = "wei
     if not 0 <= how.batch < call.batch:
         raise IndexError(f"batch expects a sample 0 … {call.batch - 1}; got {how.batch}.")
     axes = call.query_axis, call.key_axis
-    one = _One(call, head, quantity, how.batch, promised(cap, call), axes, side_names(cap, call))
+    one = _One(call, head, quantity, how.batch, call.promise.mask, axes, side_names(cap, call))
     values, codes, spans, notes = (_merged if how.words or not how.special else _plain)(one, how)
     return Matrix(
         torch.where(values.isfinite(), values, math.nan).cpu(),
@@ -227,18 +227,6 @@ def recorded(cap: Capture, call: AttentionCall) -> Region | None:
         for axis in axes
     ]
     return 0, lengths[0], 0, lengths[1]
-
-
-def promised(cap: Capture, call: AttentionCall) -> Mask:
-    """What a head may see: the promise of the model's family, the module's own mask, and no padding."""
-    promise = cap.subject.promise(call.stack)
-    if call.mask != promise:
-        promise = call.mask if promise == Bidirectional() else promise & call.mask
-    real = call.real_keys
-    if real is not None and real.shape[0] == call.batch and not bool(real.all()):
-        lengths, starts = real.sum(1).tolist(), real.int().argmax(1).tolist()
-        promise = promise & Padding(tuple(lengths), starts=tuple(starts))
-    return promise
 
 
 def side_names(cap: Capture, call: AttentionCall) -> tuple[str, str]:

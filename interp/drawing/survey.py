@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headwise.interp.analysis.metrics import STANDARD, Metric, measure, table
 from headwise.interp.attention.call import AttentionCall, pool_cells
-from headwise.interp.drawing.matrix import LEAK, promised, recorded
+from headwise.interp.drawing.matrix import LEAK, recorded
 from headwise.interp.masks import Window
 from headwise.interp.run.capture import Capture
 
@@ -125,7 +125,7 @@ def _promised_cells(cap: Capture, call: AttentionCall, cells: tuple[int, int], b
     """(rows, columns) bool: cells of the thumbnail in which anything is allowed. Only each cell's corners and
     middle are asked, which is exact up to one cell a token and for causal masks, and near enough for a thumbnail.
     """
-    promise, part = promised(cap, call), recorded(cap, call)
+    promise, part = call.promise.mask, recorded(cap, call)
     queries, keys = (call.queries, call.keys) if part is None else (part[1], part[3])
     allowed = torch.zeros(cells, dtype=torch.bool)
     f_query, f_key = -(-queries // cells[0]), -(-keys // cells[1])

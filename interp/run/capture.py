@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
+from headwise.interp.attention.promise import claim
 from headwise.interp.errors import InputError
 from headwise.interp.run import anatomy
 from headwise.interp.run.edits import Edit, resolve
@@ -159,12 +160,13 @@ def rerun(cap: Capture, edits: Sequence[Edit], *, grad: bool = False) -> Capture
 def _captured(subject: Subject, inputs: Inputs, edits: tuple[Edit, ...], sites: dict, *, grad: bool) -> Capture:
     result, outputs, recorder = observe(subject, inputs, edits=sites, grad=grad)
     seen, unseen = recorder.finished(STACKS.get(subject.family, subject.family))
-    calls = tuple(_bound(call, inputs, seen) for call in seen)
+    calls = tuple(_bound(call, subject, inputs, seen) for call in seen)
     return Capture(subject, inputs, calls, tuple(unseen), result, edits, outputs)
 
 
-def _bound(call: AttentionCall, inputs: Inputs, calls: list[AttentionCall]) -> AttentionCall:
-    """The call with what its positions are called and which of them are real, as far as their number tells."""
+def _bound(call: AttentionCall, subject: Subject, inputs: Inputs, calls: list[AttentionCall]) -> AttentionCall:
+    """The call with what its positions are called and which of them are real, as far as their number tells, and what
+    it should see."""
     both = any(c.stack == "cross" for c in calls)
     axes, real = [], []
     for side, length in (("query", call.queries), ("key", call.keys)):
@@ -177,4 +179,4 @@ def _bound(call: AttentionCall, inputs: Inputs, calls: list[AttentionCall]) -> A
         of_target = both and (call.stack.startswith("dec") or (call.stack, side) == ("cross", "query"))
         mask = inputs.real_target if of_target else inputs.real
         real.append(mask if mask is not None and mask.shape[1] == length else None)
-    return call.bound(tuple(axes), tuple(real))
+    return call.bound(tuple(axes), tuple(real), claim(subject.module, call, inputs.kwargs, subject.said))

@@ -59,6 +59,7 @@ def load_huggingface(
         encode=encode,
         name="/".join(folder.resolve().parts[-2:]) if folder else name,
         family=family,
+        family_from="",  # read off its classes' names
         max_tokens=_max_tokens(config, tokenizer),
         vocab_size=getattr(config.get_text_config(), "vocab_size", None),
         bos=getattr(tokenizer, "bos_token_id", None),

@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from headwise import capture
 from headwise.interp.analysis.travel import travel
+from headwise.interp.attention.promise import UNKNOWN
 from headwise.interp.errors import InputError
 from headwise.interp.masks import Causal, Strided, Window
 from headwise.interp.masks.read import parse_mask, read_mask
@@ -49,11 +50,24 @@ def test_look_shows_the_mask_given_and_the_travel_of_a_token(drawn):
     table = test.dataframe[0].value
     assert list(table["mask given"]) == ["Causal()"] * 4 and float(table["forbidden mass"].max()) == 0
     assert [len(heads) for heads in table["per head"]] == [8] * 4
+    assert list(table["promised"]) == ["Causal()"] * 4 and set(table["says"]) == {"its configuration: decoder"}
     cap = capture(load("tiny-decoder"), test.text_area(key="text").value)
     observed, moved = drawn["observed"], drawn["travel"]
     assert torch.equal(observed.values, torch.ones_like(observed.values).tril())
     torch.testing.assert_close(moved.values, travel(cap, 7), rtol=1e-5, atol=1e-6)
     assert moved.forbidden[:, :7].all() and not moved.forbidden[:, 7:].any()
+
+
+def test_where_nobody_says_the_reader_chooses(drawn, monkeypatch):
+    monkeypatch.setattr("headwise.interp.run.capture.claim", lambda *about: UNKNOWN)
+    test = page("look", text="Nobody says what this may see.")
+    table = test.dataframe[0].value
+    assert set(table["promised"]) == {"unknown: choose"} and set(table["says"]) == {"nothing says"}
+    assert not drawn["observed"]["forbidden"].any() and float(table["forbidden mass"].max()) == 0
+    test.selectbox(key="mask_promise").select("causal").run()
+    table = test.dataframe[0].value
+    assert set(table["promised"]) == {"Causal()"} and set(table["says"]) == {"you chose"}
+    np.testing.assert_array_equal(drawn["observed"]["forbidden"], 1 - drawn["observed"]["matrix"])
 
 
 def test_compose_draws_the_expression_and_its_code(drawn):

@@ -105,6 +105,8 @@ def stepper(bench: Bench):
         raise DoesNotApply("the output has no time axis to decode along")
     if target.step is not None:
         return lambda chunk, state, **extra: target.step(target.module, chunk, state)
+    if bench.expect.free:
+        raise DoesNotApply("both directions are promised: an output waits for what comes after it")
     if target.forward is not None or not target.hugging:
         raise DoesNotApply("no step(model, x, cache) is given")
     if "past_key_values" not in target.parameters and not target.open:

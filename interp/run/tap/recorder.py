@@ -10,11 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
+from headwise.interp.attention.promise import ATTENTION_LIKE, CROSS_NAME
 
-ATTENTION_LIKE = re.compile(
-    r"att(entio)?n(?!.*(output|norm))|reformer.*hash|mixer2?$|^mamba2?$|t(ime)?_?mix", re.IGNORECASE
-)
-CROSS_NAME = re.compile(r"cross|encoder_att|encdec|multihead_attn|src_att|enc_att", re.IGNORECASE)
 CROSS_ARGUMENTS = {"key", "kv", "key_value_states", "encoder_hidden_states", "context", "memory", "cross_states"}
 STACK_WORDS = re.compile(r"enc|dec|text|vision|visual|audio|image|speech", re.IGNORECASE)
 
