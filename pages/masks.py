@@ -8,7 +8,7 @@ import streamlit as st
 from headwise import Capture, check_mask
 from headwise.interp.analysis.travel import travel
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.check import CLASSES, CheckError, Picture
+from headwise.interp.check import CLASSES, CheckError, Edges
 from headwise.interp.errors import InputError
 from headwise.interp.masks import Bidirectional, Blocks, Causal, Global, Mask, Packed, Padding, Prefix, Strided, Window
 from headwise.interp.masks.code import CONVENTIONS, code
@@ -254,7 +254,7 @@ def _lint() -> None:
         if report.ok:
             st.success("Nothing wrong with it.")
         _picture(
-            Picture(report.picture.observed[:WIDEST, :WIDEST], report.picture.expected[:WIDEST, :WIDEST], "mask"),
+            Edges(report.picture.observed[:WIDEST, :WIDEST], report.picture.expected[:WIDEST, :WIDEST], "mask"),
             "lint",
         )
 
@@ -304,7 +304,7 @@ def _zoo() -> None:
     st.code("headwise check my_model.py:make_model --expect causal", language="bash")
 
 
-def _picture(picture: Picture, key: str) -> None:
+def _picture(picture: Edges, key: str) -> None:
     """Observed edges, with what was not expected in the alarm colour."""
     names = [[str(i) for i in range(n)] for n in picture.observed.shape]
     _canvas.head(

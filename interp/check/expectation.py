@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headwise.interp import masks
-from headwise.interp.check.report import CheckError
+from headwise.interp.check.errors import CheckError
 from headwise.interp.masks import And, Bidirectional, Causal, Mask, Not, Or, Packed, Padding, Prefix, Window
 
 NAMES = (

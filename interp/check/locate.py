@@ -1,15 +1,15 @@
 """Where a leak enters: the first module whose output changed at positions that its own inputs cannot explain.
 
 Two runs differ only in content that some outputs may not see. Every module is watched: positions that changed going
-in, positions
-that changed coming out. A module may carry a change from key to query only where the mask of the attention inside it
-allows. The
-first module (by the time it finished, so the deepest) that does more is where the leak enters.
+in, positions that changed coming out. A module may carry a change from key to query only where the mask of the
+attention inside it allows. The first module (by the time it finished, so the deepest) that does more is where the
+leak enters.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from headwise.interp.attention.call import AttentionCall
+from headwise.interp.check.errors import CheckError, OutOfTime, Refused, handed
 from headwise.interp.check.expectation import Expectation
 from headwise.interp.check.state import same_bits
 from headwise.interp.check.target import BASE, Mode, Target
 from headwise.interp.run.tap import Recorder, listen
 
 ATTENTION = re.compile(r"att(entio)?n(?!.*norm)|Transformer(En|De)coderLayer", re.IGNORECASE)
+ROUTES = ("rout", "gate", "expert", "moe")  # in the name of a module that chooses
 SORTS = {
     "topk",
     "sort",
@@ -179,7 +181,7 @@ class Operations(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in SORTS or name in POOLS or name in COMBINES or "softmax" in name:
             self._note(name, args, kwargs)
-        return func(*args, **kwargs)
+        return handed(func, *args, **kwargs)
 
     def _note(self, name, args, kwargs):
         given = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
@@ -210,34 +212,44 @@ def _few_values(t: Tensor) -> bool:
     )
 
 
+class Silent(TorchFunctionMode):
+    """Hears every operation and does nothing: torch refuses its fused paths as it does for a listener."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return handed(func, *args, **(kwargs or {}))
+
+
 def watch(target: Target, x: Tensor, mask: Tensor | None, mode: Mode, *, operations: bool = True, length=None, **extra):
-    """One watched run → (output (B, T, F), Watcher, Operations | None)."""
-    watcher = Watcher(target.module, x.shape[0], length or x.shape[target.time])
-    noted = Operations(watcher, watcher.length)
-    with listen(watcher, operations=operations):
+    """One watched run → (output (B, T, F), Watcher, Operations | None). Raises Refused where the model raises, by
+    itself or for want of torch's fused paths.
+    """
+    watcher = Watcher(target.module, x.shape[0], length or x.shape[target.feed.time])
+    noted = Operations(watcher, watcher.length) if operations else None
+    try:
+        with listen(watcher, operations=operations), noted or nullcontext():
+            return target.run(x, mask, mode=mode, **extra), watcher, noted
+    except (Refused, OutOfTime, CheckError):
+        raise
+    except Exception:  # in a listener: was it ours, or an operation of the model that the listener passed on?
         if operations:
-            with noted:
-                out = target.run(x, mask, mode=mode, **extra)
-        else:
-            out = target.run(x, mask, mode=mode, **extra)
-    return out, watcher, noted if operations else None
+            with Silent():
+                target.run(x, mask, mode=mode, **extra)
+        raise
 
 
 def locate(
     target: Target, expect: Expectation, x: Tensor, other: Tensor, b: int, mode: Mode = BASE, mask: Tensor | None = None
 ) -> Evidence | None:
-    """Where content that differs between ``x`` and ``other`` first reaches a position that may not see it, in sample
-    ``b``.
-
-    ``mask`` (B, T) is the padding mask the runs are given: only its real positions count.
+    """Where content that differs between ``x`` and ``other`` first reaches a position of sample ``b`` that may not see
+    it. ``mask`` (B, T) is the padding mask the runs are given: only its real positions count.
     """
-    rows = mask[b].bool().cpu() if mask is not None else torch.ones(x.shape[target.time], dtype=torch.bool)
-    length = x.shape[target.time]
+    rows = mask[b].bool().cpu() if mask is not None else torch.ones(x.shape[target.feed.time], dtype=torch.bool)
+    length = x.shape[target.feed.time]
     for operations in (True, False):  # the tap closes torch's fused paths: a leak in one shows without it only
         try:
             _, first, noted = watch(target, x, mask, mode, operations=operations)
             _, second, _ = watch(target, other, mask, mode, operations=operations)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError):
+        except Refused:
             if operations:
                 continue  # it runs on its fused path only
             return None
