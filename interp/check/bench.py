@@ -119,7 +119,7 @@ class Bench:
         if not self.target.feed.positional:
             return []
         try:
-            _, recorder, _ = watch(self.target, self.x, None, BASE)
+            _, recorder, _ = watch(self.target, self.x)
             calls, unseen = recorder.finished("self")
         except OutOfTime:
             raise
@@ -204,7 +204,7 @@ class Bench:
             where = ~self.reach[:, query]  # (B, T)
             if not bool(where.any()):
                 continue
-            other = self.target.feed.perturb(x, where, seed, scale)
+            other = self.target.feed.perturb(x, where, seed=seed, scale=scale)
             out = self.run(other, mode=mode)
             hold = ~(self.reach & where[:, None, :]).any(-1)  # (B, T'): outputs that may see none of what changed
             gaps = gap(base, out, hold.to(base.device)).cpu()
@@ -225,7 +225,7 @@ class Bench:
             where = torch.zeros(1, length, dtype=torch.bool)
             where[:, key] = True
             for scale in (1.0, 8.0) if self.target.feed.alphabet is None else (1.0,):
-                out = self.run(self.target.feed.perturb(x, where, seed, scale), mode=mode)
+                out = self.run(self.target.feed.perturb(x, where, seed=seed, scale=scale), mode=mode)
                 seen[:, key] |= (gap(base, out)[0] > self.rounding / 8).cpu()
         return seen
 

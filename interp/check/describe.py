@@ -36,7 +36,7 @@ def describe(bench: Bench, leak: Leak, mode: Mode, probe: str) -> Finding:
     evidence = evidence or nowhere(bench)
     verdict = explain(evidence, bench.expect, seen & ~expected if seen.shape == expected.shape else ~expected)
     shown = Shown(probe, leak.effect, smallest, picture=edges(seen, expected), mode=mode)
-    return finding(verdict, evidence, shown, "output", query=leak.query)
+    return finding(verdict, evidence, shown, then="output", query=leak.query)
 
 
 def nowhere(bench: Bench) -> Evidence:

@@ -219,7 +219,16 @@ class Silent(TorchFunctionMode):
         return handed(func, *args, **(kwargs or {}))
 
 
-def watch(target: Target, x: Tensor, mask: Tensor | None, mode: Mode, *, operations: bool = True, length=None, **extra):
+def watch(
+    target: Target,
+    x: Tensor,
+    mask: Tensor | None = None,
+    *,
+    mode: Mode = BASE,
+    operations: bool = True,
+    length: int | None = None,
+    **extra,
+):
     """One watched run → (output (B, T, F), Watcher, Operations | None). Raises Refused where the model raises, by
     itself or for want of torch's fused paths.
     """
@@ -243,50 +252,66 @@ def locate(
     """Where content that differs between ``x`` and ``other`` first reaches a position of sample ``b`` that may not see
     it. ``mask`` (B, T) is the padding mask the runs are given: only its real positions count.
     """
-    rows = mask[b].bool().cpu() if mask is not None else torch.ones(x.shape[target.feed.time], dtype=torch.bool)
     length = x.shape[target.feed.time]
+    rows = mask[b].bool().cpu() if mask is not None else torch.ones(length, dtype=torch.bool)
+    look = Look(expect, length, b, rows=rows)
     for operations in (True, False):  # the tap closes torch's fused paths: a leak in one shows without it only
         try:
-            _, first, noted = watch(target, x, mask, mode, operations=operations)
-            _, second, _ = watch(target, other, mask, mode, operations=operations)
+            _, first, noted = watch(target, x, mask, mode=mode, operations=operations)
+            _, second, _ = watch(target, other, mask, mode=mode, operations=operations)
         except Refused:
             if operations:
                 continue  # it runs on its fused path only
             return None
         calls, _ = first.finished("self") if operations else ([], [])
-        culprit = _first(first, second, expect, length, b, layer_of(calls), x.shape[0], rows)
+        culprit = _first(look, first, second, layers=layer_of(calls))
         if culprit is not None:
-            leaked = noted.seen if noted else []
-            return _evidence(culprit, calls, expect, length, b, leaked, first, rows)
+            inner = {(c.name, c.occurrence) for c in first.calls[slice(*culprit.calls)]}
+            inside = [c for c in calls if (c.name, c.occurrence) in inner]
+            return _evidence(look, culprit, inside, calls=calls, operations=noted.seen if noted else [])
     return None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is looked at: sample ``b`` of runs of length T under a promise; ``rows`` (T,) are its real positions."""
+
+    expect: Expectation
+    length: int
+    b: int
+    rows: Tensor
+
+    def breaking(self, call: AttentionCall) -> tuple[list[int], Tensor, Tensor]:
+        return breaking_heads(call, self.expect, self.b, rows=self.rows)
+
+    def fits(self, call: AttentionCall) -> bool:
+        return call.kind == "self" and call.queries == call.keys == self.length
 
 
 def layer_of(calls: list[AttentionCall]) -> dict[tuple[str, int], int]:
     return {(c.name, c.occurrence): c.layer for c in calls if c.kind == "self"}
 
 
-def _first(
-    first: Watcher, second: Watcher, expect: Expectation, length: int, b: int, layers: dict, batch: int, rows: Tensor
-) -> Visit | None:
-    closure = expect.reach(None, length, b)
+def _first(look: Look, first: Watcher, second: Watcher, *, layers: dict) -> Visit | None:
+    closure, length, b = look.expect.reach(None, look.length, look.b), look.length, look.b
     for one, two in zip(first.visits_made, second.visits_made, strict=False):
         if one.name != two.name:
             return one  # the data chose another path
-        out = changed_positions(one.outputs, two.outputs, length, b, batch)
+        out = changed_positions(one.outputs, two.outputs, length=length, b=b, batch=first.batch)
         if not bool(out.any()):
             continue
         if _unplaced(one.inputs, two.inputs, length):
             continue  # something without a time axis changed: whether that was allowed, the parent tells
-        into = changed_positions(one.inputs, two.inputs, length, b, batch)
-        inner = [c for c in first.calls[slice(*one.calls)] if c.kind == "self" and c.queries == c.keys == length]
+        into = changed_positions(one.inputs, two.inputs, length=length, b=b, batch=first.batch)
+        inner = [c for c in first.calls[slice(*one.calls)] if look.fits(c)]
         found = sorted(layers.get((c.name, c.occurrence), 0) for c in inner)
-        step = expect.between(found[0], found[-1] + 1, length, b) if found else closure
-        if bool((out & rows & ~((step & into).any(1) | into)).any()):
+        step = look.expect.between(found[0], found[-1] + 1, length=length, b=b) if found else closure
+        if bool((out & look.rows & ~((step & into).any(1) | into)).any()):
             return one
     return None
 
 
-def changed_positions(one: list[Tensor], two: list[Tensor], length: int, b: int, batch: int) -> Tensor:
+def changed_positions(one: list[Tensor], two: list[Tensor], *, length: int, b: int, batch: int) -> Tensor:
     """Positions of sample ``b`` at which any of these tensors changed beyond rounding → bool (T,)."""
     changed = torch.zeros(length, dtype=torch.bool)
     for a, c in zip(one, two, strict=False):
@@ -314,41 +339,33 @@ def _unplaced(one: list[Tensor], two: list[Tensor], length: int) -> bool:
     )
 
 
-def _evidence(culprit: Visit, calls, expect, length, b, operations, watcher, rows) -> Evidence:
-    inner = {(c.name, c.occurrence) for c in watcher.calls[slice(*culprit.calls)]}
-    worst = None
-    for call in calls:
-        if (call.name, call.occurrence) in inner and call.queries == call.keys == length and call.kind == "self":
-            heads, weights, expected = breaking_heads(call, expect, b, rows)
-            if heads or worst is None:
-                worst = (call, heads, weights, expected)
-            if heads:
-                break
-    layer = worst[0].layer if worst else layer_number(culprit.name)
-    inside = [
-        o for o in operations if o.module == culprit.name or o.module.startswith(culprit.name + ".") or not culprit.name
-    ]
-    named = ATTENTION.search(culprit.type) or ATTENTION.search(culprit.name.rpartition(".")[2])
-    evidence = Evidence(culprit.name, culprit.type, layer, "outside attention", operations=inside, length=length)
-    if worst is not None:
-        call, heads, weights, expected = worst
-        evidence.call, evidence.weights, evidence.expected = call, weights, expected
-        square = weights[heads[0]] if heads else weights.amax(0)
-        evidence.observed = square > 0
-        if heads:
-            evidence.inside, evidence.module = "attention", call.name or culprit.name
-            evidence.heads = tuple(heads) if len(heads) < call.heads else ()
-        broken = [
-            c
-            for c in calls
-            if c is not call
-            and c.kind == "self"
-            and c.queries == c.keys == length
-            and breaking_heads(c, expect, b, rows)[0]
-        ]
-        evidence.also = tuple(dict.fromkeys(c.name for c in broken if c.name != call.name))
-    elif named or any("softmax" in o.name and o.shape.count(length) >= 2 for o in inside):
-        evidence.inside = "attention"
+def _evidence(look: Look, culprit: Visit, inside: list, *, calls: list, operations: list[Operation]) -> Evidence:
+    """What is known about the module where a leak enters. ``inside`` are the attention calls made in it."""
+    own = [c for c in inside if look.fits(c)]
+    call = next((c for c in own if look.breaking(c)[0]), own[0] if own else None)
+    path = culprit.name
+    operations = [o for o in operations if not path or o.module == path or o.module.startswith(path + ".")]
+    evidence = Evidence(
+        path,
+        culprit.type,
+        layer=call.layer if call is not None else layer_number(path),
+        inside="outside attention",
+        operations=operations,
+        length=look.length,
+    )
+    if call is None:
+        named = ATTENTION.search(culprit.type) or ATTENTION.search(path.rpartition(".")[2])
+        squares = any("softmax" in o.name and o.shape.count(look.length) >= 2 for o in operations)
+        evidence.inside = "attention" if named or squares else evidence.inside
+        return evidence
+    heads, weights, expected = look.breaking(call)
+    evidence.call, evidence.weights, evidence.expected = call, weights, expected
+    evidence.observed = (weights[heads[0]] if heads else weights.amax(0)) > 0
+    if heads:
+        evidence.inside, evidence.module = "attention", call.name or path
+        evidence.heads = tuple(heads) if len(heads) < call.heads else ()
+    others = [c for c in calls if c is not call and look.fits(c) and c.name != call.name]
+    evidence.also = tuple(dict.fromkeys(c.name for c in others if look.breaking(c)[0]))
     return evidence
 
 

@@ -170,7 +170,7 @@ def _located(bench: Bench, step: Callable, plan: Plan, index: int) -> tuple[str 
     """The first module whose output for this chunk differs from its output in the full run."""
     n, start = plan.chunks[index], sum(plan.chunks[:index])
     try:
-        _, one, _ = watch(bench.target, bench.x, None, BASE)
+        _, one, _ = watch(bench.target, bench.x)
         watcher = _watched(bench, step, plan, index)
     except Refused:
         return None, None
@@ -214,7 +214,7 @@ def _watched(bench: Bench, step: Callable, plan: Plan, index: int) -> Watcher:
 def _padded(bench: Bench, x: Tensor):
     """Left padding and a cache together, as batched generation does."""
     target, half = bench.target, bench.length // 2
-    made = side("left", bench.batch, bench.length, x.device)
+    made = side("left", (bench.batch, bench.length), x.device)
     positions = position_ids(bench, made)
     try:
         full = bench.run(x, made.mask, **positions)

@@ -49,7 +49,7 @@ def _reported(bench: Bench, leaking: dict[Mode, Leak | None], refused: dict[Mode
         return
     good = [m for m in leaking if leaking[m] is None]
     mode = BASE if leaking[BASE] is not None else bad[0]
-    finding = describe(bench, leaking[mode], mode, "P")
+    finding = describe(bench, leaking[mode], mode, probe="P")
     fails = [m for m in refused if m.train != mode.train]
     hint = bool(fails) and finding.inside != "outside attention" and "causal" in refused[fails[0]]
     if good or hint:
@@ -94,5 +94,5 @@ def amplified(bench: Bench):
     with bench.amplified():
         leak = _worst(bench.leaks(queries, seed=4, scale=30.0))
         if leak is not None:
-            yield describe(bench, leak, BASE, "A")
+            yield describe(bench, leak, BASE, probe="A")
     return f"{len(queries)} cuts with scores of up to 300"

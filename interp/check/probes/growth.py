@@ -9,7 +9,6 @@ from headwise.interp.check.errors import DoesNotApply, Refused
 from headwise.interp.check.findings import found
 from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import layer_number, watch
-from headwise.interp.check.target import BASE
 
 
 def growth(bench: Bench):
@@ -50,8 +49,8 @@ def growth(bench: Bench):
 
 def _grown(bench: Bench, x: Tensor, length: int) -> str | None:
     """The first module whose output at the first ``length`` positions differs."""
-    _, one, _ = watch(bench.target, bench.x, None, BASE)
-    _, two, _ = watch(bench.target, x, None, BASE)
+    _, one, _ = watch(bench.target, bench.x)
+    _, two, _ = watch(bench.target, x)
     for a, c in zip(one.visits_made, two.visits_made, strict=False):
         for p, q in zip(a.outputs, c.outputs, strict=False):
             timed = p.ndim == q.ndim == 3 and p.shape[1] == bench.length and q.shape[1] == length

@@ -76,7 +76,7 @@ def _wide(bench: Bench, call: AttentionCall, b: int) -> Finding | None:
     )
     verdict = explain(evidence, bench.expect, evidence.observed & ~may)
     mass = float((weights * ~may).sum(-1).max())
-    return finding(verdict, evidence, Shown("W", mass, {"length": bench.length}), "weights")
+    return finding(verdict, evidence, Shown("W", mass, {"length": bench.length}), then="weights")
 
 
 def _narrow(bench: Bench, call: AttentionCall, seen: Tensor, may: Tensor) -> Finding:

@@ -80,8 +80,8 @@ def _cause(mode: Mode) -> str:
 
 def _apart(bench: Bench, mode: Mode) -> str | None:
     """The first module whose output differs between the base mode and ``mode``."""
-    _, one, _ = watch(bench.target, bench.x, None, BASE, operations=False)
-    _, two, _ = watch(bench.target, bench.x, None, mode, operations=False)
+    _, one, _ = watch(bench.target, bench.x, operations=False)
+    _, two, _ = watch(bench.target, bench.x, mode=mode, operations=False)
     for a, c in zip(one.visits_made, two.visits_made, strict=False):
         if a.name == c.name and any(
             p.shape == q.shape and p.ndim >= 2 and float(gap(p, q).max()) > 1e-4
@@ -93,6 +93,6 @@ def _apart(bench: Bench, mode: Mode) -> str | None:
 
 def _all_hidden(bench: Bench, mode: Mode) -> AttentionCall | None:
     """The first attention call that hides all its keys in ``mode``."""
-    _, watcher, _ = watch(bench.target, bench.x, None, mode)
+    _, watcher, _ = watch(bench.target, bench.x, mode=mode)
     calls = [c for c in watcher.finished("self")[0] if c.kind == "self" and c.queries == c.keys == bench.length]
     return next((c for c in calls if hides_all(c)), None)

@@ -12,7 +12,6 @@ from headwise.interp.check.describe import Shown, finding
 from headwise.interp.check.findings import found, of
 from headwise.interp.check.locate import Evidence, layer_number, watch
 from headwise.interp.check.report import Finding, edges
-from headwise.interp.check.target import BASE
 from headwise.interp.check.told import masks_each_sample, told
 
 
@@ -69,7 +68,7 @@ def _empty_rows(bench: Bench, call: AttentionCall, b: int) -> Finding | None:
     )
     verdict = inverted(evidence, bench.expect) or transposed(evidence, bench.expect)
     if verdict is not None:
-        return finding(verdict, evidence, Shown("N", 1.0, {"rows": rows[:8]}), "rows", rows=in_words(rows))
+        return finding(verdict, evidence, Shown("N", 1.0, {"rows": rows[:8]}), then="rows", rows=in_words(rows))
     return found(
         "empty-rows",
         probe="N",
@@ -92,7 +91,7 @@ def _empty_across(call: AttentionCall) -> list[int]:
 
 
 def _not_finite(bench: Bench, bad: Tensor) -> Finding:
-    _, watcher, _ = watch(bench.target, bench.x, None, BASE)
+    _, watcher, _ = watch(bench.target, bench.x)
     first = next((v for v in watcher.visits_made if any(_broken(t) for t in v.outputs)), None)
     name = first.name if first else None
     return found(

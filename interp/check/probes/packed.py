@@ -92,7 +92,7 @@ def _meetings(bench: Bench, row: Callable, base: Tensor, sizes: list[int]):
         where = torch.zeros(1, bench.length, dtype=torch.bool)
         where[:, end - size : end] = True
         for seed, scale in ((41, 1.0), (42, 30.0)):
-            other = bench.target.feed.perturb(x, where, seed, scale)
+            other = bench.target.feed.perturb(x, where, seed=seed, scale=scale)
             gaps = gap(base, row(other), (~where).to(base.device))
             if float(gaps.max()) > bench.rounding:
                 yield Meeting(float(gaps.max()), document, query=int(gaps[0].argmax()), other=other)
@@ -129,4 +129,4 @@ def _leak(bench: Bench, x: Tensor, ids: Tensor, meeting: Meeting) -> Finding:
         "query": meeting.query,
     }
     shown = Shown("K", meeting.effect, documents, picture=picture)
-    return finding(verdict, evidence, shown, "document", query=meeting.query, document=meeting.document)
+    return finding(verdict, evidence, shown, then="document", query=meeting.query, document=meeting.document)

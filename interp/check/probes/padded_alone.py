@@ -15,7 +15,6 @@ from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import ROUTES, watch
 from headwise.interp.check.probes.sides import Padded
 from headwise.interp.check.report import Finding
-from headwise.interp.check.target import BASE
 from headwise.interp.masks import Prefix
 
 POSITION = re.compile(r"pos|wpe|rope|rotary", re.IGNORECASE)
@@ -112,9 +111,9 @@ def _class(apart: Apart) -> str:
 def _first_apart(bench: Bench, padded: Padded, lone: Lone) -> Apart:
     target, n = bench.target, padded.made.lengths[lone.b]
     try:
-        _, one, _ = watch(target, padded.x, padded.mask, BASE, **padded.extra)
+        _, one, _ = watch(target, padded.x, padded.mask, **padded.extra)
         with target.alone(lone.b, bench.batch):
-            _, two, _ = watch(target, lone.x, lone.mask, BASE, length=n, **lone.extra)
+            _, two, _ = watch(target, lone.x, lone.mask, length=n, **lone.extra)
     except Refused:
         return Apart()
     calls = {(c.name, c.occurrence): c.layer for c in one.finished("self")[0]}

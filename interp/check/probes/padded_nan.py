@@ -9,14 +9,13 @@ from headwise.interp.check.findings import found, of
 from headwise.interp.check.locate import watch
 from headwise.interp.check.probes.sides import Padded, Side
 from headwise.interp.check.report import Finding, edges
-from headwise.interp.check.target import BASE
 from headwise.interp.check.told import told
 
 
 def broken(bench: Bench, padded: Padded) -> Finding:
     """The first attention whose real queries are cut off, else one whose padding queries see no key."""
     made = padded.made
-    _, watcher, _ = watch(bench.target, padded.x, padded.mask, BASE, **padded.extra)
+    _, watcher, _ = watch(bench.target, padded.x, padded.mask, **padded.extra)
     calls = [c for c in watcher.finished("self")[0] if c.kind == "self" and c.queries == c.keys == bench.length]
     b = bench.batch - 1
     for call in calls:

@@ -17,7 +17,7 @@ def source(bench: Bench):
     target, b = bench.target, bench.batch - 1
     ids = target.feed.source[: bench.batch]
     length = ids.shape[1]
-    made = side("right", bench.batch, length, ids.device)
+    made = side("right", (bench.batch, length), ids.device)
     other = torch.where(made.mask.bool(), ids, target.feed.other_ids(ids, seed=31))
     with target.beside(_given(ids, made.mask)):
         base, calls = bench.run(bench.x), bench.watched_calls()

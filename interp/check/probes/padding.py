@@ -42,7 +42,7 @@ def padding(bench: Bench):
     for name in ("right", "left"):
         if name == "left" and (expect.has(Prefix) or target.padding.name is None):
             continue
-        made = side(name, bench.batch, bench.length, bench.x.device)
+        made = side(name, (bench.batch, bench.length), bench.x.device)
         try:
             one = yield from _one_side(bench, made)
         except Refused as refusal:
@@ -71,7 +71,7 @@ def _settle_dtype(bench: Bench) -> None:
     """Integers first; bool for modules that take nothing else."""
     if bench.target.padding.name is None:
         return
-    made = side("right", bench.batch, bench.length, bench.x.device)
+    made = side("right", (bench.batch, bench.length), bench.x.device)
     try:
         bench.run(bench.x, made.mask, **position_ids(bench, made))
     except Refused:
@@ -148,7 +148,7 @@ def _content(bench: Bench, made: Side, x: Tensor, mode: Mode, *, extra: dict, wh
     hidden = ~made.mask.bool().cpu()
     worst = None
     for seed, scale in ((21, 1.0), (22, 100.0)):
-        other = bench.target.feed.perturb(x, hidden, seed, scale)
+        other = bench.target.feed.perturb(x, hidden, seed=seed, scale=scale)
         out = bench.run(other, made.mask, mode, **extra)
         if out.shape != base.shape:
             continue
@@ -173,7 +173,7 @@ def _leak(bench: Bench, padded: Padded, leaks: dict) -> Finding:
         picture = edges(evidence.observed & rows, evidence.expected & rows, title)
     smallest = {"batch": 1, "length": bench.length, "padding": bench.length - made.lengths[b]}
     shown = Shown("B", effect, smallest, picture=picture, mode=mode)
-    leak = finding(padding_verdict(evidence, expect, made, b), evidence, shown, "padding", side=made.name)
+    leak = finding(padding_verdict(evidence, expect, made, b), evidence, shown, then="padding", side=made.name)
     good = [m for m in leaks if leaks[m] is None]
     if not good:
         return leak

@@ -16,7 +16,6 @@ from headwise.interp.check.locate import layer_number, watch
 from headwise.interp.check.probes.sides import side
 from headwise.interp.check.raising import innermost_broken
 from headwise.interp.check.report import Finding
-from headwise.interp.check.target import BASE
 
 HALVES = (torch.bfloat16, torch.float16)
 LARGE = 400e6  # parameters above which no copy is made unless dtypes= asks for it
@@ -107,7 +106,7 @@ def _masks(bench: Bench, x: Tensor) -> list[Tensor | None]:
     if not (target.padding.name and target.feed.positional) or bench.expect.size is not None or target.decodes_a_source:
         return [None]
     where = "left" if bench.expect.is_causal() else "right"
-    return [None, side(where, bench.batch, bench.length, x.device).mask]
+    return [None, side(where, (bench.batch, bench.length), x.device).mask]
 
 
 def _place(name: str | None, dtype: torch.dtype) -> dict:
@@ -150,7 +149,7 @@ def _leak(bench: Bench, x: Tensor, dtype: torch.dtype) -> Finding | None:
 def _first_bad(bench: Bench, x: Tensor, mask: Tensor | None) -> str | None:
     """The first module with an output that is not finite at a real position."""
     real = None if mask is None else mask.bool()
-    _, watcher, _ = watch(bench.target, x, mask, BASE)
+    _, watcher, _ = watch(bench.target, x, mask)
     for visit in watcher.visits_made:
         for t in visit.outputs:
             if t.is_floating_point() and t.ndim == 3 and t.shape[1] == bench.length and t.shape[0] == bench.batch:

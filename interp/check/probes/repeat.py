@@ -12,7 +12,6 @@ from headwise.interp.check.findings import found
 from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import layer_number, watch
 from headwise.interp.check.state import Snapshot, fingerprint, same_bits
-from headwise.interp.check.target import BASE
 
 
 def repeat(bench: Bench):
@@ -83,8 +82,8 @@ def _unchanged(bench: Bench, snapshot: Snapshot) -> bool:
 def _first_difference(bench: Bench) -> str | None:
     """The module whose output differs first between two runs of one input."""
     with bench.target.untouched():
-        _, one, _ = watch(bench.target, bench.x, None, BASE, operations=False)
-        _, two, _ = watch(bench.target, bench.x, None, BASE, operations=False)
+        _, one, _ = watch(bench.target, bench.x, operations=False)
+        _, two, _ = watch(bench.target, bench.x, operations=False)
     for a, c in zip(one.visits_made, two.visits_made, strict=False):
         if any(p.shape != q.shape or not same_bits(p, q) for p, q in zip(a.outputs, c.outputs, strict=False)):
             return a.name

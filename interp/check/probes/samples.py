@@ -16,7 +16,6 @@ from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import ROUTES, changed_positions, layer_number, watch
 from headwise.interp.check.raising import where_raised
 from headwise.interp.check.report import Finding
-from headwise.interp.check.target import BASE
 
 SIZES = (1, 2, 3, 4, 5, 8)  # batches to try where one was refused
 
@@ -68,7 +67,7 @@ def _joined(bench: Bench, x: Tensor, base: Tensor, changed: int) -> Finding | No
     keep = torch.ones(base.shape[:2], dtype=torch.bool, device=base.device)
     keep[changed] = False
     for seed, scale in ((12, 1.0), (13, 30.0)):
-        other = bench.target.feed.perturb(x, where, seed, scale)
+        other = bench.target.feed.perturb(x, where, seed=seed, scale=scale)
         out = bench.run(other)
         if out.shape != base.shape:
             continue
@@ -114,8 +113,8 @@ def _first_joined(bench: Bench, x: Tensor, other: Tensor, b: int) -> tuple[bool,
     calls: list = []
     moved = partial(changed_positions, length=x.shape[bench.target.feed.time], b=b, batch=x.shape[0])
     for operations in (True, False):
-        _, one, _ = watch(bench.target, x, None, BASE, operations=operations)
-        _, two, _ = watch(bench.target, other, None, BASE, operations=operations)
+        _, one, _ = watch(bench.target, x, operations=operations)
+        _, two, _ = watch(bench.target, other, operations=operations)
         calls = one.finished("self")[0] or calls
         for v, w in zip(one.visits_made, two.visits_made, strict=False):
             if bool(moved(v.outputs, w.outputs).any()) and not bool(moved(v.inputs, w.inputs).any()):

@@ -32,8 +32,9 @@ class Padded:
     where: Tensor  # bool (B, T'): outputs at real positions
 
 
-def side(name: str, batch: int, length: int, device) -> Side:
-    """Every sample is padded, each more than the one before."""
+def side(name: str, size: tuple[int, int], device) -> Side:
+    """A batch of ``size`` (B, T): every sample is padded, each more than the one before."""
+    batch, length = size
     lengths = tuple(max(2, length - 1 - b * max(1, length // (batch + 1))) for b in range(batch))
     if batch == 1:
         lengths = (max(2, length - length // 3),)
