@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from headwise._bridge import withdraw
 from headwise.commands.tiny import tiny
 from headwise.interp.check import CheckError, Report, check
 from headwise.interp.errors import LoadError
@@ -141,8 +142,11 @@ def loaded(path: str) -> ModuleType:
     if spec is None:
         raise CheckError(f"{path} is no Python file.")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.resolve().parent))
-    _forget_ours(file.resolve().parent)
+    folder = file.resolve().parent
+    sys.path.insert(0, str(folder))
+    for room in ("interp", "models"):  # known by that name in a checkout
+        if (folder / room).is_dir() or (folder / f"{room}.py").is_file():
+            withdraw(room)
     sys.modules[name] = module  # dataclasses and pickles of the file look themselves up here
     try:
         spec.loader.exec_module(module)
@@ -154,16 +158,6 @@ def loaded(path: str) -> ModuleType:
             raise
         raise CheckError(f"{path} could not be imported: {type(error).__name__}: {error}.") from error
     return module
-
-
-def _forget_ours(folder: Path) -> None:
-    """Rooms of ours that are known by their bare name as well (in a checkout) give way to the user's packages."""
-    for name in ("interp", "models"):
-        if not (folder / name).is_dir() and not (folder / f"{name}.py").is_file():
-            continue
-        for known in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
-            if not Path(getattr(sys.modules[known], "__file__", None) or "/").is_relative_to(folder):
-                del sys.modules[known]
 
 
 @contextmanager
