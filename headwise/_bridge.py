@@ -130,3 +130,11 @@ def bridge(root: str) -> dict[str, object]:
     modules = {name for name, value in whole.items() if isinstance(value, ModuleType)}  # found when they are asked for
     own = {name: value for name, value in whole.items() if not name.startswith("__") and name not in modules}
     return {**own, "__all__": whole.get("__all__", headwise.__all__)}
+
+
+def withdraw(root: str) -> None:
+    """``root`` is a stranger's package from now on, if the path holds one, and no signpost any more."""
+    if root in SIGNPOST.roots:
+        SIGNPOST.roots.discard(root)
+        for known in [name for name in sys.modules if name == root or name.startswith(f"{root}.")]:
+            del sys.modules[known]

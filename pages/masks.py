@@ -9,7 +9,7 @@ from headwise.interp.analysis.metrics import ForbiddenMass, sweep
 from headwise.interp.analysis.travel import travel
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.promise import Promise
-from headwise.interp.check import CLASSES, CheckError, Picture
+from headwise.interp.check import CLASSES, CheckError, Edges
 from headwise.interp.drawing.edges import edges, first_leak, mask_given, reached, travelled
 from headwise.interp.errors import InputError
 from headwise.interp.masks import Bidirectional, Blocks, Causal, Global, Mask, Packed, Padding, Prefix, Strided, Window
@@ -250,7 +250,7 @@ def _lint() -> None:
         if report.ok:
             st.success("Nothing wrong with it.")
         _picture(
-            Picture(report.picture.observed[:WIDEST, :WIDEST], report.picture.expected[:WIDEST, :WIDEST], "mask"),
+            Edges(report.picture.observed[:WIDEST, :WIDEST], report.picture.expected[:WIDEST, :WIDEST], "mask"),
             "lint",
         )
 
@@ -300,7 +300,7 @@ def _zoo() -> None:
     st.code("headwise check my_model.py:make_model --expect causal", language="bash")
 
 
-def _picture(picture: Picture, key: str) -> None:
+def _picture(picture: Edges, key: str) -> None:
     """Observed edges, with what was not expected in the alarm colour."""
     _canvas.head(edges(picture.observed, picture.expected, picture.of), key=f"picture-{key}", height=360)
 

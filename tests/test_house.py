@@ -27,7 +27,7 @@ ROOMS = {  # room → what it may import beside itself and the errors; a room's 
     "models": (*ENGINE, "assets", "_bridge"),
     "models.recipes": (*ENGINE, "interp.run", "interp.analysis", "models", "assets"),
     "pages": ("headwise", "interp", "models", "assets"),
-    "commands": ("headwise", "interp", "models"),
+    "commands": ("headwise", "interp", "models", "_bridge"),
     "testing": ("interp.masks", "interp.check"),
     "__init__": ("interp", "models"),  # the face
     "__main__": ("commands",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,20 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
+from headwise.interp.check.errors import CheckError, DoesNotApply, OutOfTime, Refused, crashed, first_line
 from headwise.interp.check.expectation import Expectation
 from headwise.interp.check.gaps import ACROSS_SHAPES, gap, rounding
 from headwise.interp.check.locate import watch
-from headwise.interp.check.report import CheckError, Finding
+from headwise.interp.check.report import FAILED, Finding, Probed
 from headwise.interp.check.state import Snapshot
 from headwise.interp.check.target import BASE, Mode, Target
-
-
-class OutOfTime(Exception):
-    """The budget is spent."""
-
-
-class DoesNotApply(Exception):
-    """A probe has nothing to do here. The message says why."""
 
 
 @dataclass
@@ -42,52 +35,59 @@ class Leak:
 
 
 class Bench:
-    def __init__(self, target: Target, expect: Expectation, budget: float, length: int | None = None, positions=None):
-        self.target, self.expect, self.budget = target, expect, budget
+    def __init__(self, target: Target, expect: Expectation):
+        self.target, self.expect, self.options = target, expect, target.options
         self.started = time.monotonic()
         self.findings: list[Finding] = []
+        self.failed: list[Probed] = []  # what failed in our own code beside the probes
         self.notes: list[str] = target.notes
         self.tolerated = 0.0
         target.deadline = self._deadline
-        self._set_up(length, positions)
+        self._set_up()
 
-    # -- setting up -----------------------------------------------------------------------------------------------
-    def _set_up(self, length, positions) -> None:
-        target, expect = self.target, self.expect
-        if target.snapshot is None:
-            target.snapshot = Snapshot(
-                target.module
-            )  # before the first run: what a module builds or keeps in a run is undone
-        refused: list[tuple[int, int, Exception]] = []
-        for b, t in target.candidates(expect.batch, expect.size or length):
+    # -- setting up -------------------------------------------------------------------------------------------------
+    def _set_up(self) -> None:
+        target = self.target
+        if target.snapshot is None:  # before the first run: what a module builds or keeps in a run is undone
+            target.snapshot = Snapshot(target.module)
+        self.refused: list[tuple[int, int, Exception]] = []  # (B, T, what the model raised)
+        self._first_run()
+        self.per_output = target.feed.positional and target.layout != "pooled"
+        self.seconds_a_run = self._pace()
+        self.positions = self._output_positions(self.options.positions)
+        self.calls = self.watched_calls()
+        self.own = [c for c in self.calls if c.kind == "self" and c.queries == c.keys == self.length]
+        if target.decodes_a_source:
+            self.own = [c for c in self.own if not c.stack.startswith("enc")]
+        self.layers = (max(c.layer for c in self.own) + 1) if self.own else None
+        self.reach = self._reach() if self.per_output else None  # (B, T', T)
+
+    def _reach(self) -> Tensor:
+        each = [self.expect.reach(self.layers, self.length, b)[self.positions] for b in range(self.batch)]
+        return torch.stack(each)
+
+    def _first_run(self) -> None:
+        """Sets ``x``, the first input that the model takes, ``out``, its output, and their ``batch`` and ``length``."""
+        target, crash = self.target, None
+        for b, t in target.candidates(self.expect.batch, self.expect.size or self.options.length):
             try:
-                x = target.draw(b, t)
+                x = target.feed.draw(b, t)
                 raw = target.raw(x)
                 if target.last_only(raw, x):
                     raw = target.raw(x)
                 target.settle(raw, x)
                 self.out = target.read(raw, x)
-                break
-            except OutOfTime:
+                self.x, self.batch, self.length = x, b, t
+                return
+            except Refused as refusal:
+                self.refused.append((b, t, refusal.error))
+            except (OutOfTime, CheckError):
                 raise
-            except Exception as error:  # any model may raise anything at inputs it does not take
-                refused.append((b, t, error))
-        else:
-            raise CheckError(_refusal(target, refused))
-        self.x, self.batch, self.length, self.refused = x, b, t, refused
-        self.per_output = target.positional and target.layout != "pooled"
-        self.seconds_a_run = self._pace()
-        self.positions = self._output_positions(positions)
-        self.calls = self._calls()
-        self.own = [c for c in self.calls if c.kind == "self" and c.queries == c.keys == t]
-        if target.stream == "decoder_input_ids":
-            self.own = [c for c in self.own if not c.stack.startswith("enc")]
-        self.layers = (max(c.layer for c in self.own) + 1) if self.own else None
-        self.reach = (
-            torch.stack([expect.reach(self.layers, t, i)[self.positions] for i in range(b)])
-            if self.per_output
-            else None
-        )  # (B, T', T)
+            except Exception as error:  # ours: another way to feed it may do
+                crash = crash or error
+        if crash is not None:
+            raise CheckError(f"{target.name} could not be set up: {crashed(crash)}.") from crash
+        raise CheckError(_refusal(target, self.refused))
 
     def _pace(self) -> float:
         start = time.monotonic()
@@ -114,35 +114,60 @@ class Bench:
         )
         return ((torch.arange(given) + 1) * stride - 1).clamp(max=self.length - 1)
 
-    def _calls(self) -> list[AttentionCall]:
-        if not self.target.positional:
+    def watched_calls(self) -> list[AttentionCall]:
+        """The attention calls of a run of ``x``, as far as they can be seen."""
+        if not self.target.feed.positional:
             return []
         try:
-            _, recorder, _ = watch(self.target, self.x, None, BASE)
+            _, recorder, _ = watch(self.target, self.x)
+            calls, unseen = recorder.finished("self")
         except OutOfTime:
             raise
-        except Exception as error:
+        except Refused as refusal:
             self.notes.append(
-                f"attention could not be watched ({type(error).__name__}: {error}); findings are located by module only"
+                f"attention could not be watched ({refusal.kind}: {refusal}); findings are located by module only"
             )
             return []
-        calls, unseen = recorder.finished("self")
+        except Exception as error:  # ours
+            failed = Probed("watching", "–", "watching attention", status=FAILED, detail=crashed(error))
+            self.failed.append(failed)
+            return []
         if unseen:
             self.notes.append(f"attention not seen in {', '.join(u.name for u in unseen[:3])}: its heads are not named")
         return calls
 
     # -- time -----------------------------------------------------------------------------------------------------
     def _deadline(self) -> None:
-        if time.monotonic() - self.started > self.budget:
+        if time.monotonic() - self.started > self.options.budget:
             raise OutOfTime
 
     def affordable(self, share: float) -> int:
         """How many runs fit into this share of the budget."""
-        return max(6, int(self.budget * share / max(self.seconds_a_run, 1e-4)))
+        return max(6, int(self.options.budget * share / max(self.seconds_a_run, 1e-4)))
+
+    def only_without(self, *, besides: tuple[str, ...] = ()) -> None:
+        """What a probe asks makes no sense while another promise is broken, these classes aside."""
+        for finding in self.findings:
+            if finding.cls not in besides:
+                raise DoesNotApply(f"a {finding.cls} was found: repair that first")
+
+    def only_with_outputs(self) -> None:
+        """What depends on outputs that hold makes no sense while they do not."""
+        if not self.per_output:
+            raise DoesNotApply("the output has no time axis")
+        self.only_without()
 
     # -- comparing ------------------------------------------------------------------------------------------------
     def run(self, x: Tensor, mask: Tensor | None = None, mode: Mode = BASE, **extra) -> Tensor:
         return self.target.run(x, mask, mode=mode, **extra)
+
+    def takes(self, x: Tensor) -> bool:
+        """Does the model run on ``x``?"""
+        try:
+            self.run(x)
+        except Refused:
+            return False
+        return True
 
     @property
     def rounding(self) -> float:
@@ -152,7 +177,7 @@ class Bench:
         """(gap beyond the tolerance between runs of different shapes, or 0; all gaps (B, T))."""
         gaps = gap(a, b, where)
         worst = float(gaps.max()) if gaps.numel() else 0.0
-        if worst <= ACROSS_SHAPES.get(self.target.dtype, 2e-4):
+        if worst <= ACROSS_SHAPES.get(self.target.feed.dtype, 2e-4):
             self.tolerated = max(self.tolerated, worst)
             return 0.0, gaps
         return worst, gaps
@@ -173,11 +198,13 @@ class Bench:
         """For each query: replace everything it may not see, and watch every output that may see none of it."""
         x = self.x if x is None else x
         base = self.run(x, mode=mode)
+        if base.shape[1] != self.reach.shape[1]:
+            raise Refused(ValueError(f"{base.shape[1]} outputs for {self.reach.shape[1]}"))
         for query in queries:
             where = ~self.reach[:, query]  # (B, T)
             if not bool(where.any()):
                 continue
-            other = self.target.perturb(x, where, seed, scale)
+            other = self.target.feed.perturb(x, where, seed=seed, scale=scale)
             out = self.run(other, mode=mode)
             hold = ~(self.reach & where[:, None, :]).any(-1)  # (B, T'): outputs that may see none of what changed
             gaps = gap(base, out, hold.to(base.device)).cpu()
@@ -191,14 +218,14 @@ class Bench:
     def dependency(self, x: Tensor | None = None, mode: Mode = BASE, b: int = 0, seed: int = 3) -> Tensor:
         """Output × input: change one position at a time → bool (T', T)."""
         x = self.x[b : b + 1] if x is None else x[b : b + 1]
-        length = x.shape[self.target.time]
+        length = x.shape[self.target.feed.time]
         base = self.run(x, mode=mode)
         seen = torch.zeros(base.shape[1], length, dtype=torch.bool)
         for key in range(length):
             where = torch.zeros(1, length, dtype=torch.bool)
             where[:, key] = True
-            for scale in (1.0, 8.0) if self.target.alphabet is None else (1.0,):
-                out = self.run(self.target.perturb(x, where, seed, scale), mode=mode)
+            for scale in (1.0, 8.0) if self.target.feed.alphabet is None else (1.0,):
+                out = self.run(self.target.feed.perturb(x, where, seed=seed, scale=scale), mode=mode)
                 seen[:, key] |= (gap(base, out)[0] > self.rounding / 8).cpu()
         return seen
 
@@ -207,31 +234,13 @@ class Bench:
         """Attention scores as large as ``size``, as trained models with confident heads have: the weights inside
         attention grow.
         """
-        largest = max(
-            (
-                float(c.scores(h)[0][self.expect.layer(c.layer, self.length)].abs().max())
-                for c in self.own
-                for h in (0, c.heads - 1)
-            ),
-            default=1.0,
-        )
-        largest = largest if math.isfinite(largest) else 1.0
-        factor = min(200.0, max(2.0, (size / max(largest, 1e-3)) ** 0.5))
-        paths = list(dict.fromkeys(c.name for c in self.own))
-        if not paths:
-            raise DoesNotApply("no attention call was seen whose weights could be scaled")
-        chosen: dict[int, nn.Parameter] = {}
-        for path in paths:
-            for module in self.target.module.get_submodule(path).modules():
-                if not isinstance(module, nn.Embedding):
-                    chosen.update(
-                        {id(p): p for p in module.parameters(recurse=False) if p.ndim >= 2 and p.is_floating_point()}
-                    )
-        copies = [(p, p.detach().clone()) for p in chosen.values()]
+        factor = min(200.0, max(2.0, (size / max(self._largest_score(), 1e-3)) ** 0.5))
+        grown = self._attention_weights()
+        copies = [(p, p.detach().clone()) for p in grown]
         snapshot = self.target.snapshot
         try:
             with torch.no_grad():
-                for p, _ in copies:
+                for p in grown:
                     p.mul_(factor)
             self.target.snapshot = Snapshot(self.target.module)
             yield
@@ -241,30 +250,46 @@ class Bench:
                 for p, copy in copies:
                     p.copy_(copy)
 
+    def _largest_score(self) -> float:
+        """Over the first and last head of each layer, where the promise lets a query look."""
+        scores = [
+            float(c.scores(h)[0][self.expect.layer(c.layer, self.length)].abs().max())
+            for c in self.own
+            for h in (0, c.heads - 1)
+        ]
+        largest = max(scores, default=1.0)
+        return largest if math.isfinite(largest) else 1.0
+
+    def _attention_weights(self) -> list[nn.Parameter]:
+        paths = list(dict.fromkeys(c.name for c in self.own))
+        if not paths:
+            raise DoesNotApply("no attention call was seen whose weights could be scaled")
+        chosen: dict[int, nn.Parameter] = {}
+        for path in paths:
+            for module in self.target.module.get_submodule(path).modules():
+                if not isinstance(module, nn.Embedding):
+                    own = module.parameters(recurse=False)
+                    chosen.update({id(p): p for p in own if p.ndim >= 2 and p.is_floating_point()})
+        return list(chosen.values())
+
 
 def _refusal(target: Target, refused: list[tuple[int, int, Exception]]) -> str:
+    """Why no input could be fed, as a sentence that says what to give."""
     if not refused:
         return (
             f"{target.name}: what to feed it could not be told from its layers; give "
             "inputs=, a tensor (B, T) of ids or (B, T, C) of floats."
         )
     b, t, error = refused[0]
-    required = [
-        n
-        for n, p in target.parameters.items()
-        if p.default is p.empty and n != target.stream and n not in target.fixed(1)
-    ]
-    first = (str(error).strip().splitlines() or [""])[0][:200]
+    given = {target.feed.stream, *target.feed.fixed(1)}
+    required = [n for n, p in target.parameters.items() if p.default is p.empty and n not in given]
     if target.forward is None and required and isinstance(error, TypeError):
         return (
             f"{target.name}.forward wants {', '.join(required)} besides its input: "
             "give inputs= as a dict of its arguments, or forward=."
         )
-    what = "the inputs given" if target.forced is not None else f"random inputs of batch {b}, length {t}"
+    what = "the inputs given" if target.feed.forced is not None else f"random inputs of batch {b}, length {t}"
     return (
-        f"{target.name} raised {type(error).__name__} on {what}: {first}. Give "
+        f"{target.name} raised {type(error).__name__} on {what}: {first_line(error)[:200]}. Give "
         "inputs= that it takes, or forward=(model, x, attention_mask)."
     )
-
-
-Progress = Callable[[str, float], None]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,38 +13,16 @@ import torch
 from torch import nn
 
 from headwise.interp.attention.promise import whole
-from headwise.interp.check.bench import Bench, DoesNotApply, OutOfTime, Progress
+from headwise.interp.check.bench import Bench
+from headwise.interp.check.errors import CheckError, DoesNotApply, OutOfTime, Refused, crashed
 from headwise.interp.check.expectation import Expectation
-from headwise.interp.check.probes.agreement import growth, modes
-from headwise.interp.check.probes.cache import cache
-from headwise.interp.check.probes.content import amplified, content, gradient, layers
-from headwise.interp.check.probes.labels import labels
-from headwise.interp.check.probes.neighbours import numbers, repeat, samples
-from headwise.interp.check.probes.packed import packed
-from headwise.interp.check.probes.padding import padding
-from headwise.interp.check.probes.precision import precision
-from headwise.interp.check.report import CheckError, Finding, Picture, Probed, Report
+from headwise.interp.check.options import Options, Progress
+from headwise.interp.check.probes import PROBES, Probe
+from headwise.interp.check.report import APPLIED, FAILED, LATE, MOOT, REFUSED, Edges, Finding, Probed, Report
 from headwise.interp.check.state import Snapshot, random_streams_kept
 from headwise.interp.check.target import Target
 from headwise.interp.masks import Bidirectional, Causal, Mask
 from headwise.interp.subject import Subject
-
-PROBES: tuple[tuple[str, str, Callable], ...] = (
-    ("N", "NaN and rows that see nothing", numbers),
-    ("R", "the same input twice", repeat),
-    ("B S", "samples of a batch stay apart", samples),
-    ("P T E", "replace what an output may not see, in every mode", content),
-    ("W", "each layer's weights against its own mask", layers),
-    ("G", "a prefix answers as the whole does", growth),
-    ("T E", "modes and implementations agree", modes),
-    ("A", "the same with amplified scores", amplified),
-    ("J", "gradient to what may not be seen", gradient),
-    ("B", "padding", padding),
-    ("C", "decoding with a cache", cache),
-    ("K", "packed documents", packed),
-    ("L", "labels", labels),
-    ("D", "half precision", precision),
-)
 
 SMALL = 2_000_000  # parameters up to which one thread is faster than handing work to several
 
@@ -68,23 +47,22 @@ def check(
     """Does a model keep its mask? Runs every probe that applies and says which did not, and why.
 
     ``expect``: what every layer promises – ``Causal()``, ``Window(7, 0)``, ``Prefix(4)``, ``Bidirectional()``,
-    combinations, one mask a
-    layer, or a string such as "causal". Left out, it is what the configuration or the Subject says, and ``Causal()``
-    for a bare module.
-    ``inputs``: a tensor (B, T) of ids or (B, T, C) of floats, a tuple, a dict of keyword arguments, or, for a
-    Subject, a text; without
-    it random inputs are drawn to fit the module. ``forward(model, x, attention_mask=None) → output`` when the
-    module's own call does
-    not fit; ``step(model, x_chunk, cache) → (output, cache)`` for cached decoding; ``packed(model, x, segment_ids) →
-    output``.
-    ``pad_id``: for models that tell padding by the token. ``modes``: "all", or "base" for eval and no_grad alone.
-    ``dtypes``: those to
-    try beside the model's own. ``budget`` in seconds. ``length`` of random inputs. ``positions``: the input position
-    each output
-    stands at, where there are fewer outputs. ``output(raw) → tensor`` picks the tensor to watch.
+    combinations, one mask a layer, or a string such as "causal". Left out, it is what the configuration or the
+    Subject says, and ``Causal()`` for a bare module.
 
-    The module's mode, dtype, weights, buffers, attributes and every random stream are as before afterwards, also
-    after an exception.
+    ``inputs``: a tensor (B, T) of ids or (B, T, C) of floats, a tuple, a dict of keyword arguments, or, for a Subject,
+    a text; without it random inputs are drawn to fit the module, of ``length`` T where that is given.
+    ``forward(model, x, attention_mask=None) → output`` when the module's own call does not fit;
+    ``step(model, x_chunk, cache) → (output, cache)`` for cached decoding;
+    ``packed(model, x, segment_ids) → output`` for several documents in a row; ``pad_id`` for models that tell padding
+    by the token. ``output(raw) → tensor`` picks the tensor to watch, ``positions`` the input position that each output
+    stands at, where there are fewer outputs.
+
+    ``modes``: "all", or "base" for eval and no_grad alone. ``dtypes``: those to try beside the model's own.
+    ``budget`` in seconds. ``progress(name, share)`` is told of each probe.
+
+    A probe that fails in our own code is in ``report.errors``; the report is then not ``ok``. The module's mode, dtype,
+    weights, buffers, attributes and every random stream are as before afterwards, also after an exception.
     Raises CheckError, one sentence the user can act on, when the model cannot be run.
 
     >>> from torch import nn
@@ -98,40 +76,29 @@ def check(
     >>> report.ok, report.findings[0].cls
     (False, 'outside-attention')
     """
+    options = Options(
+        inputs=inputs,
+        forward=forward,
+        step=step,
+        packed=packed,
+        pad_id=pad_id,
+        modes=modes,
+        dtypes=dtypes,
+        budget=budget,
+        length=length,
+        positions=positions,
+        output=output,
+        progress=progress,
+    )
     started = time.monotonic()
     module = model.module if isinstance(model, Subject) else model
     if not isinstance(module, nn.Module):
         raise CheckError(f"check expects an nn.Module or a Subject, got {type(model).__name__}.")
     expected, source = promised(model) if expect is None else (expect, "")
     promise = Expectation.of(expected)
-    with random_streams_kept(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # models warn about what probes do on purpose, once a run
-        before = Snapshot(module)
-        was_training = module.training
-        threads = torch.get_num_threads()
-        small = sum(p.numel() for p in module.parameters()) < SMALL
-        try:
-            if small:
-                torch.set_num_threads(1)
-            report = _checked(
-                model,
-                promise,
-                inputs,
-                forward,
-                step,
-                packed,
-                pad_id,
-                modes,
-                dtypes,
-                budget,
-                length,
-                positions,
-                output,
-                progress,
-            )
-        finally:
-            torch.set_num_threads(threads)
-            before.restore()
+    was_training = module.training
+    with _left_as_it_was(module):
+        report = _checked(model, promise, options)
     if was_training and any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in module.modules()):
         note = (
             "the model came in training mode with dropout on; the probes put it "
@@ -141,70 +108,75 @@ def check(
     return replace(report, source=source, seconds=time.monotonic() - started)
 
 
-def _checked(
-    model, promise, inputs, forward, step, packed, pad_id, modes, dtypes, budget, length, positions, output, progress
-) -> Report:
-    target = Target(model, inputs=inputs, forward=forward, step=step, packed=packed, pad_id=pad_id, output=output)
-    target.modes = modes
+@contextmanager
+def _left_as_it_was(module: nn.Module):
+    """The module, torch's threads and all random streams are as before afterwards."""
+    with random_streams_kept(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # models warn about what probes do on purpose, once a run
+        before, threads = Snapshot(module), torch.get_num_threads()
+        try:
+            if sum(p.numel() for p in module.parameters()) < SMALL:
+                torch.set_num_threads(1)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            before.restore()
+
+
+def _checked(model: nn.Module | Subject, promise: Expectation, options: Options) -> Report:
+    target = Target(model, options)
     target.module.eval()
     try:
-        bench = Bench(target, promise, budget, length, positions)
+        bench = Bench(target, promise)
     except OutOfTime:
         raise CheckError(
             f"{target.name} did not finish one run within the budget of "
-            f"{budget:g} s: raise budget=, or give a smaller input."
+            f"{options.budget:g} s: raise budget=, or give a smaller input."
         ) from None
     probed: list[Probed] = []
     spent = False
-    for index, (letter, name, probe) in enumerate(PROBES):
-        if progress is not None:
-            progress(name, index / len(PROBES))
+    for index, probe in enumerate(PROBES):
+        if options.progress is not None:
+            options.progress(probe.name, index / len(PROBES))
         if spent:
-            probed.append(Probed(letter, name, False, "the budget was spent"))
+            probed.append(Probed(probe.id, probe.letter, probe.name, status=LATE, detail="the budget was spent"))
             continue
-        start = time.monotonic()
-        try:
-            detail = _drain(probe(bench, dtypes) if probe is precision else probe(bench), bench.findings)
-            probed.append(Probed(letter, name, True, detail, time.monotonic() - start))
-        except DoesNotApply as why:
-            probed.append(Probed(letter, name, False, str(why), time.monotonic() - start))
-        except OutOfTime:
-            probed.append(
-                Probed(letter, name, False, f"the budget of {budget:g} s ran out in it", time.monotonic() - start)
-            )
-            spent = True
-        except (
-            RuntimeError,
-            TypeError,
-            ValueError,
-            IndexError,
-            KeyError,
-            AttributeError,
-            NotImplementedError,
-            AssertionError,
-        ) as error:
-            first = (str(error).splitlines() or [""])[0][:160]
-            probed.append(
-                Probed(
-                    letter, name, False, f"the model raised {type(error).__name__}: {first}", time.monotonic() - start
-                )
-            )
-    if progress is not None:
-        progress("done", 1.0)
+        probed.append(_probed(bench, probe))
+        spent = probed[-1].status == LATE
+    if options.progress is not None:
+        options.progress("done", 1.0)
     dependency = None if spent else _dependency(bench)
     return Report(
         target.name,
         str(promise),
-        tuple(bench.findings),
-        tuple(probed),
-        tuple(dict.fromkeys(bench.notes)),
-        bench.tolerated,
-        0.0,
-        dependency,
+        findings=tuple(bench.findings),
+        probed=(*probed, *bench.failed),
+        notes=tuple(dict.fromkeys(bench.notes)),
+        tolerated=bench.tolerated,
+        dependency=dependency,
     )
 
 
-def _drain(probe, findings: list[Finding]) -> str:
+def _probed(bench: Bench, probe: Probe) -> Probed:
+    """Run one probe; its findings go to the bench."""
+    start = time.monotonic()
+    try:
+        status, detail = APPLIED, _drain(probe.run(bench), bench.findings)
+    except DoesNotApply as why:
+        status, detail = MOOT, str(why)
+    except OutOfTime:
+        status, detail = LATE, f"the budget of {bench.options.budget:g} s ran out in it"
+    except Refused as refusal:
+        status, detail = REFUSED, f"the model raised {refusal.brief(160)}"
+    except CheckError:
+        raise
+    except Exception as error:  # whatever else: a crash of ours is no verdict on the model
+        status, detail = FAILED, crashed(error)
+    seconds = time.monotonic() - start
+    return Probed(probe.id, probe.letter, probe.name, status=status, detail=detail, seconds=seconds)
+
+
+def _drain(probe: Generator[Finding, None, str], findings: list[Finding]) -> str:
     """Collect a probe's findings as they come; its return value says what it did."""
     while True:
         try:
@@ -213,12 +185,17 @@ def _drain(probe, findings: list[Finding]) -> str:
             return end.value or ""
 
 
-def _dependency(bench: Bench) -> Picture | None:
+def _dependency(bench: Bench) -> Edges | None:
+    """The whole output × input square, where there is time for it."""
     if not bench.per_output or bench.length > bench.affordable(0.05):
         return None
     try:
-        return Picture(bench.dependency(bench.x), bench.reach[0])
-    except (OutOfTime, RuntimeError, ValueError, IndexError, AssertionError, TypeError):
+        return Edges(bench.dependency(bench.x), bench.reach[0])
+    except (OutOfTime, Refused):
+        return None
+    except Exception as error:  # ours
+        drawing = Probed("dependency", "–", "who depends on whom", status=FAILED, detail=crashed(error))
+        bench.failed.append(drawing)
         return None
 
 

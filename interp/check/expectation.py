@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headwise.interp import masks
-from headwise.interp.check.report import CheckError
+from headwise.interp.check.errors import CheckError
 from headwise.interp.masks import And, Bidirectional, Causal, Mask, Not, Or, Packed, Padding, Prefix, Window
 
 NAMES = (
@@ -55,8 +55,7 @@ class Expectation:
         """What an output may depend on after ``layers`` of them (None: any number) → bool (T, T).
 
         A residual stream keeps each position, so a layer's step is its mask or the identity; layers compose as a
-        boolean
-        product. A window of w keys reaches layers·(w − 1) back.
+        boolean product. A window of w keys reaches layers·(w − 1) back.
         """
         return self.between(0, layers if layers is not None else max(length, len(self.masks)), length, b)
 
@@ -118,8 +117,8 @@ class Expectation:
 
 def parse(text: str) -> Mask:
     """``causal``, ``bidirectional``, ``prefix:4``, ``window:8`` (8 keys, itself included, as Hugging Face's
-    sliding_window),
-    ``window:2,3`` (left, right), ``packed:0,0,1,1``, or an expression such as ``Causal() & Window(7, 0)``.
+    sliding_window), ``window:2,3`` (left, right), ``packed:0,0,1,1``, or an expression such as
+    ``Causal() & Window(7, 0)``.
 
     >>> parse("window:8")
     Window(7, 0)

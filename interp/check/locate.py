@@ -1,15 +1,15 @@
 """Where a leak enters: the first module whose output changed at positions that its own inputs cannot explain.
 
 Two runs differ only in content that some outputs may not see. Every module is watched: positions that changed going
-in, positions
-that changed coming out. A module may carry a change from key to query only where the mask of the attention inside it
-allows. The
-first module (by the time it finished, so the deepest) that does more is where the leak enters.
+in, positions that changed coming out. A module may carry a change from key to query only where the mask of the
+attention inside it allows. The first module (by the time it finished, so the deepest) that does more is where the
+leak enters.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from headwise.interp.attention.call import AttentionCall
+from headwise.interp.check.errors import CheckError, OutOfTime, Refused, handed
 from headwise.interp.check.expectation import Expectation
 from headwise.interp.check.state import same_bits
 from headwise.interp.check.target import BASE, Mode, Target
 from headwise.interp.run.tap import Recorder, listen
 
 ATTENTION = re.compile(r"att(entio)?n(?!.*norm)|Transformer(En|De)coderLayer", re.IGNORECASE)
+ROUTES = ("rout", "gate", "expert", "moe")  # in the name of a module that chooses
 SORTS = {
     "topk",
     "sort",
@@ -179,7 +181,7 @@ class Operations(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in SORTS or name in POOLS or name in COMBINES or "softmax" in name:
             self._note(name, args, kwargs)
-        return func(*args, **kwargs)
+        return handed(func, *args, **kwargs)
 
     def _note(self, name, args, kwargs):
         given = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
@@ -210,71 +212,106 @@ def _few_values(t: Tensor) -> bool:
     )
 
 
-def watch(target: Target, x: Tensor, mask: Tensor | None, mode: Mode, *, operations: bool = True, length=None, **extra):
-    """One watched run → (output (B, T, F), Watcher, Operations | None)."""
-    watcher = Watcher(target.module, x.shape[0], length or x.shape[target.time])
-    noted = Operations(watcher, watcher.length)
-    with listen(watcher, operations=operations):
+class Silent(TorchFunctionMode):
+    """Hears every operation and does nothing: torch refuses its fused paths as it does for a listener."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return handed(func, *args, **(kwargs or {}))
+
+
+def watch(
+    target: Target,
+    x: Tensor,
+    mask: Tensor | None = None,
+    *,
+    mode: Mode = BASE,
+    operations: bool = True,
+    length: int | None = None,
+    **extra,
+):
+    """One watched run → (output (B, T, F), Watcher, Operations | None). Raises Refused where the model raises, by
+    itself or for want of torch's fused paths.
+    """
+    watcher = Watcher(target.module, x.shape[0], length or x.shape[target.feed.time])
+    noted = Operations(watcher, watcher.length) if operations else None
+    try:
+        with listen(watcher, operations=operations), noted or nullcontext():
+            return target.run(x, mask, mode=mode, **extra), watcher, noted
+    except (Refused, OutOfTime, CheckError):
+        raise
+    except Exception:  # in a listener: was it ours, or an operation of the model that the listener passed on?
         if operations:
-            with noted:
-                out = target.run(x, mask, mode=mode, **extra)
-        else:
-            out = target.run(x, mask, mode=mode, **extra)
-    return out, watcher, noted if operations else None
+            with Silent():
+                target.run(x, mask, mode=mode, **extra)
+        raise
 
 
 def locate(
     target: Target, expect: Expectation, x: Tensor, other: Tensor, b: int, mode: Mode = BASE, mask: Tensor | None = None
 ) -> Evidence | None:
-    """Where content that differs between ``x`` and ``other`` first reaches a position that may not see it, in sample
-    ``b``.
-
-    ``mask`` (B, T) is the padding mask the runs are given: only its real positions count.
+    """Where content that differs between ``x`` and ``other`` first reaches a position of sample ``b`` that may not see
+    it. ``mask`` (B, T) is the padding mask the runs are given: only its real positions count.
     """
-    rows = mask[b].bool().cpu() if mask is not None else torch.ones(x.shape[target.time], dtype=torch.bool)
-    length = x.shape[target.time]
+    length = x.shape[target.feed.time]
+    rows = mask[b].bool().cpu() if mask is not None else torch.ones(length, dtype=torch.bool)
+    look = Look(expect, length, b, rows=rows)
     for operations in (True, False):  # the tap closes torch's fused paths: a leak in one shows without it only
         try:
-            _, first, noted = watch(target, x, mask, mode, operations=operations)
-            _, second, _ = watch(target, other, mask, mode, operations=operations)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError):
+            _, first, noted = watch(target, x, mask, mode=mode, operations=operations)
+            _, second, _ = watch(target, other, mask, mode=mode, operations=operations)
+        except Refused:
             if operations:
                 continue  # it runs on its fused path only
             return None
         calls, _ = first.finished("self") if operations else ([], [])
-        culprit = _first(first, second, expect, length, b, layer_of(calls), x.shape[0], rows)
+        culprit = _first(look, first, second, layers=layer_of(calls))
         if culprit is not None:
-            leaked = noted.seen if noted else []
-            return _evidence(culprit, calls, expect, length, b, leaked, first, rows)
+            inner = {(c.name, c.occurrence) for c in first.calls[slice(*culprit.calls)]}
+            inside = [c for c in calls if (c.name, c.occurrence) in inner]
+            return _evidence(look, culprit, inside, calls=calls, operations=noted.seen if noted else [])
     return None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is looked at: sample ``b`` of runs of length T under a promise; ``rows`` (T,) are its real positions."""
+
+    expect: Expectation
+    length: int
+    b: int
+    rows: Tensor
+
+    def breaking(self, call: AttentionCall) -> tuple[list[int], Tensor, Tensor]:
+        return breaking_heads(call, self.expect, self.b, rows=self.rows)
+
+    def fits(self, call: AttentionCall) -> bool:
+        return call.kind == "self" and call.queries == call.keys == self.length
 
 
 def layer_of(calls: list[AttentionCall]) -> dict[tuple[str, int], int]:
     return {(c.name, c.occurrence): c.layer for c in calls if c.kind == "self"}
 
 
-def _first(
-    first: Watcher, second: Watcher, expect: Expectation, length: int, b: int, layers: dict, batch: int, rows: Tensor
-) -> Visit | None:
-    closure = expect.reach(None, length, b)
+def _first(look: Look, first: Watcher, second: Watcher, *, layers: dict) -> Visit | None:
+    closure, length, b = look.expect.reach(None, look.length, look.b), look.length, look.b
     for one, two in zip(first.visits_made, second.visits_made, strict=False):
         if one.name != two.name:
             return one  # the data chose another path
-        out = changed_positions(one.outputs, two.outputs, length, b, batch)
+        out = changed_positions(one.outputs, two.outputs, length=length, b=b, batch=first.batch)
         if not bool(out.any()):
             continue
         if _unplaced(one.inputs, two.inputs, length):
             continue  # something without a time axis changed: whether that was allowed, the parent tells
-        into = changed_positions(one.inputs, two.inputs, length, b, batch)
-        inner = [c for c in first.calls[slice(*one.calls)] if c.kind == "self" and c.queries == c.keys == length]
+        into = changed_positions(one.inputs, two.inputs, length=length, b=b, batch=first.batch)
+        inner = [c for c in first.calls[slice(*one.calls)] if look.fits(c)]
         found = sorted(layers.get((c.name, c.occurrence), 0) for c in inner)
-        step = expect.between(found[0], found[-1] + 1, length, b) if found else closure
-        if bool((out & rows & ~((step & into).any(1) | into)).any()):
+        step = look.expect.between(found[0], found[-1] + 1, length=length, b=b) if found else closure
+        if bool((out & look.rows & ~((step & into).any(1) | into)).any()):
             return one
     return None
 
 
-def changed_positions(one: list[Tensor], two: list[Tensor], length: int, b: int, batch: int) -> Tensor:
+def changed_positions(one: list[Tensor], two: list[Tensor], *, length: int, b: int, batch: int) -> Tensor:
     """Positions of sample ``b`` at which any of these tensors changed beyond rounding → bool (T,)."""
     changed = torch.zeros(length, dtype=torch.bool)
     for a, c in zip(one, two, strict=False):
@@ -302,41 +339,33 @@ def _unplaced(one: list[Tensor], two: list[Tensor], length: int) -> bool:
     )
 
 
-def _evidence(culprit: Visit, calls, expect, length, b, operations, watcher, rows) -> Evidence:
-    inner = {(c.name, c.occurrence) for c in watcher.calls[slice(*culprit.calls)]}
-    worst = None
-    for call in calls:
-        if (call.name, call.occurrence) in inner and call.queries == call.keys == length and call.kind == "self":
-            heads, weights, expected = breaking_heads(call, expect, b, rows)
-            if heads or worst is None:
-                worst = (call, heads, weights, expected)
-            if heads:
-                break
-    layer = worst[0].layer if worst else layer_number(culprit.name)
-    inside = [
-        o for o in operations if o.module == culprit.name or o.module.startswith(culprit.name + ".") or not culprit.name
-    ]
-    named = ATTENTION.search(culprit.type) or ATTENTION.search(culprit.name.rpartition(".")[2])
-    evidence = Evidence(culprit.name, culprit.type, layer, "outside attention", operations=inside, length=length)
-    if worst is not None:
-        call, heads, weights, expected = worst
-        evidence.call, evidence.weights, evidence.expected = call, weights, expected
-        square = weights[heads[0]] if heads else weights.amax(0)
-        evidence.observed = square > 0
-        if heads:
-            evidence.inside, evidence.module = "attention", call.name or culprit.name
-            evidence.heads = tuple(heads) if len(heads) < call.heads else ()
-        broken = [
-            c
-            for c in calls
-            if c is not call
-            and c.kind == "self"
-            and c.queries == c.keys == length
-            and breaking_heads(c, expect, b, rows)[0]
-        ]
-        evidence.also = tuple(dict.fromkeys(c.name for c in broken if c.name != call.name))
-    elif named or any("softmax" in o.name and o.shape.count(length) >= 2 for o in inside):
-        evidence.inside = "attention"
+def _evidence(look: Look, culprit: Visit, inside: list, *, calls: list, operations: list[Operation]) -> Evidence:
+    """What is known about the module where a leak enters. ``inside`` are the attention calls made in it."""
+    own = [c for c in inside if look.fits(c)]
+    call = next((c for c in own if look.breaking(c)[0]), own[0] if own else None)
+    path = culprit.name
+    operations = [o for o in operations if not path or o.module == path or o.module.startswith(path + ".")]
+    evidence = Evidence(
+        path,
+        culprit.type,
+        layer=call.layer if call is not None else layer_number(path),
+        inside="outside attention",
+        operations=operations,
+        length=look.length,
+    )
+    if call is None:
+        named = ATTENTION.search(culprit.type) or ATTENTION.search(path.rpartition(".")[2])
+        squares = any("softmax" in o.name and o.shape.count(look.length) >= 2 for o in operations)
+        evidence.inside = "attention" if named or squares else evidence.inside
+        return evidence
+    heads, weights, expected = look.breaking(call)
+    evidence.call, evidence.weights, evidence.expected = call, weights, expected
+    evidence.observed = (weights[heads[0]] if heads else weights.amax(0)) > 0
+    if heads:
+        evidence.inside, evidence.module = "attention", call.name or path
+        evidence.heads = tuple(heads) if len(heads) < call.heads else ()
+    others = [c for c in calls if c is not call and look.fits(c) and c.name != call.name]
+    evidence.also = tuple(dict.fromkeys(c.name for c in others if look.breaking(c)[0]))
     return evidence
 
 

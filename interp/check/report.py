@@ -1,14 +1,14 @@
-"""What a check found: ``Report``, ``Finding`` and the fixed list of classes."""
+"""What a check found: ``Report``, ``Finding`` and the fixed list of classes. ``writing`` puts it on paper."""
 
 from __future__ import annotations
 
-import html
 import json
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from headwise.interp.check.writing import markdown, page
 from headwise.interp.masks import ALLOWED, HIDDEN, Mask
 
 CLASSES = {
@@ -31,12 +31,8 @@ CLASSES = {
 }
 
 
-class CheckError(ValueError):
-    """The check could not run. The message is one sentence the user can act on."""
-
-
 @dataclass(frozen=True, eq=False)
-class Picture:
+class Edges:
     """Who depends on whom: ``observed`` and ``expected`` are bool (queries, keys), True = depends, may depend."""
 
     observed: Tensor
@@ -47,7 +43,7 @@ class Picture:
     def forbidden(self) -> Tensor:
         return self.observed & ~self.expected
 
-    def crop(self, size: int = 12) -> Picture:
+    def crop(self, size: int = 12) -> Edges:
         """The corner (at most size × size) around the first broken edge."""
         wrong = self.forbidden if bool(self.forbidden.any()) else self.observed ^ self.expected
         edges = wrong.nonzero()
@@ -56,7 +52,7 @@ class Picture:
         if max(query, key) >= low + size:  # the edge is longer than the crop: start from its nearer end
             low = max(0, max(query, key) - size + 1)
         part = slice(low, low + size)
-        return Picture(self.observed[part, part], self.expected[part, part], self.of)
+        return Edges(self.observed[part, part], self.expected[part, part], self.of)
 
     def __str__(self) -> str:
         """Observed beside expected; a ✗ is seen and forbidden, a · promised and not seen."""
@@ -86,7 +82,7 @@ class Finding:
     heads: tuple[int, ...] = ()  # heads of that attention that break the promise; () when all or none do
     inside: str = ""  # "attention" | "outside attention" | "" when it was not located
     effect: float = 0.0  # largest change of the output, relative to the output's largest value
-    picture: Picture | None = None
+    picture: Edges | None = None  # who depends on whom, observed beside expected
     smallest: dict = field(default_factory=dict)  # batch, length, query, changed: the smallest input that shows it
     cause: str = ""
     fix: str = ""
@@ -153,20 +149,39 @@ class Finding:
 setattr(Finding, "class", property(lambda self: self.cls))  # the word JSON uses, for getattr(finding, "class")
 
 
+APPLIED, MOOT, REFUSED, LATE, FAILED = "applied", "does not apply", "the model raised", "out of time", "failed"
+
+
 @dataclass(frozen=True)
 class Probed:
-    """One probe of a check: whether it applied, and what it did or why it did not apply."""
+    """One probe of a check: whether it applied, and what it did or why it did not run."""
 
+    id: str  # "content", "padding" …: the name of the probe in code
     letter: str
     name: str
-    applied: bool
+    status: str  # APPLIED | MOOT | REFUSED | LATE | FAILED (in our own code: an error of ours)
     detail: str
     seconds: float = 0.0
 
+    @property
+    def applied(self) -> bool:
+        return self.status == APPLIED
 
-@dataclass(frozen=True, eq=False)
+    def as_dict(self) -> dict:
+        return {
+            "id": self.id,
+            "letter": self.letter,
+            "name": self.name,
+            "applied": self.applied,
+            "status": self.status,
+            "detail": self.detail,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """The outcome of ``check``. Green means: every probe in ``probed`` that applied kept the promise."""
+    """The outcome of ``check``. Green means: every probe that applied kept the promise, and none failed on the way."""
 
     model: str
     expect: str
@@ -175,19 +190,43 @@ class Report:
     notes: tuple[str, ...] = ()
     tolerated: float = 0.0  # the largest difference that was taken for rounding, relative to the output's scale
     seconds: float = 0.0
-    dependency: Picture | None = None  # the whole output × input picture, also of a clean model
+    dependency: Edges | None = None  # the whole output × input square, also of a clean model
     source: str = ""  # who promised it, where it was not ``expect``
 
     @property
     def ok(self) -> bool:
-        return not self.findings
+        """No finding, no error of ours, and the promise was put to the test as far as it could be."""
+        return not self.findings and not self.errors and self.tested
+
+    @property
+    def errors(self) -> tuple[Probed, ...]:
+        """Probes that failed in our own code: what they are about was not tested."""
+        return tuple(p for p in self.probed if p.status == FAILED)
+
+    @property
+    def untested(self) -> tuple[Probed, ...]:
+        """Probes that had something to test and did not come to an end."""
+        return tuple(p for p in self.probed if p.status in (FAILED, REFUSED, LATE))
+
+    @property
+    def tested(self) -> bool:
+        """Did the probe of the promise itself come to an end, or a finding before it?"""
+        return bool(self.findings) or all(p.id != PROMISE for p in self.untested)
+
+    @property
+    def verdict(self) -> str:
+        """ "clean", "2 findings", "not tested" or "1 finding, not all tested"."""
+        counted = _count(len(self.findings), "finding") if self.findings else ""
+        if self.errors or not self.tested:
+            return f"{counted}, not all tested" if counted else "not tested"
+        return counted or "clean"
 
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(f.cls for f in self.findings))
 
     @property
-    def _by(self) -> str:
+    def by(self) -> str:
         """Who promised it, as words behind the promise."""
         return f" ({self.source})" if self.source else ""
 
@@ -200,8 +239,11 @@ class Report:
             "expect": self.expect,
             "source": self.source,
             "ok": self.ok,
+            "verdict": self.verdict,
             "findings": [f.as_dict() for f in self.findings],
-            "probed": [vars(p) for p in self.probed],
+            "errors": [p.as_dict() for p in self.errors],
+            "untested": [p.id for p in self.untested],
+            "probed": [p.as_dict() for p in self.probed],
             "notes": list(self.notes),
             "tolerated": _finite(self.tolerated),
             "seconds": round(self.seconds, 3),
@@ -211,93 +253,33 @@ class Report:
     def to_json(self, indent: int | None = 2) -> str:
         return json.dumps(self.as_dict(), indent=indent, ensure_ascii=False)
 
+    def __repr__(self) -> str:
+        applied = sum(p.applied for p in self.probed)
+        lines = [f"<Report of {self.model}: {self.verdict}, promise {self.expect}; {applied} probes applied>"]
+        lines += [f"  {f.cls}: {f.where}" for f in self.findings[:3]]
+        lines += [f"  … and {len(self.findings) - 3} more"] * (len(self.findings) > 3)
+        return "\n".join([*lines, *(f"  failed: {p.name}" for p in self.errors)])
+
     def __str__(self) -> str:
         applied = [p for p in self.probed if p.applied]
-        mood = "clean" if self.ok else _count(len(self.findings), "finding")
-        head = f"{self.model}: {mood}, promise {self.expect}{self._by}"
-        lines = [head, *map(str, self.findings), "probed    " + "; ".join(f"{p.letter} {p.detail}" for p in applied)]
-        lines += [f"not run   {p.letter} {p.name}: {p.detail}" for p in self.probed if not p.applied]
+        lines = [f"{self.model}: {self.verdict}, promise {self.expect}{self.by}", *map(str, self.findings)]
+        lines += [f"error     {p.letter} {p.name}: {p.detail}" for p in self.errors]
+        lines += ["probed    " + "; ".join(f"{p.letter} {p.detail}" for p in applied)]
+        unrun = [p for p in self.probed if not p.applied and p.status != FAILED]
+        lines += [f"not run   {p.letter} {p.name}: {p.detail}" for p in unrun]
         lines += [f"note      {note}" for note in self.notes]
         lines.append(f"largest tolerated difference {self.tolerated:.1e}; {self.seconds:.1f} s")
         return "\n".join(lines)
 
     def to_markdown(self) -> str:
-        out = [f"# Mask check of {self.model}", "", f"Promise: `{self.expect}`{self._by}. "]
-        out[-1] += "**Clean.**" if self.ok else f"**{_count(len(self.findings), 'finding')}.**"
-        for f in self.findings:
-            out += ["", f"## {f.cls} – {f.where}", "", f.sentence, ""]
-            out += [f"- effect: {f.effect:.2g} of the output's scale", *_bullets(f)]
-            if f.picture is not None:
-                out += ["", f"{f.picture.of}:", "", "```", str(f.picture), "```"]
-        out += ["", "## What was probed", "", "| probe | applied | detail | s |", "|---|---|---|---|"]
-        out += [
-            f"| {p.letter} {p.name} | {'yes' if p.applied else 'no'} | {p.detail} | {p.seconds:.2f} |"
-            for p in self.probed
-        ]
-        out += ["", *(f"- {note}" for note in self.notes)]
-        out += ["", f"Largest tolerated difference: {self.tolerated:.1e}. Took {self.seconds:.1f} s.", ""]
-        return "\n".join(out)
+        return markdown(self)
 
     def to_html(self) -> str:
         """One file without scripts or network: opens anywhere."""
-        e = html.escape
-        body = [f"<h1>Mask check of {e(self.model)}</h1>", f"<p>Promise: <code>{e(self.expect)}</code>{e(self._by)}. "]
-        mood, words = ("ok", "Clean") if self.ok else ("bad", _count(len(self.findings), "finding"))
-        body[-1] += f"<b class={mood}>{words}</b></p>"
-        for f in self.findings:
-            body.append(f"<section><h2>{e(f.cls)} – {e(f.where)}</h2><p>{e(f.sentence)}</p><ul>")
-            body += [
-                f"<li>{e(line[2:])}</li>" for line in (f"- effect: {f.effect:.2g} of the output's scale", *_bullets(f))
-            ]
-            body.append("</ul>" + (_svg(f.picture) if f.picture is not None else "") + "</section>")
-        body.append("<h2>What was probed</h2><table>")
-        for p in self.probed:
-            body.append(
-                f"<tr><td>{p.letter}</td><td>{e(p.name)}</td><td>{'yes' if p.applied else 'no'}</td>"
-                f"<td>{e(p.detail)}</td><td>{p.seconds:.2f} s</td></tr>"
-            )
-        body.append("</table><ul>" + "".join(f"<li>{e(n)}</li>" for n in self.notes) + "</ul>")
-        body.append(f"<p>Largest tolerated difference: {self.tolerated:.1e}. Took {self.seconds:.1f} s.</p>")
-        if self.dependency is not None and self.ok:
-            body.append(f"<h2>Who depends on whom</h2>{_svg(self.dependency)}")
-        return f"<!doctype html><meta charset=utf-8><title>Mask check</title><style>{_STYLE}</style>" + "\n".join(body)
+        return page(self)
 
 
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#1c2733}"
-    "h2{font-size:1.1rem}td{padding:.1rem "
-    ".6rem;vertical-align:top;border-top:1px solid #ddd}.ok{color:#1a7f5a}.bad{color:#b3261e}"
-    "svg{max-width:24rem;display:block}"
-)
-
-
-def _svg(picture: Picture) -> str:
-    """Rows are queries: dark = depends and may, red = depends and may not, grey = promised and not seen."""
-    small = picture.crop(48)
-    cells = []
-    for query, (seen, may) in enumerate(zip(small.observed.tolist(), small.expected.tolist(), strict=True)):
-        for key, (s, m) in enumerate(zip(seen, may, strict=True)):
-            if s or m:
-                colour = "#b3261e" if s and not m else "#1f4e79" if s else "#c9d3dc"
-                cells.append(f'<rect x="{key}" y="{query}" width=".92" height=".92" fill="{colour}"/>')
-    rows, columns = small.observed.shape
-    title = html.escape(f"{picture.of}: rows are queries, columns keys; red is seen and forbidden")
-    return f'<svg viewBox="0 0 {columns} {rows}" role="img"><title>{title}</title>{"".join(cells)}</svg>'
-
-
-def _bullets(f: Finding) -> list[str]:
-    lines = [
-        f"- {name}: {value}"
-        for name, value in (("cause", f"{f.cause} ({f.sure})" if f.cause else ""), ("fix", f.fix))
-        if value
-    ]
-    if f.mode:
-        lines.append(f"- happens: {f.mode}")
-    if f.smallest:
-        lines.append("- smallest input: " + ", ".join(f"{k} {v}" for k, v in f.smallest.items()))
-    if f.also:
-        lines.append(f"- also: {', '.join(f.also)}")
-    return lines
+PROMISE = "content"  # the probe that puts the promise itself to the test
 
 
 def _count(n: int, what: str) -> str:
@@ -308,8 +290,8 @@ def _finite(x: float):
     return x if x == x and abs(x) != float("inf") else str(x)
 
 
-def picture_of(observed: Tensor, expected: Tensor | Mask, of: str = "output × input") -> Picture:
-    """A Picture from two squares, or from a square and the Mask it should keep."""
+def edges(observed: Tensor, expected: Tensor | Mask, of: str = "output × input") -> Edges:
+    """Edges from two squares, or from a square and the Mask it should keep."""
     if isinstance(expected, Mask):
         expected = expected.dense(*observed.shape)
-    return Picture(observed.cpu(), torch.as_tensor(expected).cpu(), of)
+    return Edges(observed.cpu(), torch.as_tensor(expected).cpu(), of)

@@ -1,8 +1,10 @@
 """The command on models that are broken in every way a file can be, and the assertions for other people's tests."""
 
+import importlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,14 @@ import torch
 
 from headwise import testing
 from headwise.__main__ import main
+from headwise.commands.checking import loaded
+from headwise.interp.masks import Causal
 from headwise.interp.zoo import find
+from headwise.interp.zoo.case import Language
+from headwise.interp.zoo.padding import Both
 from headwise.interp.zoo.shapes import in_documents
 
+ROOT = Path(__file__).parents[2]
 MODELS = """
 import time
 import torch
@@ -47,6 +54,16 @@ class Channels(nn.Module):
         super().__init__()
         self.embed, self.conv = nn.Embedding(40, 16), nn.Conv1d(16, 8, 3)
     def forward(self, ids): return self.conv(nn.functional.pad(self.embed(ids).transpose(1, 2), (2, 0)))
+
+class Once(Model):
+    def forward(self, x):
+        if not torch.equal(x, self.known[:, :x.shape[1]]): raise ValueError("only what I know")
+        return super().forward(x)
+
+def once():
+    model = Once()
+    model.known = torch.randint(0, 40, (3, 7))
+    return model, {"inputs": model.known, "modes": "base"}
 
 right, wrong = lambda: Model(), lambda: Model(masked=False)
 dropout, sleepy = lambda: Model(dropout=0.5).train(), lambda: Model(sleep=0.01)
@@ -131,8 +148,142 @@ def test_an_architecture_without_weights(capsys):
     assert torch.equal(state, torch.get_rng_state())
 
 
-# -- assertions for other people's tests
-# --------------------------------------------------------------------------------
+def test_help_loads_no_torch():
+    code = "import sys; from headwise.__main__ import main\ntry: main(['check', '--help'])\nexcept SystemExit: pass\n"
+    code += "sys.exit(int('torch' in sys.modules or 'transformers' in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ran.returncode == 0 and "FILE.py:factory" in ran.stdout
+
+
+# -- a verdict cannot lie -------------------------------------------------------------------------------------------
+def broken(probe_id, monkeypatch):
+    """The named probe crashes in our own code."""
+
+    def crash(bench):
+        raise AttributeError("no such attribute")
+        yield
+
+    checking = sys.modules["headwise.interp.check.check"]
+    probes = tuple(replace(p, run=crash) if p.id == probe_id else p for p in checking.PROBES)
+    monkeypatch.setattr(checking, "PROBES", probes)
+
+
+@pytest.mark.parametrize("probe", ["content", "labels", "precision"])
+def test_a_crash_of_ours_is_exit_2_and_named(folder, capsys, monkeypatch, probe):
+    broken(probe, monkeypatch)
+    assert main(["check", str(folder / "mine.py:right"), "--json"]) == 2
+    out, err = capsys.readouterr()
+    data = json.loads(out)
+    assert data["ok"] is False and [e["id"] for e in data["errors"]] == [probe]
+    assert err.startswith("error: ") and err.count("\n") == 1 and "Please report it" in err
+    assert "an error of Headwise, not of the model" in err and "AttributeError: no such attribute" in err
+
+
+def test_a_crash_of_ours_is_exit_2_also_beside_findings(folder, capsys, monkeypatch):
+    broken("numbers", monkeypatch)
+    assert main(["check", str(folder / "mine.py:wrong")]) == 2
+    out, err = capsys.readouterr()
+    assert "Model: 1 finding, not all tested" in out and "future-leak" in out and "NaN and rows" in err
+
+
+def test_a_promise_that_was_not_tested_is_exit_2(folder, capsys):
+    assert main(["check", str(folder / "mine.py:once")]) == 2
+    out, err = capsys.readouterr()
+    assert "Once: not tested" in out
+    assert "the promise Causal() was not tested" in err and "the model raised ValueError: only what I know" in err
+
+
+@pytest.mark.parametrize(
+    ("assertion", "probe", "fails"),
+    [
+        (testing.assert_causal, "content", True),
+        (testing.assert_causal, "layers", True),
+        (testing.assert_causal, "labels", False),
+        (testing.assert_padding_invariant, "padding", True),
+        (testing.assert_padding_invariant, "cache", False),
+        (lambda m: testing.assert_mask(m, Causal()), "labels", True),
+    ],
+)
+def test_an_assertion_fails_when_what_it_is_about_crashed(monkeypatch, assertion, probe, fails):
+    broken(probe, monkeypatch)
+    model = Language(Both, Both).eval() if assertion is testing.assert_padding_invariant else Language().eval()
+    if not fails:
+        assertion(model)
+        return
+    with pytest.raises(AssertionError, match="could not be checked: an error of Headwise"):
+        assertion(model)
+
+
+# -- hostile folders ------------------------------------------------------------------------------------------------
+HOSTILE = """
+import copy, pickle, sys
+from dataclasses import dataclass
+import random as real
+import models, interp.mine, utils
+from utils import WIDTH
+from torch import nn
+
+@dataclass
+class Sizes:
+    width: int = WIDTH
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.sizes = pickle.loads(pickle.dumps(copy.deepcopy(Sizes())))
+        self.embed, self.leave = nn.Embedding(40, self.sizes.width), nn.Linear(self.sizes.width, 40)
+    def forward(self, ids):
+        import models.late, utils.late
+        return self.leave(self.embed(ids) * models.late.SCALE)
+
+def make():
+    assert models.WHOSE == interp.mine.WHOSE == utils.WHOSE == "the user's", (models, interp, utils)
+    assert isinstance(Sizes(), sys.modules[Sizes.__module__].Sizes) and real.random() < 1
+    return Net()
+"""
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    for package in ("models", "interp", "utils", "pages"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("WHOSE, WIDTH = 'the user\\'s', 8\n")
+        (tmp_path / package / "mine.py").write_text("WHOSE = 'the user\\'s'\n")
+        (tmp_path / package / "late.py").write_text("SCALE = 1.0\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["random.py", "types.py", "models.py", "my-net.py"])
+@pytest.mark.parametrize("command", [["-m", "headwise"], ["-m", "interp"]])
+def test_a_file_and_its_folder_replace_nothing_and_are_not_replaced(hostile, name, command):
+    (hostile / name).write_text(HOSTILE)
+    arguments = [*command, "check", str(hostile / name) + ":make", "--json", "--budget", "60"]
+    ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["verdict"] == "clean"
+
+
+@pytest.mark.parametrize("name", ["random", "types", "token", "headwise"])
+def test_the_real_module_of_that_name_stays(hostile, name):
+    (hostile / f"{name}.py").write_text("from torch import nn\nclass Net(nn.Linear): pass\nmake = lambda: Net(4, 4)\n")
+    real, path = importlib.import_module(name), list(sys.path)
+    module = loaded(str(hostile / f"{name}.py"))
+    try:
+        assert sys.modules[name] is real and module.__name__ == f"headwise_checked_{name}"
+        assert sys.modules[module.Net.__module__] is module and sys.path[0] == str(hostile)
+    finally:
+        sys.path[:] = path
+
+
+def test_the_path_is_as_before_afterwards(folder, capsys):
+    path = list(sys.path)
+    assert main(["check", str(folder / "mine.py:number")]) == 2
+    assert sys.path == path
+    assert main(["check", str(folder / "fails.py:f")]) == 2
+    assert "headwise_checked_fails" not in sys.modules and sys.path == path
+
+
+# -- assertions for other people's tests ----------------------------------------------------------------------------
 ASSERTIONS = (
     ("one token ahead", testing.assert_causal, {}),
     ("window wider by one", lambda m, **o: testing.assert_window(m, 3, **o), {}),

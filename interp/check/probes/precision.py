@@ -3,145 +3,153 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
-from headwise.interp.check.bench import Bench, DoesNotApply
+from headwise.interp.check.bench import Bench
+from headwise.interp.check.errors import DoesNotApply, Refused, first_line
+from headwise.interp.check.findings import found
 from headwise.interp.check.gaps import gap, rounding
-from headwise.interp.check.locate import layer_number
+from headwise.interp.check.locate import layer_number, watch
+from headwise.interp.check.probes.sides import side
+from headwise.interp.check.raising import innermost_broken
 from headwise.interp.check.report import Finding
-from headwise.interp.check.target import BASE
 
 HALVES = (torch.bfloat16, torch.float16)
+LARGE = 400e6  # parameters above which no copy is made unless dtypes= asks for it
 
 
-def precision(bench: Bench, dtypes=None):
+def precision(bench: Bench):
     target = bench.target
-    if any(f.cls != "labels" for f in bench.findings):
-        raise DoesNotApply(f"a {bench.findings[0].cls} was found: repair that first")
-    wanted = HALVES if dtypes is None else tuple(dtypes)
-    wanted = [d for d in wanted if d != target.dtype]
-    if not wanted or target.dtype not in (torch.float32, torch.float64):
-        raise DoesNotApply("no other dtype was asked for")
-    if sum(p.numel() for p in target.module.parameters()) > 400e6 and dtypes is None:
-        raise DoesNotApply("the model is large: name dtypes= to copy it")
-    module, own = target.module, target.dtype
-    snapshot, stateless, fixed = target.snapshot, target.stateless, target.fixed
+    bench.only_without(besides=("labels",))
     tried, skipped = [], []
-    try:
-        for dtype in wanted:
-            try:
-                target.module = copy.deepcopy(module).to(dtype)
-            except (RuntimeError, TypeError, NotImplementedError) as error:
-                skipped.append(f"{_name(dtype)}: the module could not be copied ({type(error).__name__})")
-                continue
-            target.snapshot, target.stateless, target.dtype = None, True, dtype
-            target.fixed = lambda batch, dtype=dtype: {
-                k: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v
-                for k, v in fixed(batch).items()
-            }
+    for dtype in _wanted(bench):
+        try:
+            module = copy.deepcopy(target.module).to(dtype)
+        except (RuntimeError, TypeError, NotImplementedError) as error:  # not every module can be copied
+            skipped.append(f"{short(dtype)}: the module could not be copied ({type(error).__name__})")
+            continue
+        with _cast(bench, module, dtype):
             x = bench.x.to(dtype) if bench.x.is_floating_point() else bench.x
-            found, why = _one(bench, x, dtype)
-            if found is not None:
-                yield found
-                return f"stopped at {_name(dtype)}"
-            if why:
-                skipped.append(f"{_name(dtype)}: {why}")
-            else:
-                tried.append(_name(dtype))
-    finally:
-        target.module, target.dtype, target.fixed = module, own, fixed
-        target.snapshot, target.stateless = snapshot, stateless
+            broken, why = _one(bench, x, dtype)
+        if broken is not None:
+            yield broken
+            return f"stopped at {short(dtype)}"
+        if why:
+            skipped.append(f"{short(dtype)}: {why}")
+        else:
+            tried.append(short(dtype))
     if not tried:
         raise DoesNotApply("; ".join(skipped))
     return ", ".join(tried) + (f"; {'; '.join(skipped)}" if skipped else "")
 
 
-def _one(bench: Bench, x, dtype) -> tuple[Finding | None, str]:
-    target = bench.target
-    masks = [None]
-    if target.mask_name and target.positional and bench.expect.size is None and target.stream != "decoder_input_ids":
-        from headwise.interp.check.probes.padding import side
+def _wanted(bench: Bench) -> list[torch.dtype]:
+    """Raises DoesNotApply where there is nothing to try."""
+    target, dtypes = bench.target, bench.options.dtypes
+    own = target.feed.dtype
+    wanted = [d for d in (HALVES if dtypes is None else tuple(dtypes)) if d != own]
+    if not wanted or own not in (torch.float32, torch.float64):
+        raise DoesNotApply("no other dtype was asked for")
+    if sum(p.numel() for p in target.module.parameters()) > LARGE and dtypes is None:
+        raise DoesNotApply("the model is large: name dtypes= to copy it")
+    return wanted
 
-        masks.append(side("left" if bench.expect.is_causal() else "right", bench.batch, bench.length, x.device).mask)
-    for mask in masks:
+
+@contextmanager
+def _cast(bench: Bench, module: torch.nn.Module, dtype: torch.dtype):
+    """The bench works on this copy of the model, with its fixed inputs in the same dtype."""
+    target, feed = bench.target, bench.target.feed
+    before = target.module, feed.dtype, target.snapshot, target.stateless
+    fixed = feed.fixed
+
+    def cast(value):
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    try:
+        target.module, feed.dtype, target.snapshot, target.stateless = module, dtype, None, True
+        with target.beside(lambda batch: {k: cast(v) for k, v in fixed(batch).items()}):
+            yield
+    finally:
+        target.module, feed.dtype, target.snapshot, target.stateless = before
+
+
+def _one(bench: Bench, x: Tensor, dtype: torch.dtype) -> tuple[Finding | None, str]:
+    """(what is broken in this dtype, why it could not be told)."""
+    for mask in _masks(bench, x):
         try:
             out = bench.run(x, mask)
-        except (RuntimeError, TypeError, NotImplementedError, ValueError, IndexError, AssertionError) as error:
-            text = (str(error).splitlines() or [""])[0]
+        except Refused as refusal:
+            text = first_line(refusal.error)
             if "overflow" in text:
-                name = _raising(bench, x, mask)
-                return Finding(
-                    "dtype",
-                    f"In {_name(dtype)} it raises: {text[:140]}.",
-                    "D",
-                    name,
-                    layer_number(name) if name else None,
-                    (),
-                    "attention" if name and "att" in name.lower() else "",
-                    float("inf"),
-                    None,
-                    {"dtype": _name(dtype)},
-                    f"a mask value is beyond {_name(dtype)}, whose largest is {torch.finfo(dtype).max:g}",
-                    "use −inf or torch.finfo(scores.dtype).min",
-                    "certain",
-                ), ""
+                name = innermost_broken(bench, x, mask)
+                largest = torch.finfo(dtype).max
+                return found("half-raises", **_place(name, dtype), error=text[:140], largest=largest), ""
             if mask is None:
-                return None, f"{type(error).__name__}: {text[:100]}"
+                return None, refusal.brief(100)
             continue
-        real = (
-            torch.ones(out.shape[:2], dtype=torch.bool)
-            if mask is None or out.shape[1] != bench.length
-            else mask.bool().cpu()
-        )
-        if out.is_floating_point() and bool((~out.isfinite()).any(-1).cpu()[real].any()):
+        if out.is_floating_point() and _not_finite(bench, out, mask):
             single = bench.out if mask is None else None
             if single is not None and bool(single.abs().max() > torch.finfo(dtype).max / 10):
                 return None, "the values themselves are beyond its range"
             name = _first_bad(bench, x, mask)
-            return Finding(
-                "dtype",
-                f"In {_name(dtype)} the output is not "
-                f"finite{' with padding' if mask is not None else ''}{', first after ' + name if name else ''}.",
-                "D",
-                name,
-                layer_number(name) if name else None,
-                (),
-                "attention" if name and "att" in name.lower() else "",
-                float("inf"),
-                None,
-                {"dtype": _name(dtype)},
-                "two mask values added, or one alone, overflow to −inf, and a row of −inf is NaN",
-                "combine masks as bool before making them additive",
-                "likely",
-            ), ""
-    if bench.per_output and not bool(bench.reach.all()):
-        base = bench.run(x)
-        for query in bench.queries(0.02)[::3]:
-            where = ~bench.reach[:, query]
-            if not bool(where.any()):
-                continue
-            out = bench.run(target.perturb(x, where, 51))
-            hold = ~(bench.reach & where[:, None, :]).any(-1)
-            effect = float(gap(base, out, hold.to(base.device)).max())
-            if effect > rounding(dtype):
-                return Finding(
-                    "dtype",
-                    f"In {_name(dtype)} output {query} depends on inputs it may not see.",
-                    "D",
-                    effect=effect,
-                    smallest={"dtype": _name(dtype)},
-                    cause="the mask's value is not low enough in this dtype",
-                    fix="use −inf or torch.finfo(scores.dtype).min",
-                ), ""
-    return None, ""
+            padding = None if mask is None else "padding"
+            return found("half-not-finite", **_place(name, dtype), padding=padding), ""
+    return _leak(bench, x, dtype), ""
 
 
-def _first_bad(bench: Bench, x, mask) -> str | None:
-    from headwise.interp.check.locate import watch
+def _masks(bench: Bench, x: Tensor) -> list[Tensor | None]:
+    """No mask, and padding where the model takes it."""
+    target = bench.target
+    if not (target.padding.name and target.feed.positional) or bench.expect.size is not None or target.decodes_a_source:
+        return [None]
+    where = "left" if bench.expect.is_causal() else "right"
+    return [None, side(where, (bench.batch, bench.length), x.device).mask]
 
+
+def _place(name: str | None, dtype: torch.dtype) -> dict:
+    return {
+        "probe": "D",
+        "module": name,
+        "layer": layer_number(name) if name else None,
+        "inside": "attention" if name and "att" in name.lower() else "",
+        "effect": float("inf"),
+        "smallest": {"dtype": short(dtype)},
+        "dtype": short(dtype),
+    }
+
+
+def _not_finite(bench: Bench, out: Tensor, mask: Tensor | None) -> bool:
+    """At real positions."""
+    bad = (~out.isfinite()).any(-1).cpu()
+    padded = mask is not None and out.shape[1] == bench.length
+    return bool(bad[mask.bool().cpu()].any() if padded else bad.any())
+
+
+def _leak(bench: Bench, x: Tensor, dtype: torch.dtype) -> Finding | None:
+    """P again, at a few cuts."""
+    if not bench.per_output or bool(bench.reach.all()):
+        return None
+    base = bench.run(x)
+    for query in bench.queries(0.02)[::3]:
+        where = ~bench.reach[:, query]
+        if not bool(where.any()):
+            continue
+        out = bench.run(bench.target.feed.perturb(x, where, seed=51))
+        hold = ~(bench.reach & where[:, None, :]).any(-1)
+        effect = float(gap(base, out, hold.to(base.device)).max())
+        if effect > rounding(dtype):
+            smallest = {"dtype": short(dtype)}
+            return found("half-leak", probe="D", effect=effect, smallest=smallest, dtype=short(dtype), query=query)
+    return None
+
+
+def _first_bad(bench: Bench, x: Tensor, mask: Tensor | None) -> str | None:
+    """The first module with an output that is not finite at a real position."""
     real = None if mask is None else mask.bool()
-    _, watcher, _ = watch(bench.target, x, mask, BASE)
+    _, watcher, _ = watch(bench.target, x, mask)
     for visit in watcher.visits_made:
         for t in visit.outputs:
             if t.is_floating_point() and t.ndim == 3 and t.shape[1] == bench.length and t.shape[0] == bench.batch:
@@ -151,27 +159,5 @@ def _first_bad(bench: Bench, x, mask) -> str | None:
     return None
 
 
-def _raising(bench: Bench, x, mask) -> str | None:
-    from headwise.interp.check.locate import Watcher
-    from headwise.interp.run.tap import listen
-
-    watcher = Watcher(bench.target.module, bench.batch, bench.length)
-    inner: list[str] = []
-    leave = watcher.leave
-
-    def noted(module, args, kwargs, output):
-        if output is None and (name := watcher.names.get(id(module))) is not None:
-            inner.append(name)
-        leave(module, args, kwargs, output)
-
-    watcher.leave = noted
-    try:
-        with listen(watcher):
-            bench.run(x, mask)
-    except (RuntimeError, TypeError, ValueError):
-        pass
-    return inner[0] if inner else None
-
-
-def _name(dtype: torch.dtype) -> str:
+def short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

@@ -7,10 +7,9 @@ from headwise.interp.masks import Bidirectional, Causal
 from tests.interp.check.architectures import DECODERS, ENCODERS, PAIRS, tiny
 
 # transformers 5.23, each confirmed by reading its module. The convolutions of ConvBERT and Nyströmformer, and
-# MobileBERT's trigram of
-# neighbouring embeddings, read padded positions, which no mask hides. Falcon under sdpa, asked for its weights, adds
-# its bool mask to
-# the scores (FalconAttention.forward: softmax(attention_scores + attention_mask)), so that they see the future.
+# MobileBERT's trigram of neighbouring embeddings, read padded positions, which no mask hides. Falcon under sdpa, asked
+# for its weights, adds its bool mask to the scores (FalconAttention.forward: softmax(attention_scores +
+# attention_mask)), so that they see the future.
 UPSTREAM = {
     "convbert": ("outside-attention", "encoder.layer.0.attention.self.key_conv_attn_layer"),
     "nystromformer": ("outside-attention", "encoder.layer.0.attention.self.conv"),

@@ -41,8 +41,7 @@ def test_unknown_names_say_what_there_is():
         find("no such case")
 
 
-# -- must stay green
-# ----------------------------------------------------------------------------------------------------
+# -- must stay green ------------------------------------------------------------------------------------------------
 def test_a_prefix_lm_may_see_its_prefix_both_ways():
     assert check(Plain(WithPrefix, WithPrefix).eval(), Prefix(4)).ok
 

@@ -1,0 +1,312 @@
+"""The findings of the probes: whole sentences, in the order the probes run."""
+
+from headwise.interp.check.findings.kinds import LOOK, LOWEST, NEGATE, Kind
+
+FINDINGS = {
+    # -- N: numbers and empty rows
+    "empty-rows": Kind(
+        "empty-rows",
+        "Layer {layer} ({module}): {rows} see no key at all.",
+        "the diagonal is masked too, or the mask is aligned to another corner",
+        "let every query see itself: tril(diagonal=0)",
+        "certain",
+    ),
+    "empty-rows-across": Kind(
+        "empty-rows",
+        "Layer {layer} ({module}): {rows} of {queries} see none of the {keys} keys.",
+        "a causal mask is aligned bottom-right while there are more queries than keys",
+        "align it top-left, or drop it where queries outnumber keys",
+    ),
+    "not-finite": Kind(
+        "empty-rows",
+        "The output has NaN or infinite values (samples {samples}), first after {first}.",
+        "a row whose keys are all −inf becomes NaN in the softmax, or a value overflows",
+        "leave every row one key, or zero such rows after the softmax",
+    ),
+    # -- R: the same input twice
+    "state-kept": Kind(
+        "state",
+        "The same input gives another output the second time: the module keeps state between calls.",
+        "a hidden state, a cache or a counter stays on the module after a call",
+        "pass the state in and out, or reset it at the start of forward; every probe here starts from the same state",
+        "certain",
+    ),
+    "state-of-a-length": Kind(
+        "state",
+        "An input of another length, run before, changes the output: something built for one length is kept for all.",
+        "a mask or a position table is cached by the first call",
+        "rebuild it when the length, device or dtype changes",
+    ),
+    "random-in-eval": Kind(
+        "mode",
+        "In eval mode the output is random: it follows the random stream, not the input alone.",
+        "dropout is left on, such as F.dropout(x) without training=self.training, or noise is drawn in forward",
+        "F.dropout(x, p, self.training), or nn.Dropout",
+    ),
+    # -- B, S: samples of a batch
+    "sample-alone-shape": Kind(
+        "layout",
+        "A sample alone gives another output than among {batch}: {together} and {alone} differ.",
+        "an axis is squeezed, broadcast or averaged away when the batch is one",
+        "name the axis: squeeze(dim), not squeeze()",
+    ),
+    "sample-alone": Kind(
+        "layout",
+        "A sample alone gives another output than in a batch of {batch}.",
+        "an axis is squeezed, broadcast or averaged away when the batch is one",
+        "name the axis: squeeze(dim), not squeeze()",
+    ),
+    "samples-in-attention": Kind(
+        "layout",
+        "Sample {b} changes when only sample {changed} does, first at {first}: samples of a batch see each other.",
+        "attention runs over the batch: it got (B, T, C) and expects (T, B, C), so its {batch} × {batch} weights join "
+        "samples",
+        "set batch_first=True, or transpose the input",
+    ),
+    "samples-share": Kind(
+        "outside-attention",
+        "Sample {b} changes when only sample {changed} does, first at {first}: samples of a batch see each other.",
+        "a statistic, a scale or a choice is shared by the batch",
+        "compute it for each sample, or each position, by itself",
+    ),
+    "batch-sizes": Kind(
+        "layout",
+        "Runs for a batch of {taken}⟨ – its {accident} heads⟩, and raises for {broken}: {error}.",
+        "a (B, …) tensor is broadcast against heads or positions, and fits only when their numbers agree",
+        "unsqueeze the head axis: (B, 1, Q, K)",
+    ),
+    # -- P, J, W: content
+    "holds-in-another-mode": Kind(
+        "mode",
+        "In {here}, {said}; the mask {other}.",
+        "the mask is not applied on the path this mode takes: {why}",
+        "build the mask yourself and pass it on every path; a hint such as is_causal=True is no mask",
+    ),
+    "gradient": Kind(
+        "future-leak",
+        "The gradient of output {query} reaches input {changed}, which it may not see; "
+        "changing that input was not seen to change the output.",
+        "a path that only the gradient takes, such as a straight-through estimate",
+        "detach it, or mask it as the forward pass is masked",
+    ),
+    "sees-less": Kind(
+        "window",
+        "Layer {layer} ({module}) sees less than promised: {found!r} instead of {promised!r}.",
+        "{why}",
+        LOOK,
+    ),
+    "prefix-dropped": Kind(
+        "prefix",
+        "Layer {layer} ({module}) does not let the prefix see itself: it is plainly causal.",
+        "the prefix part of the mask is dropped",
+        LOOK,
+    ),
+    "outputs-see-less": Kind("window", "Outputs see less than promised.", "the mask is narrower than promised", ""),
+    "one-way": Kind(
+        "mode",
+        "Layer {layer} ({module}) is causal, but both directions were promised: no output sees its future.",
+        "a decoder's mask is left on",
+        "turn is_causal off for the encoder",
+    ),
+    # -- G, T, E: lengths and modes
+    "length-enters": Kind(
+        "outside-attention",
+        "The first {length} outputs change when {more} more inputs follow, whatever these are⟨, first at {module}⟩.",
+        "the length itself enters: a mean over it, a position counted from the end, a bucket or a scale",
+        "count from the start",
+    ),
+    "ones-hide-all": Kind(
+        "mask-convention",
+        "Layer {layer} ({module}) hides every key when all are real: its padding mask is inverted.",
+        NEGATE,
+        "negate the mask with ~",
+        "certain",
+    ),
+    "modes-differ": Kind(
+        "mode",
+        "The output in {mode} differs from that in {base}⟨, first at {module}⟩.",
+        "{why}",
+        "compute the mask once and pass it on every path",
+    ),
+    # -- B: padding
+    "padding-inverted": Kind(
+        "mask-convention",
+        "Layer {layer} ({module}) sees the padding and hides the real keys: its padding mask is inverted.",
+        NEGATE,
+        "negate it",
+        "certain",
+    ),
+    "padding-hides-real": Kind(
+        "empty-rows",
+        "Layer {layer} ({module}): real queries see no key when padding stands on the {side}, and become NaN.",
+        "the padding mask hides real keys too",
+        "combine masks as bool",
+    ),
+    "padding-nan": Kind(
+        "empty-rows",
+        "With padding on the {side}, real positions become NaN: padding queries see no key, and their NaN spreads.",
+        "a row of −inf gives NaN, and 0 · NaN is NaN for whoever attends to it next",
+        "let padding queries see themselves, or zero empty rows after the softmax",
+    ),
+    "padding-drops-positions": Kind(
+        "mode",
+        "With padding on the {side} the output has {positions} positions, without it {without}.",
+        "a fused path drops positions that are padding in every sample",
+        "pad the output back, or pass enable_nested_tensor=False",
+        "certain",
+    ),
+    "padding-shapes-differ": Kind(
+        "mode",
+        "With padding, the output is {here} in {mode} and {there} in {base}.",
+        "a fused path drops padded positions",
+        "compare shapes, or turn the fused path off",
+        "certain",
+    ),
+    "padding-modes-differ": Kind(
+        "mode",
+        "With padding, real positions differ between {mode} and {base}.",
+        "one path reads the padding mask differently",
+        "build one mask and pass it on every path",
+        "certain",
+    ),
+    "padding-dropped-in-a-mode": Kind(
+        "mode",
+        "In {here}, {said}; the mask {other}.",
+        "the padding mask is dropped on the path this mode takes",
+        "",  # that of the finding it rewords
+        "",
+    ),
+    "left-positions": Kind(
+        "position-ids",
+        "A left-padded sample gives another answer than alone: its positions are counted from the "
+        "padding⟨, first in {module}⟩.",
+        "positions are arange over the row, padding included",
+        "position_ids = (attention_mask.cumsum(1) − 1).clamp(min=0)",
+    ),
+    "padding-counts": Kind(
+        "padding",
+        "A padded sample gives another answer than alone⟨, at {whole} positions⟩: how much padding there is changes "
+        "it⟨, first at {module}⟩.",
+        "the amount of padding enters a statistic, a length or a position",
+        "count real positions only",
+    ),
+    "source-padding": Kind(
+        "padding",
+        "The decoder changes with the content under the source's padding⟨, seen by {module}⟩.",
+        "cross-attention gets no encoder padding mask",
+        "pass encoder_attention_mask to the cross-attention",
+    ),
+    "source-length": Kind(
+        "padding",
+        "The decoder's answer changes with how much padding its source has.",
+        "the amount of source padding enters a statistic or a position",
+        "mask the source in every layer",
+        "certain",
+    ),
+    # -- C: decoding with a cache
+    "cache-outputs": Kind(
+        "cache",
+        "Decoding ({plan}) gives {given} outputs for {wanted}.",
+        "a step returns outputs for the whole cache",
+        "return the new positions only",
+        "certain",
+    ),
+    "cache-raises": Kind(
+        "cache", "Decoding raises ({plan}): {error}.", "step fails on a chunk of the sequence", "", "certain"
+    ),
+    "cache-raises-on-one": Kind(
+        "cache",
+        "Decoding raises ({plan}): {error}.",
+        "the mask does not fit one query against a longer cache",
+        "build the mask for (queries, cache + queries)",
+        "certain",
+    ),
+    "cache-differs": Kind(
+        "cache",
+        "Decoding ({plan}) differs from the full forward from position {position} on⟨, first at {module}⟩.",
+        "{why}",
+        "mask by absolute position: query start + i sees keys up to start + i; count positions from the cache's length",
+    ),
+    "cache-padded": Kind(
+        "cache",
+        "With left padding, a chunk decoded from the cache differs from the full forward.",
+        "the padding mask or the positions of the cached part are not carried on",
+        "pass the whole attention_mask with every step",
+        "certain",
+    ),
+    # -- K, L, D
+    "document-alone": Kind(
+        "position-ids",
+        "The document at {differs} gives another answer packed than alone, though no other document changes it: its "
+        "positions, or its mask, are not its own.",
+        "positions run on over the row instead of starting anew in each document",
+        "position_ids restart at 0 in each document",
+    ),
+    "labels-inside": Kind(
+        "labels",
+        "{why}.",
+        "the loss equals cross_entropy(logits[:, :T − {shift}], {argument}[:, {shift}:])",
+        "compare logits[:, :-1] with {argument}[:, 1:]",
+        "certain",
+    ),
+    "labels-outside": Kind(
+        "labels",
+        "{why}.",
+        "the loss equals cross_entropy(logits[:, :T − {shift}], {argument}[:, {shift}:])",
+        "compare logits with {argument} as they come",
+        "certain",
+    ),
+    "half-raises": Kind(
+        "dtype",
+        "In {dtype} it raises: {error}.",
+        "a mask value is beyond {dtype}, whose largest is {largest:g}",
+        LOWEST,
+        "certain",
+    ),
+    "half-not-finite": Kind(
+        "dtype",
+        "In {dtype} the output is not finite⟨ with {padding}⟩⟨, first after {module}⟩.",
+        "two mask values added, or one alone, overflow to −inf, and a row of −inf is NaN",
+        "combine masks as bool before making them additive",
+    ),
+    "half-leak": Kind(
+        "dtype",
+        "In {dtype} output {query} depends on inputs it may not see.",
+        "the mask's value is not low enough in this dtype",
+        LOWEST,
+        "certain",
+    ),
+}
+
+WHY = {  # causes that one kind of finding chooses among
+    # a mode differs
+    "weights-asked": "asking for the attention weights takes another path",
+    "ones": "no mask and a mask of ones are not the same: a mask replaces another one, or polarity differs",
+    "implementation": "the {implementation} implementation masks or scales differently",
+    "branch": "a branch on training or gradient mode",
+    # a mask holds in one mode and not in another: the path that mode takes
+    "path-fused": "a fused fast path, or a flag that stands in for the mask",
+    "path-weights": "asking for the attention weights",
+    "path-ones": "being given a mask of ones",
+    "path-implementation": "the {implementation} implementation",
+    "path-no-mask": "no attention mask was given",
+    "path-no-weights": "attention weights are not asked for",
+    "path-training": "a branch on training mode",
+    "path-gradient": "a branch on the gradient mode",
+    # a layer sees less than promised
+    "window-small": "the window counts the query itself, or is one too small",
+    "window-by-one": "off by one: Hugging Face's sliding_window=W is W keys with the query, "
+    "flash-attention's (W, 0) is W + 1",
+    "other-shape": "the mask is built for another shape or count",
+    # decoding with a cache
+    "prefill": "the prefill of {n} tokens already differs: the path with a cache builds another mask or other "
+    "positions",
+    "step": "a step does not continue where the cache ends: its position, or the cache's alignment, is off",
+    "chunk": "a chunk of {n} queries against a cache of {start} keys is masked as if it began at 0, or not at all",
+    # labels
+    "shift-0": "Each output is compared with its own input token: the labels are not shifted",
+    "shift-1": "The labels are shifted inside although they come shifted",
+    "shift-2": "The labels are shifted twice: each output is compared with the token after next",
+    "shift--1": "The labels are shifted the wrong way: each output is compared with the token before",
+    "shift-n": "The labels are shifted by {shift}",
+}

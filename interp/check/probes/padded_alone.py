@@ -1,0 +1,142 @@
+"""B: a padded sample against itself without padding: how much padding there is must not matter."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headwise.interp.check.bench import Bench
+from headwise.interp.check.errors import Refused
+from headwise.interp.check.findings import found
+from headwise.interp.check.gaps import gap
+from headwise.interp.check.locate import ROUTES, watch
+from headwise.interp.check.probes.sides import Padded
+from headwise.interp.check.report import Finding
+from headwise.interp.masks import Prefix
+
+POSITION = re.compile(r"pos|wpe|rope|rotary", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class Lone:
+    """Sample ``b`` without its padding."""
+
+    b: int
+    start: int  # where it stands in the padded row
+    x: Tensor  # (1, n, …)
+    mask: Tensor | None
+    extra: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Apart:
+    """The first module whose output at real positions differs between the padded and the lone run."""
+
+    module: str | None = None
+    layer: int | None = None
+    inside: str = ""
+    routing: bool = False
+
+
+def alone(bench: Bench, padded: Padded):
+    """Yields the first sample that differs; returns True when one did."""
+    target, made, base = bench.target, padded.made, padded.base
+    for b in range(bench.batch):
+        n, start = made.lengths[b], made.promise.starts[b]
+        if n == bench.length:
+            continue
+        lone = _lone(bench, padded, b)
+        try:
+            with target.alone(b, bench.batch):
+                by_itself = bench.run(lone.x, lone.mask, **lone.extra)
+        except Refused:
+            continue  # too short for the model
+        among = base[b : b + 1, start : start + n] if base.shape[1] == bench.length else base[b : b + 1]
+        if among.shape != by_itself.shape:
+            continue
+        worst, gaps = bench.across(by_itself, among)
+        if not worst:
+            continue
+        causal = bench.expect.is_causal() and not bench.expect.has(Prefix)
+        if made.name == "left" and target.position_name is None and (not causal or target.decodes_a_source):
+            what = "decoder" if target.decodes_a_source else "encoder"
+            bench.notes.append(f"left padding moves the positions of this {what}: pad on the right")
+            return False
+        yield _counted(bench, padded, lone, gaps[0])
+        return True
+    return False
+
+
+def _lone(bench: Bench, padded: Padded, b: int) -> Lone:
+    target, made = bench.target, padded.made
+    n, start, device = made.lengths[b], made.promise.starts[b], padded.x.device
+    return Lone(
+        b,
+        start,
+        x=padded.x[b : b + 1].narrow(target.feed.time, start, n),
+        mask=torch.ones(1, n, dtype=torch.long, device=device) if target.padding.name else None,
+        extra={target.position_name: torch.arange(n, device=device)[None]} if target.position_name else {},
+    )
+
+
+def _counted(bench: Bench, padded: Padded, lone: Lone, gaps: Tensor) -> Finding:
+    n, worst = padded.made.lengths[lone.b], float(gaps.max())
+    apart = _first_apart(bench, padded, lone)
+    place = {
+        "probe": "B",
+        "module": apart.module,
+        "layer": apart.layer,
+        "inside": apart.inside,
+        "effect": worst,
+        "smallest": {"batch": 1, "length": n, "padding": bench.length - n},
+    }
+    if padded.made.name == "left":
+        return found("left-positions", **place)
+    whole = bool((gaps > worst / 100).float().mean() > 0.5)
+    return found("padding-counts", cls=_class(apart), whole="nearly all" if whole else "", **place)
+
+
+def _class(apart: Apart) -> str:
+    """Of the finding, by what kind of module counts the padding; "" for padding itself."""
+    if apart.routing:
+        return "routing"
+    if apart.module and POSITION.search(apart.module.rpartition(".")[2]):
+        return "position-ids"
+    return "outside-attention" if apart.inside == "outside attention" and apart.module is not None else ""
+
+
+def _first_apart(bench: Bench, padded: Padded, lone: Lone) -> Apart:
+    target, n = bench.target, padded.made.lengths[lone.b]
+    try:
+        _, one, _ = watch(target, padded.x, padded.mask, **padded.extra)
+        with target.alone(lone.b, bench.batch):
+            _, two, _ = watch(target, lone.x, lone.mask, length=n, **lone.extra)
+    except Refused:
+        return Apart()
+    calls = {(c.name, c.occurrence): c.layer for c in one.finished("self")[0]}
+    for a, c in zip(one.visits_made, two.visits_made, strict=False):
+        if a.name != c.name:
+            return Apart(a.name, inside="outside attention", routing=True)
+        for p, q in zip(a.outputs, c.outputs, strict=False):
+            if not _comparable(bench, p, q, n):
+                continue
+            part = p[min(lone.b, len(p) - 1)][None, lone.start : lone.start + n]
+            if float(gap(q[:1], part).max()) > 1e-4:
+                inner = [calls.get((k.name, k.occurrence)) for k in one.calls[slice(*a.calls)]]
+                return Apart(
+                    a.name,
+                    layer=next((v for v in inner if v is not None), None),
+                    inside="attention" if inner else "outside attention",
+                    routing=any(w in a.name.lower() for w in ROUTES),
+                )
+    return Apart()
+
+
+def _comparable(bench: Bench, p: Tensor, q: Tensor, n: int) -> bool:
+    """Outputs (B | 1, T, …) of the padded run and (1, n, …) of the lone one."""
+    if p.ndim != q.ndim or p.ndim < 3 or not p.is_floating_point():
+        return False
+    return p.shape[0] in (bench.batch, 1) and p.shape[1] == bench.length and q.shape[1] == n
