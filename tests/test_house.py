@@ -3,6 +3,7 @@
 import ast
 import doctest
 import tomllib
+from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -114,6 +115,61 @@ def test_a_page_is_safe_as_a_first_address(file):
     """Until somebody opened app.py, Streamlit runs a page's file itself; it must then do what app.py does."""
     last = ast.parse(file.read_text("utf-8")).body[-1]
     assert ast.unparse(last) == "if __name__ == '__main__':\n    from headwise.pages import navigate\n    navigate()"
+
+
+LINES, CODE, PARAMETERS = 450, 60, 7
+LONGER = {"interp.masks.patterns": "half of it are the drawings in its docstrings"}
+WIDER = {
+    "interp.check.check.check": "what a person may tell the check, each by its own keyword",
+    "interp.run.tap.sdpa.attention": "the signature is torch's",
+    "interp.run.tap.flex.attention": "the signature is torch's",
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=dotted)
+def test_budgets(file):
+    """Habits, not fences: what passes one says why here."""
+    text = file.read_text("utf-8")
+    assert len(text.splitlines()) <= LINES or dotted(file) in LONGER
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        told = ast.get_docstring(node, clean=False)
+        code = node.end_lineno - node.lineno + 1 - (len(told.splitlines()) if told else 0)
+        assert code <= CODE, f"{node.name} has {code} lines of code"
+        given = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        count = len([a for a in given if a not in ("self", "cls")])
+        assert count <= PARAMETERS or f"{dotted(file)}.{node.name}" in WIDER, f"{node.name} has {count} parameters"
+
+
+@pytest.mark.parametrize("file", FILES, ids=dotted)
+def test_what_is_private_stays_in_its_file(file):
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and inside(node.module, "headwise"):
+            assert not [a.name for a in node.names if a.name.startswith("_") and a.name != "__main__"]
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if not inside(dotted(f), "interp.attention", "interp.run.tap")], ids=dotted
+)
+def test_nobody_asks_how_a_call_was_seen(file):
+    """A call answers for its scores, whichever class they are of."""
+    names = {node.attr for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
+    assert "form" not in names
+    if dotted(file) != "interp.run.edits":  # which takes what a model hides for hidden, as scores do
+        assert not [name for name in imports(file) if inside(name, "headwise.interp.attention.scores")]
+
+
+def test_no_file_imports_itself_round_about():
+    """Circles of imports at the heads of files; those inside a function do not run when the file is read."""
+    heads = {}
+    for file in FILES:
+        tree = ast.parse(file.read_text("utf-8"))
+        froms = [n for n in tree.body if isinstance(n, ast.ImportFrom) and inside(n.module, "headwise")]
+        found = {f"{n.module}.{a.name}" for n in froms for a in n.names} | {n.module for n in froms}
+        heads[f"headwise.{dotted(file)}"] = found
+    graph = {name: {m for m in found if m in heads and not inside(name, m)} for name, found in heads.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 def test_every_package_is_packaged():

@@ -21,6 +21,7 @@ from headwise.interp.check.errors import CheckError, OutOfTime, Refused, handed
 from headwise.interp.check.expectation import Expectation
 from headwise.interp.check.state import same_bits
 from headwise.interp.check.target import BASE, Mode, Target
+from headwise.interp.run.anatomy import layer_number
 from headwise.interp.run.tap import Recorder, listen
 
 ATTENTION = re.compile(r"att(entio)?n(?!.*norm)|Transformer(En|De)coderLayer", re.IGNORECASE)
@@ -380,12 +381,6 @@ def breaking_heads(
         weights = weights * rows[:, None]
     broken = ((weights > 0) & ~may).flatten(1).any(1)
     return broken.nonzero().flatten().tolist(), weights, may[int(broken.int().argmax())]
-
-
-def layer_number(path: str) -> int | None:
-    """The first number in a module path: "model.layers.3.mlp" → 3."""
-    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
-    return int(found.group(1)) if found else None
 
 
 def tensors(value) -> list[Tensor]:

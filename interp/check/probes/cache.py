@@ -12,11 +12,12 @@ from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import DoesNotApply, Refused
 from headwise.interp.check.findings import found, why
 from headwise.interp.check.gaps import gap
-from headwise.interp.check.locate import Watcher, layer_number, watch
+from headwise.interp.check.locate import Watcher, watch
 from headwise.interp.check.probes.sides import position_ids, side
 from headwise.interp.check.report import Finding
 from headwise.interp.check.state import seed_everything
 from headwise.interp.check.target import BASE
+from headwise.interp.run.anatomy import layer_number
 from headwise.interp.run.tap import listen
 
 

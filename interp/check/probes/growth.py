@@ -8,7 +8,8 @@ from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import DoesNotApply, Refused
 from headwise.interp.check.findings import found
 from headwise.interp.check.gaps import gap
-from headwise.interp.check.locate import layer_number, watch
+from headwise.interp.check.locate import watch
+from headwise.interp.run.anatomy import layer_number
 
 
 def growth(bench: Bench):

@@ -7,10 +7,11 @@ from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import DoesNotApply, Refused
 from headwise.interp.check.findings import found, why
 from headwise.interp.check.gaps import gap
-from headwise.interp.check.locate import layer_number, watch
+from headwise.interp.check.locate import watch
 from headwise.interp.check.report import Finding
 from headwise.interp.check.target import BASE, Mode, other_modes
 from headwise.interp.check.told import hides_all
+from headwise.interp.run.anatomy import layer_number
 
 
 def modes(bench: Bench):

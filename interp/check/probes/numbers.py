@@ -10,9 +10,10 @@ from headwise.interp.check.bench import Bench
 from headwise.interp.check.causes import inverted, transposed
 from headwise.interp.check.describe import Shown, finding
 from headwise.interp.check.findings import found, of
-from headwise.interp.check.locate import Evidence, layer_number, watch
+from headwise.interp.check.locate import Evidence, watch
 from headwise.interp.check.report import Finding, edges
 from headwise.interp.check.told import masks_each_sample, told
+from headwise.interp.run.anatomy import layer_number
 
 
 def numbers(bench: Bench):

@@ -12,10 +12,11 @@ from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import DoesNotApply, Refused, first_line
 from headwise.interp.check.findings import found
 from headwise.interp.check.gaps import gap, rounding
-from headwise.interp.check.locate import layer_number, watch
+from headwise.interp.check.locate import watch
 from headwise.interp.check.probes.sides import side
 from headwise.interp.check.raising import innermost_broken
 from headwise.interp.check.report import Finding
+from headwise.interp.run.anatomy import layer_number
 
 HALVES = (torch.bfloat16, torch.float16)
 LARGE = 400e6  # parameters above which no copy is made unless dtypes= asks for it

@@ -10,8 +10,9 @@ from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import Refused
 from headwise.interp.check.findings import found
 from headwise.interp.check.gaps import gap
-from headwise.interp.check.locate import layer_number, watch
+from headwise.interp.check.locate import watch
 from headwise.interp.check.state import Snapshot, fingerprint, same_bits
+from headwise.interp.run.anatomy import layer_number
 
 
 def repeat(bench: Bench):
