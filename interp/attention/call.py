@@ -211,6 +211,11 @@ class AttentionCall:
         lengths = single(self.v[:, self._one(head).start // group]).norm(dim=-1)  # (B, K)
         return self.weights(head, rows) * lengths[:, None, :]
 
+    @property
+    def has_sink(self) -> bool:
+        """Whether the softmax has a column beside the keys."""
+        return self.form.sink(0, 1, slice(0, 1)) is not None
+
     def sink(self, head: int, rows: Rows = None) -> Tensor | None:
         """The weight that a row gave to no key, where the softmax has a learned column beside the keys (an attention
         sink: Xiao et al. 2023, §3.3) → (B, Q or R); None where there is none. With it each row sums to one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,18 @@ from headwise.interp.attention.promise import ATTENTION_LIKE, CROSS_NAME
 CROSS_ARGUMENTS = {"key", "kv", "key_value_states", "encoder_hidden_states", "context", "memory", "cross_states"}
 STACK_WORDS = re.compile(r"enc|dec|text|vision|visual|audio|image|speech", re.IGNORECASE)
 
-# why an attention-like module gave no call, in the words of the page
-NOT_DENSE = "its softmax is not over a dense query × key matrix (block-sparse, banded or bucketed)"
+
+class Lost(StrEnum):
+    """Why a softmax is no attention over positions, in the words of the page."""
+
+    CUT = "its softmax is not over a whole query × key matrix (block-sparse, banded or bucketed)"
+    CHANNELS = "its softmax is over channels, not positions"
+    MIXED = "its heads are mixed after the softmax, in a way that cannot be followed to the values"
+    COMBINED = "its weights are made from more than one softmax"
+    UNMET = "its softmax's weights never met values in one product"
+
+
+# why an attention-like module gave no call
 NO_SOFTMAX = "it ran, but no softmax over keys met values (linear, recurrent or fused attention)"
 SCRIPTED = "TorchScript runs outside Python; capture the original module"
 IDLE = "it did not run for this input"
@@ -38,11 +49,14 @@ class Unseen:
 class Softmax:
     """A softmax that may turn out to be attention once its result meets the values."""
 
-    scores: Tensor
-    weights: Tensor  # the result, or what elementwise operations have since made of it
     shape: torch.Size
     dim: int
     used: bool = False
+    fate: Lost = Lost.UNMET  # what became of it, unless it was used
+
+    def __post_init__(self):
+        if len(self.shape) > 4:  # blocks or windows are axes of their own
+            self.fate = Lost.CUT
 
 
 @dataclass
@@ -53,6 +67,7 @@ class Frame:
     name: str | None
     calls: list[int] = field(default_factory=list)  # indices into Recorder.calls made directly here
     softmaxes: list[Softmax] = field(default_factory=list)
+    met: bool = False  # was there a call, here or below?
 
 
 class Recorder:
@@ -92,10 +107,12 @@ class Recorder:
             self.kept[frame.name] = (args or tuple(kwargs.values()), output)
         lost = [s for s in frame.softmaxes if not s.used]
         if frame.name is not None and ATTENTION_LIKE.search(type(module).__name__):
-            if any(len(s.shape) >= 4 for s in lost):
-                self.refused[frame.name] = NOT_DENSE
+            if (why := _refusal(lost, frame.met)) is not None:
+                self.refused[frame.name] = why
         elif self.frames:  # nn.Softmax, or a helper module: the product with the values may come in the parent
             self.frames[-1].softmaxes += lost
+        if self.frames:
+            self.frames[-1].met |= frame.met
         if frame.calls and _attends_elsewhere(module, args, kwargs):
             for index in frame.calls:
                 self.calls[index] = replace(self.calls[index], kind="cross")
@@ -116,6 +133,8 @@ class Recorder:
     def add(self, call: AttentionCall) -> None:
         occurrence = self.visits.get(call.name, 0)
         self.visits[call.name] = occurrence + 1
+        if self.frames:
+            self.frames[-1].met = True
         if self.keep_calls:
             if self.frames:
                 self.frames[-1].calls.append(len(self.calls))
@@ -148,6 +167,13 @@ def same(query: Tensor, key: Tensor) -> bool:
 def within(inner: str, outer: str) -> bool:
     """Is the module path ``inner`` at or below ``outer``?"""
     return inner == outer or outer == "" or inner.startswith(outer + ".")
+
+
+def _refusal(lost: list[Softmax], met: bool) -> Lost | None:
+    """Why an attention module with these lost softmaxes is not shown. One that never met values does not speak against
+    a module whose other softmax did: it may weigh a pooling beside the attention."""
+    fates = [s.fate for s in lost if len(s.shape) >= 4 and not (met and s.fate is Lost.UNMET)]
+    return next((fate for fate in Lost if fate in fates), None)
 
 
 def _attends_elsewhere(module: nn.Module, args: tuple, kwargs: dict) -> bool:
