@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.promise import ATTENTION_LIKE, CROSS_NAME
+from headwise.interp.run.tap.channels import over_channels
 
 CROSS_ARGUMENTS = {"key", "kv", "key_value_states", "encoder_hidden_states", "context", "memory", "cross_states"}
 STACK_WORDS = re.compile(r"enc|dec|text|vision|visual|audio|image|speech", re.IGNORECASE)
@@ -87,6 +88,7 @@ class Recorder:
         self.ran: dict[str, nn.Module] = {}  # attention-like modules that ran
         self.refused: dict[str, str] = {}  # module path → why its softmax is no dense attention
         self.kept: dict[str, tuple[tuple, object]] = {}  # watched name → (inputs, output) of its last run
+        self.channels: dict[int, tuple[str, nn.Module]] = {}  # index of a call over channels → where it was made
         self.visits: dict[str, int] = {}
 
     # -- where ----------------------------------------------------------------------------------------------------
@@ -113,6 +115,9 @@ class Recorder:
             self.frames[-1].softmaxes += lost
         if self.frames:
             self.frames[-1].met |= frame.met
+        direct = {id(self.calls[index]): index for index in frame.calls}
+        for call in over_channels([self.calls[i] for i in frame.calls], module, [*args, *kwargs.values()]):
+            self.channels[direct[id(call)]] = frame.name or self.where, module
         if frame.calls and _attends_elsewhere(module, args, kwargs):
             for index in frame.calls:
                 self.calls[index] = replace(self.calls[index], kind="cross")
@@ -143,8 +148,13 @@ class Recorder:
     # -- once the run is over -------------------------------------------------------------------------------------
     def finished(self, default_stack: str) -> tuple[list[AttentionCall], list[Unseen]]:
         """Numbered calls, and the attention-like modules without one (the outermost of each nest)."""
-        calls = [c for c in self.calls if not any(within(c.name, refused) for refused in self.refused)]
-        unseen = []
+        calls = [
+            c
+            for index, c in enumerate(self.calls)
+            if index not in self.channels and not any(within(c.name, refused) for refused in self.refused)
+        ]
+        over = dict(self.channels.values())
+        unseen = [Unseen(name, type(module).__name__, Lost.CHANNELS) for name, module in over.items()]
         for name, module in sorted(self.ran.items(), key=lambda item: item[0] == ""):  # the root last: it tells least
             related = [c.name for c in calls] + [u.name for u in unseen]
             if any(within(other, name) or within(name, other) for other in related):
