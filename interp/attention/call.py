@@ -66,6 +66,10 @@ class AttentionCall:
         keys = {"_query_axis": axes[0], "_key_axis": axes[1], "real_queries": real[0], "real_keys": real[1]}
         return replace(self, **keys, claim=claim)
 
+    def with_keys(self, axis: Axis) -> AttentionCall:
+        """The same call with other names for its keys."""
+        return replace(self, _key_axis=axis)
+
     # -- shapes and axes ------------------------------------------------------------------------------------------
     @property
     def _kept(self) -> tuple[Tensor | None, ...]:

@@ -46,6 +46,7 @@ def dropout(tap, func, input, *args, **kwargs):
 def product(tap, func, *operands, **kwargs):
     """weights @ values, or valuesᵀ @ weightsᵀ: the axis summed out must be the softmax's own."""
     left, right, *rest = (*operands, *(kwargs.pop(n) for n in ("input", "other", "mat2") if n in kwargs))
+    _in_blocks(tap, left, right)
     if _sums_softmax(tap, left, -1) and not _is_parameter(right):
         carried = tap.softmaxes[left]
         left = _observe(tap, carried, left, carried.axes, right)
@@ -62,6 +63,7 @@ def einsum(tap, func, equation, *operands, **kwargs):
     """The same written as an equation, which tells what each axis is."""
     operands = list(operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands)
     talking = None
+    _in_blocks(tap, *operands)
     if isinstance(equation, str) and len(operands) == 2:
         for side, weights in enumerate(operands):
             carried, other = tap.softmaxes.get(weights), operands[1 - side]
@@ -100,6 +102,14 @@ def carry_on(tap, func, args: list, out) -> None:
 def _carry(tap, carried: Carried | None, out: Tensor) -> None:
     if carried is not None:
         tap.softmaxes[out] = carried
+
+
+def _in_blocks(tap, *operands: Tensor) -> None:
+    """Weights with more axes than batch, heads, queries and keys meet values in blocks or windows."""
+    for operand in operands:
+        carried = tap.softmaxes.get(operand)
+        if carried is not None and len(carried.softmax.shape) > 4:
+            carried.softmax.fate = Lost.CUT
 
 
 def _sums_softmax(tap, t: Tensor, summed: int) -> bool:

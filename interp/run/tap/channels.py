@@ -17,7 +17,9 @@ from headwise.interp.attention.call import AttentionCall
 
 def over_channels(calls: list[AttentionCall], module: nn.Module, given: list) -> list[AttentionCall]:
     """Those of the ``calls`` made directly in a ``module`` that are over channels of what it was ``given``."""
-    return [c for c in calls if _weighs_channels(c, module, given) or any(_linear(c, d) or _linear(d, c) for d in calls)]
+    return [
+        c for c in calls if _weighs_channels(c, module, given) or any(_linear(c, d) or _linear(d, c) for d in calls)
+    ]
 
 
 def _linear(one: AttentionCall, other: AttentionCall) -> bool:

@@ -55,10 +55,6 @@ class Softmax:
     used: bool = False
     fate: Lost = Lost.UNMET  # what became of it, unless it was used
 
-    def __post_init__(self):
-        if len(self.shape) > 4:  # blocks or windows are axes of their own
-            self.fate = Lost.CUT
-
 
 @dataclass
 class Frame:

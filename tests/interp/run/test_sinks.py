@@ -78,8 +78,7 @@ def test_models_with_sinks_equal_their_own_eager_attention(name, padding):
 
 
 def test_keys_beyond_the_sequence_are_named():
-    """DeepSeek-V4 compresses windows of 4 and of 6 tokens into one key each, beside the tokens' own: 13 // 4, 13 // 6.
-    """
+    """DeepSeek-V4 compresses windows of 4 and of 6 tokens into one key each, beside the tokens' own."""
     module = build("DeepseekV4")
     ids = torch.randint(2, 98, (1, LENGTH))
     cap = capture(Subject(module, named_tokens, "deepseek", "decoder"), ids)
@@ -240,8 +239,7 @@ def test_heads_of_a_model_with_sinks_can_be_silenced_and_averaged():
 
 
 def test_edits_of_gpt_oss():
-    """Its layers 0 and 2 slide over 4 tokens: to forbid what is hidden already changes nothing, to open it is refused.
-    """
+    """Its layer 0 slides over 4 tokens: to forbid what is hidden already changes nothing, to open it is refused."""
     plain = run(build("GptOss"), "decoder", input_ids=torch.randint(2, 98, (1, LENGTH)))
     same = rerun(plain, [ReplaceMask(0, Causal() & Window(3, 0))])
     assert (same.logits - plain.logits).abs().max() <= 1e-5
