@@ -5,6 +5,6 @@ every operation), then one way of computing attention a file: ``sdpa``, ``mha``,
 """
 
 from headwise.interp.run.tap.listening import listen
-from headwise.interp.run.tap.recorder import Recorder, Unseen, within
+from headwise.interp.run.tap.recorder import Recorder, Unseen
 
-__all__ = ["Recorder", "Unseen", "listen", "within"]
+__all__ = ["Recorder", "Unseen", "listen"]

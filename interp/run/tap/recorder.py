@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.promise import ATTENTION_LIKE, CROSS_NAME
+from headwise.interp.run.anatomy import is_keras, named_parts
 from headwise.interp.run.tap.channels import over_channels
 
 CROSS_ARGUMENTS = {"key", "kv", "key_value_states", "encoder_hidden_states", "context", "memory", "cross_states"}
@@ -73,7 +74,7 @@ class Recorder:
     def __init__(
         self, root: nn.Module, batch: int = 1, watch: frozenset[str] = frozenset(), keep_calls: bool = True, edits=None
     ):
-        self.names = {id(m): name for name, m in root.named_modules()}
+        self.names = {id(m): name for name, m in named_parts(root)}
         self.root = root
         self.batch = batch
         self.watch = watch  # module names whose input and output are kept
@@ -185,12 +186,14 @@ def _refusal(lost: list[Softmax], met: bool) -> Lost | None:
 def _attends_elsewhere(module: nn.Module, args: tuple, kwargs: dict) -> bool:
     """Was the module called with another sequence to take keys from?"""
     try:
-        given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+        function = module.call if is_keras(module) else module.forward
+        given = inspect.signature(function).bind_partial(*args, **kwargs).arguments
     except (TypeError, ValueError):
         return False
     given = {**given, **given.get("kwargs", {})}
     queries = next((v for v in given.values() if isinstance(v, Tensor)), None)
-    return any(isinstance(given.get(a), Tensor) and not same(queries, given[a]) for a in CROSS_ARGUMENTS)
+    names = CROSS_ARGUMENTS | ({"value"} if is_keras(module) and given.get("key") is None else set())  # its keys then
+    return any(isinstance(given.get(a), Tensor) and not same(queries, given[a]) for a in names)
 
 
 def _numbered(calls: list[AttentionCall], default_stack: str) -> list[AttentionCall]:
@@ -201,7 +204,7 @@ def _numbered(calls: list[AttentionCall], default_stack: str) -> list[AttentionC
         parts = call.name.split(".")
         first = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
         words = [part for part in parts[:first] if STACK_WORDS.match(part)]
-        side = ".".join(w.removesuffix("_model") for w in words) or default_stack
+        side = ".".join(re.sub(r"_\d+$", "", w).removesuffix("_model") for w in words) or default_stack
         stacks.setdefault("cross" if call.kind == "cross" else side, []).append(call)
     numbered: dict[int, AttentionCall] = {}
     for stack, members in stacks.items():
