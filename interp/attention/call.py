@@ -66,6 +66,10 @@ class AttentionCall:
         keys = {"_query_axis": axes[0], "_key_axis": axes[1], "real_queries": real[0], "real_keys": real[1]}
         return replace(self, **keys, claim=claim)
 
+    def with_keys(self, axis: Axis) -> AttentionCall:
+        """The same call with other names for its keys."""
+        return replace(self, _key_axis=axis)
+
     # -- shapes and axes ------------------------------------------------------------------------------------------
     @property
     def _kept(self) -> tuple[Tensor | None, ...]:
@@ -210,6 +214,11 @@ class AttentionCall:
         group = self.heads // self.kv_heads
         lengths = single(self.v[:, self._one(head).start // group]).norm(dim=-1)  # (B, K)
         return self.weights(head, rows) * lengths[:, None, :]
+
+    @property
+    def has_sink(self) -> bool:
+        """Whether the softmax has a column beside the keys."""
+        return self.form.sink(0, 1, slice(0, 1)) is not None
 
     def sink(self, head: int, rows: Rows = None) -> Tensor | None:
         """The weight that a row gave to no key, where the softmax has a learned column beside the keys (an attention

@@ -19,6 +19,7 @@ from headwise.interp.check.locate import watch
 from headwise.interp.check.report import FAILED, Finding, Probed
 from headwise.interp.check.state import Snapshot
 from headwise.interp.check.target import BASE, Mode, Target
+from headwise.interp.run.anatomy import modules_below
 
 
 @dataclass
@@ -266,7 +267,7 @@ class Bench:
             raise DoesNotApply("no attention call was seen whose weights could be scaled")
         chosen: dict[int, nn.Parameter] = {}
         for path in paths:
-            for module in self.target.module.get_submodule(path).modules():
+            for module in modules_below(self.target.module, path):
                 if not isinstance(module, nn.Embedding):
                     own = module.parameters(recurse=False)
                     chosen.update({id(p): p for p in own if p.ndim >= 2 and p.is_floating_point()})

@@ -22,6 +22,7 @@ from headwise.interp.run.capture import Capture
 
 ALLOWED, FORBIDDEN, MIXED, LEAKED = 0, 1, 2, 3  # cells of Matrix.forbidden; 2 and 3 are pooled and hold both kinds
 LEAK = 1e-6  # a smaller weight on a forbidden position is rounding
+SINK = "sink"  # the column of the weight that goes to no key
 DENSE_LIMIT = 4096**2  # query × key pairs that may stand in memory at once for one head
 
 Region = tuple[int, int, int, int]  # query start, stop, key start, stop
@@ -271,6 +272,11 @@ class _One:
         """(R, K)."""
         return self.call.weights(self.head, rows)[self.batch]
 
+    def sink(self, rows: tuple[int, int]) -> Tensor | None:
+        """(R, 1), where there is one and weights are looked at: the sink has no value, and its score is not kept."""
+        found = self.call.sink(self.head, rows) if self.quantity == "weights" else None
+        return None if found is None else found[self.batch][:, None]
+
     def allowed(self, rows: tuple[int, int], device: torch.device) -> Tensor:
         """(R, K) bool."""
         return self.promise.rows(*rows, self.call.keys, b=self.batch, h=self.head, device=device)
@@ -307,7 +313,8 @@ def _plain(one: _One, how: Look) -> Found:
     if leaks:
         codes = torch.where((codes == MIXED) & torch.cat(leaks), LEAKED, codes)
     labels = one.axes[0].labels, one.axes[1].labels
-    return torch.cat(values), codes, one.spans(labels, region, factor), ()
+    found = torch.cat(values), codes, one.spans(labels, region, factor), ()
+    return _beside(found, one.sink((q0, q1)))
 
 
 def _merged(one: _One, how: Look) -> Found:
@@ -326,7 +333,26 @@ def _merged(one: _One, how: Look) -> Found:
     factor = (math.ceil((q1 - q0) / how.size), math.ceil((k1 - k0) / how.size))
     whole, allowed = whole[q0:q1, k0:k1], allowed[q0:q1, k0:k1]
     labels = names_of(one.axes[0], rows), names_of(one.axes[1], columns)
-    return pool_cells(whole, *factor), _codes(allowed, whole, factor), one.spans(labels, region, factor), notes
+    found = pool_cells(whole, *factor), _codes(allowed, whole, factor), one.spans(labels, region, factor), notes
+    sink = one.sink(every)
+    return _beside(found, None if sink is None else merged(sink, rows, [[0]], one.quantity)[q0:q1])
+
+
+def _beside(found: Found, sink: Tensor | None) -> Found:
+    """With the weight that went to no key, (R, 1), as a last column where the last key is shown and nothing is pooled;
+    else in words."""
+    if sink is None:
+        return found
+    values, codes, (rows, columns), notes = found
+    if columns.end < columns.whole or (rows.factor, columns.factor) != (1, 1):
+        return (
+            values,
+            codes,
+            (rows, columns),
+            (*notes, f"not shown: the sink, with {float(sink.mean()):.0%} of the weight"),
+        )
+    wider = replace(columns, labels=(*columns.labels, SINK), whole=columns.whole + 1)
+    return torch.cat([values, sink], 1), F.pad(codes, (0, 1), value=ALLOWED), (rows, wider), notes
 
 
 @lru_cache(maxsize=32)

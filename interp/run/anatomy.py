@@ -6,7 +6,7 @@ guess.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from torch import Tensor, nn
@@ -19,6 +19,29 @@ def layer_number(path: str) -> int | None:
     3
     """
     return next((int(part) for part in path.split(".") if part.isdigit()), None)
+
+
+def named_parts(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """(path, module) as ``named_modules`` gives them, with what it does not list: a Keras layer on the torch backend is
+    a module, and keeps its own layers to itself. They are called by their Keras names.
+
+    >>> [name for name, _ in named_parts(nn.Sequential(nn.ReLU()))]
+    ['', '0']
+    """
+    for name, part in module.named_modules(prefix=path):
+        yield name, part
+        if is_keras(part):
+            for layer in part._layers:  # all of them; what Keras lists in public are those of a Model alone
+                yield from named_parts(layer, f"{name}.{layer.name}" if name else layer.name)
+
+
+def modules_below(root: nn.Module, path: str) -> list[nn.Module]:
+    """The module at ``path`` and all inside it; none where there is no such path."""
+    return [part for name, part in named_parts(root) if path in ("", name) or name.startswith(f"{path}.")]
+
+
+def is_keras(module: nn.Module) -> bool:
+    return any(c.__module__ == "keras.src.layers.layer" for c in type(module).__mro__)
 
 
 def blocks(paths: Iterable[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
@@ -160,7 +160,7 @@ def rerun(cap: Capture, edits: Sequence[Edit], *, grad: bool = False) -> Capture
 def _captured(subject: Subject, inputs: Inputs, edits: tuple[Edit, ...], sites: dict, *, grad: bool) -> Capture:
     result, outputs, recorder = observe(subject, inputs, edits=sites, grad=grad)
     seen, unseen = recorder.finished(STACKS.get(subject.family, subject.family))
-    calls = tuple(_bound(call, subject, inputs, seen) for call in seen)
+    calls = tuple(_named_beyond(_bound(call, subject, inputs, seen), subject.module) for call in seen)
     return Capture(subject, inputs, calls, tuple(unseen), result, edits, outputs)
 
 
@@ -180,3 +180,24 @@ def _bound(call: AttentionCall, subject: Subject, inputs: Inputs, calls: list[At
         mask = inputs.real_target if of_target else inputs.real
         real.append(mask if mask is not None and mask.shape[1] == length else None)
     return call.bound(tuple(axes), tuple(real), claim(subject.module, call, inputs.kwargs, subject.said))
+
+
+def _named_beyond(call: AttentionCall, module: nn.Module) -> AttentionCall:
+    """Self-attention with more keys than queries, whose first keys are the queries' own positions: these are named as
+    the queries are, the others by what made them.
+
+    That they come first is read off the mask: each query sees the key of its own number and none later among them. Keys
+    of an earlier run, from a cache, come before the queries' and fail that.
+    """
+    own = call.queries
+    if call.kind != "self" or not 1 < own < call.keys:
+        return call
+    seen = call.mask.dense(own, call.keys)[..., :own].reshape(-1, own, own)
+    if not bool((seen.diagonal(0, -2, -1).all(-1) & ~seen.triu(1).any((-2, -1))).any()):  # in one sample and head
+        return call
+    compressor = (
+        m for n, m in module.named_modules() if within(n, call.name) and "compress" in type(m).__name__.lower()
+    )
+    word = "extra" if next(compressor, None) is None else "compressed"
+    beyond = tuple(f"{word} {i}" for i in range(call.keys - own))
+    return call.with_keys(Axis((*call.query_axis.labels, *beyond)))

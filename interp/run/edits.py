@@ -36,9 +36,17 @@ class Edit:
         """What SDPA returned, (B, H, Q, Dv), safe to write into."""
         return out
 
-    def weights(self, weights: Tensor, scores: Tensor) -> Tensor:
-        """Weights of attention written by hand, (B, H, Q, K), about to meet the values."""
+    def weights(self, weights: Tensor, scores: Tensor, sink: Tensor | None = None, mixed: bool = False) -> Tensor:
+        """Weights of attention written by hand, (B, H, Q, K), about to meet the values. ``sink`` (B, H, Q, 1) is the
+        weight that goes to no key; ``mixed`` says that heads were mixed after the softmax."""
         return weights
+
+    def _refuse_mixed(self, mixed: bool) -> None:
+        if mixed:
+            raise InputError(
+                f"{type(self).__name__}(layer {self.layer}) cannot change single keys here: the model mixes its heads "
+                "after the softmax, so no row of weights sums to one. Use ZeroHead or MeanHead."
+            )
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class ZeroHead(Edit):
         out[:, self.head] = 0
         return out
 
-    def weights(self, weights, scores):
+    def weights(self, weights, scores, sink=None, mixed=False):
         weights = weights.clone()
         weights[:, self.head] = 0
         return weights
@@ -69,7 +77,7 @@ class MeanHead(Edit):
         out[:, self.head] = out[:, self.head].mean(1, keepdim=True)
         return out
 
-    def weights(self, weights, scores):
+    def weights(self, weights, scores, sink=None, mixed=False):
         weights = weights.clone()
         weights[:, self.head] = weights[:, self.head].mean(1, keepdim=True)
         return weights
@@ -90,11 +98,12 @@ class ForbidEdge(Edit):
         allowed[:, heads, self.query, self.key] = False if allowed.dtype == torch.bool else -math.inf
         return allowed, False
 
-    def weights(self, weights, scores):
+    def weights(self, weights, scores, sink=None, mixed=False):
+        self._refuse_mixed(mixed)
         weights = weights.clone()
         heads = slice(None) if self.head is None else self.head
         weights[:, heads, self.query, self.key] = 0
-        return weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+        return _renormalised(weights, sink)
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,8 @@ class ReplaceMask(Edit):
             return torch.where(attn_mask > SENTINEL, attn_mask, 0).masked_fill(~allowed, -math.inf), False
         return allowed, False
 
-    def weights(self, weights, scores):
+    def weights(self, weights, scores, sink=None, mixed=False):
+        self._refuse_mixed(mixed)
         if bool((scores <= SENTINEL).any()):
             hidden = self._allowed(*scores.shape, scores.device) & (scores <= SENTINEL)
             if bool(hidden.any()):
@@ -119,6 +129,8 @@ class ReplaceMask(Edit):
                     "scores are already "
                     "overwritten by the model's mask. Use a mask that only forbids more."
                 )
+        if sink is not None:
+            return _renormalised(weights.masked_fill(~self._allowed(*scores.shape, scores.device), 0), sink)
         return torch.softmax(
             scores.float().masked_fill(~self._allowed(*scores.shape, scores.device), -math.inf), -1
         ).nan_to_num(0)
@@ -146,6 +158,12 @@ def resolve(edits: Iterable[Edit], calls) -> dict[Site, list[Edit]]:
             )
         sites.setdefault((call.name, call.occurrence), []).append(edit)
     return sites
+
+
+def _renormalised(weights: Tensor, sink: Tensor | None) -> Tensor:
+    """Rows that sum to one again, together with the sink (B, H, Q, 1), which keeps its share beside the keys left."""
+    total = weights.sum(-1, keepdim=True) + (0 if sink is None else sink)
+    return weights / total.clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def _dense(attn_mask: Tensor | None, is_causal: bool, q: Tensor, k: Tensor) -> Tensor:

@@ -40,6 +40,8 @@ def run(
     Raises InputError, one sentence, whatever the module raised.
     """
     recorder = Recorder(subject.module, inputs.batch, frozenset(watch), keep_calls, edits)
+    if operations and subject.implementation == "flex_attention":
+        import torch._dynamo  # takes a second; it would be loaded in the middle of the run, too late for the tap
     knew_compiler = compiler_is_loaded()
     try:
         with torch.set_grad_enabled(grad), listen(recorder, operations=operations):

@@ -19,6 +19,11 @@ def takes_anything(function) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
 
 
+def takes_positions(function) -> bool:
+    """Does it take whatever is given by position (``*args``)?"""
+    return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(function).parameters.values())
+
+
 def fitted(value, batch: int):
     """A fixed argument for another batch: its tensors cut, or their last sample repeated."""
 

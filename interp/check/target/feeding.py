@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from headwise.interp.check.errors import CheckError
 from headwise.interp.check.state import seed_everything
-from headwise.interp.check.target.arguments import fitted
+from headwise.interp.check.target.arguments import fitted, takes_positions
+from headwise.interp.run.anatomy import is_keras, named_parts
 from headwise.interp.subject import Inputs, Subject
 
 LENGTHS = (29, 23, 19, 17, 13, 11, 7, 5, 32, 64, 16, 8, 4)  # primes first: they equal no layer's width
@@ -119,11 +120,7 @@ class Feed:
 
     def _tables(self) -> list[int]:
         """Sizes of the embeddings that may be a vocabulary, in the order they were made."""
-        return [
-            m.num_embeddings
-            for n, m in self.module.named_modules()
-            if isinstance(m, nn.Embedding) and not POSITION_NAME.search(n)
-        ]
+        return [_rows(m) for n, m in named_parts(self.module) if _rows(m) and not POSITION_NAME.search(n)]
 
     def _convolves(self, shape) -> bool:
         """Is the first layer a convolution over time that takes (B, C, T)?"""
@@ -133,11 +130,7 @@ class Feed:
     def _longest(self) -> int:
         """Longest sequence the position table allows."""
         known = [getattr(self.config, n, None) for n in LIMITS]
-        known += [
-            m.num_embeddings - 2
-            for n, m in self.module.named_modules()
-            if isinstance(m, nn.Embedding) and re.search("pos|wpe", n)
-        ]
+        known += [_rows(m) - 2 for n, m in named_parts(self.module) if _rows(m) and re.search("pos|wpe", n)]
         known += [self.subject.max_tokens] if self.subject is not None else []
         return max(4, min([n for n in known if isinstance(n, int) and n > 0], default=10**6))
 
@@ -149,6 +142,7 @@ class Feed:
             return
         sizes = {n for p in self.module.parameters() for n in p.shape}
         fits = [t for t in LENGTHS if t <= self._longest()]
+        length = length or self._declared()[0]
         lengths = [length] if length else [t for t in fits if t not in sizes] + [t for t in fits if t in sizes]
         for way in self._ways():
             way()
@@ -177,9 +171,10 @@ class Feed:
         if self.hugging and main in SIGNALS:
             yield lambda: self._signal(main)
             return
-        if self.named and not names:
+        if self.named and not names and not takes_positions(self.module.forward):
             raise CheckError(f"{self.name}.forward takes no argument, so there is nothing to change and watch.")
-        first = None if not self.named else "input_ids" if "input_ids" in self.parameters else names[0]
+        first = "input_ids" if "input_ids" in self.parameters else next(iter(names), None)
+        first = first if self.named else None  # None: whatever its name, it comes first
         embeds = bool(self._tables())
         if embeds or (self.hugging and self.vocabulary()):
             yield lambda: self._tokens(first)
@@ -195,7 +190,8 @@ class Feed:
 
     def _widths(self) -> list[tuple[int, int]]:
         """(features, time axis) that the layers take, in the order they were made."""
-        widths = []
+        _, width = self._declared()
+        widths = [(width, 1)] if width else []
         for m in self.module.modules():
             if isinstance(m, nn.Linear):
                 widths.append((m.in_features, 1))
@@ -208,6 +204,12 @@ class Feed:
             elif isinstance(m, nn.LayerNorm):
                 widths.append((m.normalized_shape[-1], 1))
         return list(dict.fromkeys(widths))
+
+    def _declared(self) -> tuple[int | None, int | None]:
+        """(T, C) as a Keras model says of its first input, None where it leaves that open."""
+        first = next(iter(getattr(self.module, "inputs", None) or ()), None) if is_keras(self.module) else None
+        shape = (None, None, None) if first is None else (*first.shape, None, None)
+        return shape[1], shape[2]
 
     def _tokens(self, stream, size: int | None = None) -> None:
         self.stream, self.alphabet, self.time = stream, self.ids(size), 1
@@ -280,3 +282,11 @@ class Feed:
 def spread(where: Tensor, x: Tensor) -> Tensor:
     """(B, T) → (B, T, 1, …), to stand beside every axis of ``x``."""
     return where.view(*where.shape, *[1] * (x.ndim - where.ndim))
+
+
+def _rows(module: nn.Module) -> int | None:
+    """How many ids a table of embeddings knows, torch's or Keras's; None for any other module."""
+    if isinstance(module, nn.Embedding):
+        return module.num_embeddings
+    tabular = is_keras(module) and type(module).__name__.endswith("Embedding")
+    return getattr(module, "input_dim", None) if tabular else None

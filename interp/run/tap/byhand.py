@@ -1,17 +1,21 @@
 """Attention written by hand, recognised by what is done, not by names: a softmax whose result, whole, is then
 multiplied onto values.
 
-A softmax inside an attention module that is cut up first (block-sparse, banded, bucketed) is not dense attention: such
-a module ends in ``unseen`` with the reason, never in ``calls`` with wrong axes.
+What is recorded is what meets the values. A softmax inside an attention module that is cut up first (block-sparse,
+banded, bucketed) is not dense attention: such a module ends in ``unseen`` with the reason, never in ``calls`` with
+wrong axes.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.scores import Seen
-from headwise.interp.run.tap.recorder import Softmax
+from headwise.interp.run.tap.carried import Axes, Carried, after, is_cut, mixed, placed
+from headwise.interp.run.tap.recorder import Lost, Softmax
 
 
 # -- operations ----------------------------------------------------------------------------------------------------
@@ -20,8 +24,9 @@ def softmax(tap, func, input, dim=None, *args, **kwargs):
     out = func(input, dim, *args, **kwargs) if dim is not None else func(input, *args, **kwargs)
     if dim is None or input.ndim < 2 or not input.is_floating_point():
         return out
-    seen = Softmax(input, out, out.shape, dim % out.ndim)
-    tap.softmaxes[out] = seen, False
+    seen = Softmax(out.shape, dim % out.ndim)
+    axes = tuple(range(out.ndim))
+    tap.softmaxes[out] = Carried(seen, axes, (input, axes))
     if tap.recorder.frames:
         tap.recorder.frames[-1].softmaxes.append(seen)
     return out
@@ -30,97 +35,141 @@ def softmax(tap, func, input, dim=None, *args, **kwargs):
 def dropout(tap, func, input, *args, **kwargs):
     """Attention weights are those before dropout."""
     out = func(input, *args, **kwargs)
-    if (found := tap.softmaxes.get(input)) is not None:
-        tap.softmaxes[out] = found
+    if (found := tap.softmaxes.get(input)) is not None and out is not input:
+        rate = args[0] if args else kwargs.get("p", 0.5)
+        training = args[1] if len(args) > 1 else kwargs.get("training", kwargs.get("train", True))
+        kept = found.before or (input, found.axes)
+        tap.softmaxes[out] = replace(found, before=kept) if rate and training else found
     return out
 
 
 def product(tap, func, *operands, **kwargs):
     """weights @ values, or valuesᵀ @ weightsᵀ: the axis summed out must be the softmax's own."""
     left, right, *rest = (*operands, *(kwargs.pop(n) for n in ("input", "other", "mat2") if n in kwargs))
+    _in_blocks(tap, left, right)
     if _sums_softmax(tap, left, -1) and not _is_parameter(right):
-        carried, flipped = tap.softmaxes[left]
-        left = _observe(tap, carried, left, flipped, v=right)
+        carried = tap.softmaxes[left]
+        left = _observe(tap, carried, left, carried.axes, right)
     elif _sums_softmax(tap, right, -2) and not _is_parameter(left):
-        carried, flipped = tap.softmaxes[right]
-        right = _observe(tap, carried, right.mT, not flipped, v=left.mT).mT
-    return func(left, right, *rest, **kwargs)
+        carried = tap.softmaxes[right]
+        right = _observe(tap, carried, right.mT, (*carried.axes[:-2], *carried.axes[:-3:-1]), left.mT).mT
+    out = func(left, right, *rest, **kwargs)
+    if (carried := tap.softmaxes.get(left)) is not None and _is_parameter(right) and right.ndim == 2:
+        _carry(tap, mixed(carried, left.ndim - 1, left, out), out)
+    return out
 
 
 def einsum(tap, func, equation, *operands, **kwargs):
     """The same written as an equation, which tells what each axis is."""
     operands = list(operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands)
+    talking = None
+    _in_blocks(tap, *operands)
     if isinstance(equation, str) and len(operands) == 2:
         for side, weights in enumerate(operands):
-            carried, flipped = tap.softmaxes.get(weights, (None, None))
-            values = operands[1 - side]
-            if flipped is not False or carried.used or weights.shape != carried.shape or _is_parameter(values):
+            carried, other = tap.softmaxes.get(weights), operands[1 - side]
+            if carried is None or carried.softmax.used or None in carried.axes:
                 continue
-            order = attention_axes(equation, side == 1, weights.ndim, values.ndim)
-            if order is not None and order[-1] == carried.dim:
-                seen = _observe(tap, carried, weights.permute(order), order=order)
-                operands[side] = seen.permute(_inverse(order))
-    return func(equation, *operands, **kwargs)
+            if _is_parameter(other):
+                talking = carried, weights, mixing_axis(equation, side == 1)
+                continue
+            order = attention_axes(equation, side == 1, weights.ndim, other.ndim)
+            if order is not None and carried.axes[order[-1]] == carried.dim:
+                axes = tuple(carried.axes[i] for i in order)
+                operands[side] = _observe(tap, carried, weights.permute(order), axes).permute(_inverse(order))
+    out = func(equation, *operands, **kwargs)
+    if talking is not None and talking[2] is not None:
+        carried, weights, axis = talking
+        _carry(tap, mixed(carried, axis, weights, out), out)
+    return out
 
 
-def carry_on(tap, args, out: Tensor) -> None:
-    """A tensor of the same size made from a softmax still is those weights: reshaped, cast, scaled, transposed."""
-    for arg in args:
-        found = tap.softmaxes.get(arg) if isinstance(arg, Tensor) else None
-        if found is not None and out.numel() == arg.numel():
-            (carried, flipped), turned = found, _turned(arg, out)
-            tap.softmaxes[out] = carried, None if flipped is None or turned is None else flipped != turned
-            if arg is carried.weights and out.shape == arg.shape and turned is False and out.is_floating_point():
-                carried.weights = out
-            return
+def carry_on(tap, func, args: list, out) -> None:
+    """Follow a softmax through an operation that is none of the above. Of two that meet, the first is followed."""
+    found = [(arg, tap.softmaxes[arg]) for arg in args if isinstance(arg, Tensor) and arg in tap.softmaxes]
+    if not found:
+        return
+    arg, carried = found[0]
+    for _, other in found[1:]:
+        if other.softmax is not carried.softmax:
+            other.softmax.fate = Lost.COMBINED
+    others = [a for a in args if a is not arg]
+    for made in (out,) if isinstance(out, Tensor) else out if is_cut(func) else ():
+        if isinstance(made, Tensor) and made is not arg:
+            _carry(tap, after(func, carried, arg, others, made), made)
 
 
 # -- recognising ---------------------------------------------------------------------------------------------------
+def _carry(tap, carried: Carried | None, out: Tensor) -> None:
+    if carried is not None:
+        tap.softmaxes[out] = carried
+
+
+def _in_blocks(tap, *operands: Tensor) -> None:
+    """Weights with more axes than batch, heads, queries and keys meet values in blocks or windows."""
+    for operand in operands:
+        carried = tap.softmaxes.get(operand)
+        if carried is not None and len(carried.softmax.shape) > 4:
+            carried.softmax.fate = Lost.CUT
+
+
 def _sums_softmax(tap, t: Tensor, summed: int) -> bool:
     """Does ``t`` carry a softmax on whose own axis is ``summed``, and was it not used yet?"""
-    carried, flipped = tap.softmaxes.get(t, (None, None))
-    if carried is None or carried.used or not 2 <= t.ndim <= 4:
+    carried = tap.softmaxes.get(t)
+    if carried is None or carried.softmax.used or not 2 <= t.ndim <= 4:
         return False
-    if len(carried.shape) == 2 and t.ndim == 3:  # (B, K) made (B, 1, K): one query a sample
-        pooled = t.shape[0] == carried.shape[0] == tap.recorder.batch
-        return pooled and carried.dim == 1 and t.shape[summed] == carried.shape[1]
-    axis = carried.dim - len(carried.shape)
-    return flipped is not None and summed == (-3 - axis if flipped else axis)
+    if len(carried.softmax.shape) == 2 and t.ndim == 3:  # (B, K) made (B, 1, K): one query a sample
+        batch, keys = carried.softmax.shape
+        return t.shape[0] == batch == tap.recorder.batch and carried.dim == 1 and t.shape[summed] == keys
+    queries = -1 if summed == -2 else -2
+    return carried.axes[summed] == carried.dim and carried.axes[queries] is not None
 
 
-def _observe(
-    tap,
-    carried: Softmax,
-    t: Tensor,
-    flipped: bool | None = False,
-    *,
-    v: Tensor | None = None,
-    order: tuple[int, ...] | None = None,
-) -> Tensor:
-    """Record weights that arrive as t (…, query, key): the softmax's result flipped and reshaped, or permuted by
-    ``order``. Returns t, or what edits make of it.
-    """
-    carried.used = True
-    kept = carried.weights, carried.scores  # before dropout, so not t itself
-    if order is not None:
-        weights, scores = (x.permute(order) for x in kept)
-    else:
-        weights, scores = ((x.mT if flipped and x.ndim == t.ndim else x).reshape(t.shape) for x in kept)
+def _observe(tap, carried: Carried, t: Tensor, axes: Axes, v: Tensor | None = None) -> Tensor:
+    """Record weights that arrive as t (…, query, key). Returns t, or what edits make of it."""
+    carried.softmax.used = True
     batch = tap.recorder.batch
-    heads_first = order is not None and t.ndim == 4 and t.shape[0] != batch == t.shape[1]
-    four_w, four_s = (tap.four(x.transpose(0, 1) if heads_first else x) for x in (weights, scores))
-    four_v = tap.four(v).detach() if v is not None and v.ndim >= 2 else None
-    if four_v is not None and (four_v.shape[0] != four_w.shape[0] or four_w.shape[1] % four_v.shape[1]):
-        four_v = None
+    heads_first = v is None and t.ndim == 4 and t.shape[0] != batch == t.shape[1]  # read off an equation
+
+    def four(x: Tensor) -> Tensor:
+        return tap.four(x.transpose(0, 1) if heads_first else x)
+
+    weights = four(t if carried.before is None else placed(carried.before, axes, t.shape))  # before dropout
+    scores = four(placed(carried.scores, axes, t.shape))
+    sink = None if carried.sink is None else four(placed(carried.sink, axes, t.shape))
+    values = tap.four(v).detach() if v is not None and v.ndim >= 2 else None
+    if values is not None and (values.shape[0] != weights.shape[0] or weights.shape[1] % values.shape[1]):
+        values = None
     here = tap.recorder.edits_here()
-    form = Seen(four_s.detach(), four_w.detach(), how="mha" if tap.mha_heads else "softmax")
-    tap.recorder.add(AttentionCall(*tap.place(), form, four_v))
+    beside = None if sink is None else sink[..., 0].detach()
+    form = Seen(scores.detach(), weights.detach(), beside, how="mha" if tap.mha_heads else "softmax")
+    tap.recorder.add(AttentionCall(*tap.place(), form, values))
     if not here:
         return t
     for edit in here:
-        four_w = edit.weights(four_w, four_s)
-    edited = four_w.transpose(0, 1) if heads_first else four_w
+        weights = edit.weights(weights, scores, sink=sink, mixed=carried.mixed)
+    edited = weights.transpose(0, 1) if heads_first else weights
     return edited.reshape(t.shape).to(t.dtype)
+
+
+def mixing_axis(equation: str, flip: bool) -> int | None:
+    """The axis of the weights operand that an einsum with a matrix maps to another, or None; the others stay where
+    they are.
+
+    >>> mixing_axis("bhij,hg->bgij", False)
+    1
+    >>> mixing_axis("bhij,jg->bhig", False), mixing_axis("bhij,hg->ijbg", False)
+    (3, None)
+    """
+    equation = equation.replace(" ", "")
+    if equation.count("->") != 1 or "." in equation:
+        return None
+    inputs, result = equation.split("->")
+    weights, matrix = inputs.split(",")[::-1] if flip else inputs.split(",")
+    summed = [c for c in weights if c in matrix and c not in result]
+    new = [c for c in matrix if c in result and c not in weights]
+    if len(matrix) != 2 or len(summed) != 1 or len(new) != 1 or weights.replace(summed[0], new[0]) != result:
+        return None
+    return weights.index(summed[0])
 
 
 def attention_axes(equation: str, flip: bool, weight_axes: int, value_axes: int) -> tuple[int, ...] | None:
@@ -155,15 +204,6 @@ def attention_axes(equation: str, flip: bool, weight_axes: int, value_axes: int)
 
 def _inverse(order: tuple[int, ...]) -> list[int]:
     return sorted(range(len(order)), key=order.__getitem__)
-
-
-def _turned(arg: Tensor, out: Tensor) -> bool | None:
-    """Did the operation that made ``out`` exchange the last two axes of ``arg``? None: it did something else to
-    them."""
-    ours, theirs = (list(zip(t.shape, t.stride(), strict=True))[-2:] for t in (out, arg))
-    if out.untyped_storage().data_ptr() != arg.untyped_storage().data_ptr():  # a copy, element by element or reshaped
-        return False if out.shape[-2:] == arg.shape[-2:] else None
-    return False if ours == theirs else True if ours == theirs[::-1] else None
 
 
 def _is_parameter(t: Tensor) -> bool:

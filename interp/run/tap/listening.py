@@ -46,6 +46,8 @@ def listen(recorder: Recorder, *, operations: bool = True):
         if _listeners == 0:
             if compiler_is_loaded():  # else nothing was compiled, and importing the compiler takes a second
                 _hooks.append(_Uncompiled())
+            if (layer := _keras_layer()) is not None:
+                _hooks.append(_KerasCalls(layer))
             _hooks.append(register_module_forward_pre_hook(_before))
             _hooks.append(register_module_forward_hook(_after, with_kwargs=True, always_call=True))
         _listeners += 1
@@ -76,3 +78,33 @@ class _Uncompiled:
 
     def remove(self) -> None:
         self.stance.__exit__(None, None, None)
+
+
+def _keras_layer() -> type | None:
+    """Keras's Layer where Keras is loaded and runs on torch: its layers are modules that pass torch's hooks by."""
+    layer = getattr(getattr(sys.modules.get("keras"), "layers", None), "Layer", None)
+    return layer if isinstance(layer, type) and issubclass(layer, torch.nn.Module) else None
+
+
+class _KerasCalls:
+    """What torch's two hooks do, around the calls of Keras layers, until removed."""
+
+    def __init__(self, layer: type):
+        self.layer, self.call = layer, layer.__call__
+        own = self.call
+
+        def recorded(this, *args, **kwargs):
+            if _recorder.get() is None:
+                return own(this, *args, **kwargs)
+            output = None
+            _before(this, args)
+            try:
+                output = own(this, *args, **kwargs)
+            finally:
+                _after(this, args, kwargs, output)
+            return output
+
+        layer.__call__ = recorded
+
+    def remove(self) -> None:
+        self.layer.__call__ = self.call

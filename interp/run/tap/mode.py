@@ -24,9 +24,7 @@ class Tap(TorchFunctionMode):
     def __init__(self, recorder: Recorder):
         super().__init__()
         self.recorder = recorder
-        # tensor → the Softmax it carries on, and whether its last two axes are the softmax's exchanged (None: otherwise
-        # moved)
-        self.softmaxes: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.softmaxes: WeakIdKeyDictionary = WeakIdKeyDictionary()  # tensor → what it carries of a softmax
         self.mha_heads: int | None = None  # set while inside nn.MultiheadAttention
         self.mha_kind = "self"
 
@@ -38,8 +36,8 @@ class Tap(TorchFunctionMode):
         if handler is not None:
             return handler(self, func, *args, **kwargs)
         out = func(*args, **kwargs)
-        if self.softmaxes and isinstance(out, Tensor):
-            byhand.carry_on(self, args, out)
+        if self.softmaxes and isinstance(out, Tensor | tuple | list):
+            byhand.carry_on(self, func, [*args, *kwargs.values()], out)
         return out
 
     def place(self) -> tuple[str, str]:

@@ -5,18 +5,31 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.promise import ATTENTION_LIKE, CROSS_NAME
+from headwise.interp.run.anatomy import is_keras, named_parts
+from headwise.interp.run.tap.channels import over_channels
 
 CROSS_ARGUMENTS = {"key", "kv", "key_value_states", "encoder_hidden_states", "context", "memory", "cross_states"}
 STACK_WORDS = re.compile(r"enc|dec|text|vision|visual|audio|image|speech", re.IGNORECASE)
 
-# why an attention-like module gave no call, in the words of the page
-NOT_DENSE = "its softmax is not over a dense query × key matrix (block-sparse, banded or bucketed)"
+
+class Lost(StrEnum):
+    """Why a softmax is no attention over positions, in the words of the page."""
+
+    CUT = "its softmax is not over a whole query × key matrix (block-sparse, banded or bucketed)"
+    CHANNELS = "its softmax is over channels, not positions"
+    MIXED = "its heads are mixed after the softmax, in a way that cannot be followed to the values"
+    COMBINED = "its weights are made from more than one softmax"
+    UNMET = "its softmax's weights never met values in one product"
+
+
+# why an attention-like module gave no call
 NO_SOFTMAX = "it ran, but no softmax over keys met values (linear, recurrent or fused attention)"
 SCRIPTED = "TorchScript runs outside Python; capture the original module"
 IDLE = "it did not run for this input"
@@ -38,11 +51,10 @@ class Unseen:
 class Softmax:
     """A softmax that may turn out to be attention once its result meets the values."""
 
-    scores: Tensor
-    weights: Tensor  # the result, or what elementwise operations have since made of it
     shape: torch.Size
     dim: int
     used: bool = False
+    fate: Lost = Lost.UNMET  # what became of it, unless it was used
 
 
 @dataclass
@@ -53,6 +65,7 @@ class Frame:
     name: str | None
     calls: list[int] = field(default_factory=list)  # indices into Recorder.calls made directly here
     softmaxes: list[Softmax] = field(default_factory=list)
+    met: bool = False  # was there a call, here or below?
 
 
 class Recorder:
@@ -61,7 +74,7 @@ class Recorder:
     def __init__(
         self, root: nn.Module, batch: int = 1, watch: frozenset[str] = frozenset(), keep_calls: bool = True, edits=None
     ):
-        self.names = {id(m): name for name, m in root.named_modules()}
+        self.names = {id(m): name for name, m in named_parts(root)}
         self.root = root
         self.batch = batch
         self.watch = watch  # module names whose input and output are kept
@@ -72,6 +85,7 @@ class Recorder:
         self.ran: dict[str, nn.Module] = {}  # attention-like modules that ran
         self.refused: dict[str, str] = {}  # module path → why its softmax is no dense attention
         self.kept: dict[str, tuple[tuple, object]] = {}  # watched name → (inputs, output) of its last run
+        self.channels: dict[int, tuple[str, nn.Module]] = {}  # index of a call over channels → where it was made
         self.visits: dict[str, int] = {}
 
     # -- where ----------------------------------------------------------------------------------------------------
@@ -92,10 +106,15 @@ class Recorder:
             self.kept[frame.name] = (args or tuple(kwargs.values()), output)
         lost = [s for s in frame.softmaxes if not s.used]
         if frame.name is not None and ATTENTION_LIKE.search(type(module).__name__):
-            if any(len(s.shape) >= 4 for s in lost):
-                self.refused[frame.name] = NOT_DENSE
+            if (why := _refusal(lost, frame.met)) is not None:
+                self.refused[frame.name] = why
         elif self.frames:  # nn.Softmax, or a helper module: the product with the values may come in the parent
             self.frames[-1].softmaxes += lost
+        if self.frames:
+            self.frames[-1].met |= frame.met
+        direct = {id(self.calls[index]): index for index in frame.calls}
+        for call in over_channels([self.calls[i] for i in frame.calls], module, [*args, *kwargs.values()]):
+            self.channels[direct[id(call)]] = frame.name or self.where, module
         if frame.calls and _attends_elsewhere(module, args, kwargs):
             for index in frame.calls:
                 self.calls[index] = replace(self.calls[index], kind="cross")
@@ -116,6 +135,8 @@ class Recorder:
     def add(self, call: AttentionCall) -> None:
         occurrence = self.visits.get(call.name, 0)
         self.visits[call.name] = occurrence + 1
+        if self.frames:
+            self.frames[-1].met = True
         if self.keep_calls:
             if self.frames:
                 self.frames[-1].calls.append(len(self.calls))
@@ -124,8 +145,13 @@ class Recorder:
     # -- once the run is over -------------------------------------------------------------------------------------
     def finished(self, default_stack: str) -> tuple[list[AttentionCall], list[Unseen]]:
         """Numbered calls, and the attention-like modules without one (the outermost of each nest)."""
-        calls = [c for c in self.calls if not any(within(c.name, refused) for refused in self.refused)]
-        unseen = []
+        calls = [
+            c
+            for index, c in enumerate(self.calls)
+            if index not in self.channels and not any(within(c.name, refused) for refused in self.refused)
+        ]
+        over = dict(self.channels.values())
+        unseen = [Unseen(name, type(module).__name__, Lost.CHANNELS) for name, module in over.items()]
         for name, module in sorted(self.ran.items(), key=lambda item: item[0] == ""):  # the root last: it tells least
             related = [c.name for c in calls] + [u.name for u in unseen]
             if any(within(other, name) or within(name, other) for other in related):
@@ -150,15 +176,24 @@ def within(inner: str, outer: str) -> bool:
     return inner == outer or outer == "" or inner.startswith(outer + ".")
 
 
+def _refusal(lost: list[Softmax], met: bool) -> Lost | None:
+    """Why an attention module with these lost softmaxes is not shown. One that never met values does not speak against
+    a module whose other softmax did: it may weigh a pooling beside the attention."""
+    fates = [s.fate for s in lost if len(s.shape) >= 4 and not (met and s.fate is Lost.UNMET)]
+    return next((fate for fate in Lost if fate in fates), None)
+
+
 def _attends_elsewhere(module: nn.Module, args: tuple, kwargs: dict) -> bool:
     """Was the module called with another sequence to take keys from?"""
     try:
-        given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+        function = module.call if is_keras(module) else module.forward
+        given = inspect.signature(function).bind_partial(*args, **kwargs).arguments
     except (TypeError, ValueError):
         return False
     given = {**given, **given.get("kwargs", {})}
     queries = next((v for v in given.values() if isinstance(v, Tensor)), None)
-    return any(isinstance(given.get(a), Tensor) and not same(queries, given[a]) for a in CROSS_ARGUMENTS)
+    names = CROSS_ARGUMENTS | ({"value"} if is_keras(module) and given.get("key") is None else set())  # its keys then
+    return any(isinstance(given.get(a), Tensor) and not same(queries, given[a]) for a in names)
 
 
 def _numbered(calls: list[AttentionCall], default_stack: str) -> list[AttentionCall]:
@@ -169,7 +204,7 @@ def _numbered(calls: list[AttentionCall], default_stack: str) -> list[AttentionC
         parts = call.name.split(".")
         first = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
         words = [part for part in parts[:first] if STACK_WORDS.match(part)]
-        side = ".".join(w.removesuffix("_model") for w in words) or default_stack
+        side = ".".join(re.sub(r"_\d+$", "", w).removesuffix("_model") for w in words) or default_stack
         stacks.setdefault("cross" if call.kind == "cross" else side, []).append(call)
     numbered: dict[int, AttentionCall] = {}
     for stack, members in stacks.items():

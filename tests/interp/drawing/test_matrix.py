@@ -267,3 +267,55 @@ def test_frames_stay_frames_beside_words_and_patches_end_where_one_is_left_out()
     whole, cut = (head_view(vit, vit.calls[0], 0, special=special) for special in (True, False))
     assert whole.columns.grid == (7, 7) and whole.columns.picture is whole.rows.picture is not None
     assert cut.columns.grid is None and cut.columns.picture is None and len(cut.columns) == 49
+
+
+class Sinking(nn.Module):
+    """Three tokens with the same scores and a sink that outweighs each by three: row i is 1/(i + 4) a key, the sink
+    3/(i + 4)."""
+
+    def forward(self, x):
+        scores = torch.full((*x.shape[:-1], x.shape[-2] + 1), -torch.inf)
+        scores[..., :-1] = torch.zeros(x.shape[-2], x.shape[-2]).masked_fill(
+            torch.ones(x.shape[-2], x.shape[-2]).triu(1).bool(), -torch.inf
+        )
+        scores[..., -1] = torch.tensor(3.0).log()
+        return scores.softmax(-1)[..., :-1] @ x
+
+
+def sinking(length, text=None, offsets=None):
+    axis = Axis(tuple(f"t{i}" for i in range(length)), offsets, None, text)
+    subject = wrap(Sinking(), kind="decoder")
+    return capture(subject, Inputs({"x": torch.randn(1, 1, length, 8)}, {"input": axis}))
+
+
+def test_the_sink_is_a_column_of_its_own():
+    cap = sinking(3)
+    view = head_view(cap, cap.calls[0], 0)
+    expected = torch.tensor([[1 / 4, 0, 0, 3 / 4], [1 / 5, 1 / 5, 0, 3 / 5], [1 / 6, 1 / 6, 1 / 6, 3 / 6]])
+    torch.testing.assert_close(view.values, expected)
+    assert view.columns.labels == ("t0", "t1", "t2", "sink") and view.shape == (3, 4)
+    assert view.forbidden[:, 3].tolist() == [ALLOWED] * 3 and not view.leaks.any()
+
+
+def test_the_sink_stands_beside_the_last_key_alone():
+    cap = sinking(6)
+    call = cap.calls[0]
+    inner = head_view(cap, call, 0, region=(0, 6, 0, 4))
+    assert inner.columns.labels == ("t0", "t1", "t2", "t3")
+    share = sum(3 / (i + 4) for i in range(6)) / 6  # 0.47
+    assert f"not shown: the sink, with {share:.0%} of the weight" in inner.left_out
+    outer = head_view(cap, call, 0, region=(3, 6, 4, 6))
+    assert outer.columns.labels == ("t4", "t5", "sink") and outer.origin == (3, 4)
+    torch.testing.assert_close(outer.values[:, 2], torch.tensor([3 / 7, 3 / 8, 3 / 9]))
+    pooled = head_view(cap, call, 0, size=3)
+    assert pooled.values.shape == (3, 3) and any("sink" in note for note in pooled.left_out)
+    for quantity in ("scores", "value_weighted"):
+        assert "sink" not in head_view(cap, call, 0, quantity).columns.labels
+
+
+def test_words_are_averaged_over_their_queries_for_the_sink_too():
+    cap = sinking(3, "ab c", ((0, 1), (1, 2), (3, 4)))
+    view = head_view(cap, cap.calls[0], 0, words=True)
+    assert view.columns.labels == ("ab", "t2", "sink")
+    torch.testing.assert_close(view.values[:, 2], torch.tensor([(3 / 4 + 3 / 5) / 2, 3 / 6]))
+    torch.testing.assert_close(view.values.sum(1), torch.ones(2))
