@@ -106,10 +106,11 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _exported(arguments: argparse.Namespace, suffix: str) -> bytes:
-    from headwise.interp.drawing import files as export  # here, so that --help needs no torch
+    from headwise.interp.analysis.firstlook import first_stack  # here, so that --help needs no torch
+    from headwise.interp.drawing import files as export
 
     cap = _capture(arguments)
-    stack, layer, head = arguments.stack or _default_stack(cap), arguments.layer or 0, arguments.head or 0
+    stack, layer, head = arguments.stack or first_stack(cap), arguments.layer or 0, arguments.head or 0
     if stack not in cap.stacks:
         raise ValueError(f"--stack expects one of {', '.join(cap.stacks)}; got {stack!r}.")
     call = cap.find(layer, stack)
@@ -161,11 +162,6 @@ def _capture(arguments: argparse.Namespace) -> Capture:
     if not cap.calls:
         raise ValueError(f"{subject.name} ran, but no attention was seen in it.")
     return cap
-
-
-def _default_stack(cap: Capture) -> str:
-    """Where a first look goes: across, if there are two sequences."""
-    return "cross" if "cross" in cap.stacks else cap.stacks[0]
 
 
 def _csv(arguments: argparse.Namespace, cap: Capture, call: AttentionCall) -> bytes:

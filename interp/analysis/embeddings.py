@@ -92,11 +92,11 @@ def read_texts(data: bytes) -> Texts:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a subject made of N texts: ``vectors`` (N, C) float32 on the CPU, and the class it ``said`` of each, ()
+    """What a subject made of N texts: ``vectors`` (N, C) float32 on the CPU, and its ``answers``, the class of each, ()
     when it is no classifier."""
 
     vectors: Tensor
-    said: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 def embed(

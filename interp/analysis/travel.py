@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from headwise.interp.errors import InputError
+from headwise.interp.masks import Bidirectional, Mask
 from headwise.interp.run.capture import Capture, capture
 
 
@@ -37,3 +39,74 @@ def travel(cap: Capture, position: int, token: int | None = None) -> Tensor:
     inputs = replace(cap.inputs, kwargs={**cap.inputs.kwargs, name: changed})
     after = capture(cap.subject, inputs, cap.edits).residuals
     return torch.stack([(a[0].float() - b[0].float()).abs().amax(-1) for a, b in zip(after, before, strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class Travel:
+    """How far a changed token travelled, against how far the model promises that it can.
+
+    ``moved`` (L + 1, T) float32 as `travel` gives it · ``forbidden`` bool (L + 1, T), where the promises of the layers
+    let nothing arrive.
+    """
+
+    position: int
+    moved: Tensor
+    forbidden: Tensor
+
+    @property
+    def depths(self) -> tuple[str, ...]:
+        """What the rows are called."""
+        return ("embedding", *(f"after block {layer}" for layer in range(len(self.moved) - 1)))
+
+    @cached_property
+    def leaks(self) -> Tensor:
+        """Bool (L + 1, T): something arrived where nothing may."""
+        return self.forbidden & (self.moved > 0)
+
+    @property
+    def leaked(self) -> tuple[str, ...]:
+        """The depths that show a leak; the first is where it enters."""
+        return tuple(name for name, row in zip(self.depths, self.leaks, strict=True) if row.any())
+
+    @property
+    def promised(self) -> bool:
+        """Is there anything that this token may not reach?"""
+        return bool(self.forbidden.any())
+
+    @property
+    def past(self) -> bool:
+        """Are the positions that it may not reach those before it?"""
+        before = torch.arange(self.forbidden.shape[1]) < self.position
+        return self.promised and bool((self.forbidden == before).all())
+
+
+def followed(cap: Capture, position: int) -> Travel:
+    """Change a token and judge how far that goes. Raises InputError where `travel` does."""
+    moved = travel(cap, position).cpu()
+    return Travel(position, moved, ~_allowed(cap, position, moved.shape))
+
+
+def _allowed(cap: Capture, position: int, shape: tuple[int, int]) -> Tensor:
+    """Where a change at ``position`` may show, bool (L + 1, T): the boolean product of what the layers claim, up to
+    each of them. The embedding is judged like the first block, for what is mixed before it; where the layers cannot be
+    told, all of them count at every depth. Where nobody says what a layer may see, it may see everything."""
+    depth, length = shape
+    masks = _claims(cap, length)
+    bands = {mask: mask.rows(0, length, length).cpu() for mask in dict.fromkeys(masks)}
+    steps = [bands[mask] for mask in masks]
+    if len(steps) != depth - 1:
+        every = torch.stack(list(bands.values())).any(0) if bands else torch.ones(length, length, dtype=torch.bool)
+        steps = [every] * (depth - 1)
+    reached = torch.zeros(length, dtype=torch.bool)
+    reached[position] = True
+    rows = []
+    for allowed in steps:
+        reached = reached | allowed[:, reached].any(1)
+        rows.append(reached)
+    return torch.stack([rows[0], *rows])
+
+
+def _claims(cap: Capture, length: int) -> list[Mask]:
+    """What the self-attention claims that made the outputs, layer by layer."""
+    calls = [call for call in cap.calls if call.kind == "self" and call.queries == call.keys == length]
+    return [call.claim.mask or Bidirectional() for call in calls if call.stack == calls[-1].stack]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from headwise.interp.analysis.travel import Travel
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.drawing.matrix import FORBIDDEN, Matrix, Span, one_of_many, side_names
+from headwise.interp.drawing.matrix import Matrix, Span, one_of_many, side_names
 from headwise.interp.drawing.quantities import Quantity
 from headwise.interp.masks import Bidirectional, Mask
 from headwise.interp.masks.reach import reach
@@ -50,17 +51,10 @@ def reached(mask: Mask, length: int, layers: int = 1) -> Matrix:
     return edges(allowed, allowed, f"reach after {layers} layers", REACHED)
 
 
-def first_leak(matrix: Matrix) -> str | None:
-    """What the first row is called in which a forbidden cell is above 0, to the last bit; None when there is none."""
-    leaked = ((matrix.forbidden == FORBIDDEN) & (matrix.values > 0)).any(1).nonzero().flatten().tolist()
-    return matrix.rows.labels[leaked[0]] if leaked else None
-
-
-def travelled(moved: Tensor, position: int, labels: Sequence[str], causal: bool) -> Matrix:
-    """How much each position's residual stream changes (depths, tokens) when the token at ``position`` does; what lies
-    before it is forbidden to change where the model is ``causal``."""
-    depths = ("embedding", *(f"after block {i}" for i in range(len(moved) - 1)))
-    columns = Span(tuple(labels[: moved.shape[1]]), "tokens")
-    before = (torch.arange(moved.shape[1]) < position) & causal
-    forbidden = before.expand(moved.shape).to(torch.uint8)
-    return Matrix(moved, Span(depths, "depths"), columns, CHANGE, forbidden, f"token {position} changed")
+def travelled(found: Travel, labels: Sequence[str], most: int = 512) -> Matrix:
+    """How much each position's residual stream changes (depths, tokens) when a token does, at most the first ``most``
+    positions; where the model promises that nothing arrives is forbidden."""
+    columns = Span(tuple(labels[:most]), "tokens")
+    forbidden = found.forbidden[:, :most].to(torch.uint8)
+    rows = Span(found.depths, "depths")
+    return Matrix(found.moved[:, :most], rows, columns, CHANGE, forbidden, f"token {found.position} changed")

@@ -7,13 +7,14 @@ import streamlit as st
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing import files as export
 from headwise.interp.drawing.matrix import recorded
+from headwise.pages._heads.choices import state
 from headwise.pages._heads.head import Shown
 from headwise.pages._shared.sidebar import Run
 
 
 def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
     """A row of buttons, each making its file when it is clicked."""
-    cap, state, view = run.capture, st.session_state, shown.view
+    cap, view = run.capture, shown.view
     name = f"layer{call.layer}-head{state.head}"
     minuend = shown.minuend
     options = {  # read now: a file is made on another thread, which has no session
@@ -62,7 +63,7 @@ def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
 
 def code(run: Run, call: AttentionCall, compared: bool = False) -> str:
     """The Python that makes this view."""
-    state, given = st.session_state, run.given
+    given = run.given
     region = state.zoom or (None if state.padding else recorded(run.capture, call))
     choices = (("words", state.words, False), ("special", state.special, True), ("region", region, None))
     options = "".join(f", {name}={value!r}" for name, value, default in choices if value != default)

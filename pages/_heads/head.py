@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from headwise import Capture
+from headwise import Capture, capture
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing.matrix import Matrix, head_view, recorded
@@ -14,8 +14,9 @@ from headwise.interp.drawing.quantities import QUANTITIES
 from headwise.interp.errors import InputError, LoadError
 from headwise.interp.subject import same_tokens
 from headwise.models import available, fetched
+from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._shared import canvas as _canvas
-from headwise.pages._shared.choices import CHOICES
+from headwise.pages._shared.choices import Choice
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
 
@@ -32,13 +33,9 @@ class Shown:
 
 def head(run: Run, call: AttentionCall) -> Shown:
     """Draw the chosen head of a layer, with the switches above it and what must be said of it below."""
-    cap, state = run.capture, st.session_state
+    cap = run.capture
     axes = call.query_axis, call.key_axis
     other = _switches(run, *axes)
-    looked = (state.words, state.special, state.stack, state.padding)
-    if state.get("looked", looked) != looked:  # other positions: a zoom or a pin of before means nothing
-        state.zoom = state.pin = None
-    state.looked = looked
     shown = _shown(cap, call, other)
     _canvas.head(shown.view, key="one", view=state.view, scale=state.scale, selected=state.pin)
     st.caption(_notes(call, shown.view))
@@ -47,33 +44,31 @@ def head(run: Run, call: AttentionCall) -> Shown:
 
 def _switches(run: Run, query_axis: Axis, key_axis: Axis) -> Capture | None:
     """How to look at the head, as far as it applies to these positions → the capture to compare with, or None."""
-    state = st.session_state
     views = _views(query_axis, key_axis)
-    if state.view not in views or state.get("views", views) != views:  # another kind of input: its own view comes first
+    if state.view not in views or (state.views or views) != views:  # another kind of input: its own view comes first
         state.view = views[0]
     state.views = views
     with st.container(horizontal=True, gap="small"):
-        choice("View", "view", options=views)
-        choice("Values", "quantity", lambda quantity: QUANTITIES[quantity].many.capitalize())
-        choice("Colour scale", "scale")
+        choice("View", HeadsChoices.view, options=views)
+        choice("Values", HeadsChoices.quantity, lambda quantity: QUANTITIES[quantity].many.capitalize())
+        choice("Colour scale", HeadsChoices.scale)
     toggles = []
     if key_axis.offsets is not None or query_axis.offsets is not None:
         merged = "Sub-word tokens become words by their character offsets: weights are summed over keys and averaged "
-        toggles.append(("Merge words", "words", merged + "over queries."))
+        toggles.append(("Merge words", HeadsChoices.words, merged + "over queries."))
     if key_axis.special is not None and any(key_axis.special) and state.view != "picture":
-        toggles.append(("Special tokens", "special", "Show the tokens that were added to the input."))
+        toggles.append(("Special tokens", HeadsChoices.special, "Show the tokens that were added to the input."))
     if key_axis.sound is not None:
         filled = "The model takes recordings of a fixed length; what follows the end of yours is padding."
-        toggles.append(("Silence after the end", "padding", filled))
+        toggles.append(("Silence after the end", HeadsChoices.padding, filled))
     with st.container(horizontal=True, vertical_alignment="center"):
-        for label, key, help in toggles:
-            st.toggle(label, key=key, persist_state="session", help=help)
+        for label, switch, help in toggles:
+            st.toggle(label, help=help, on_change=state.other_positions, **switch.widget)
         return _other(run)
 
 
 def _shown(cap: Capture, call: AttentionCall, other: Capture | None) -> Shown:
     """The numbers of the chosen head, minus which the other model's are drawn when there is one."""
-    state = st.session_state
     whole = state.view == "picture"
     region = None if whole else state.zoom or (None if state.padding else recorded(cap, call))
     options = {"words": state.words and not whole, "special": state.special or whole, "region": region}
@@ -116,21 +111,20 @@ def _views(query_axis: Axis, key_axis: Axis) -> tuple[str, ...]:
 
 def _other(run: Run) -> Capture | None:
     """The same input through another model, to be subtracted; chosen beside the view."""
-    state, subject = st.session_state, run.subject
+    subject = run.subject
     if subject.family not in ("encoder", "decoder"):
         return None
     names = [name for name in (*available(), *fetched()) if name != state.model]
-    if state.compare not in ("", *names):
-        state.compare = ""
+    models = ["", *names]
+    HeadsChoices.compare.one_of(models)
     st.selectbox(
         "Compare with",
-        ["", *names],
-        key="compare",
+        models,
         format_func=lambda name: f"{name} − {subject.name}" if name else "Compare with …",
-        persist_state="session",
         label_visibility="collapsed",
         width=220,
         help="Shows this head of another model minus this one, on the same tokens.",
+        **HeadsChoices.compare.widget,
     )
     if not state.compare:
         return None
@@ -138,21 +132,20 @@ def _other(run: Run) -> Capture | None:
         with st.spinner(f"Running {state.compare} …", show_time=True):
             found = server().subject(state.compare, state.device, state.dtype)
             same_tokens(subject, found, run.inputs)
-            return server().capture(("compare", state.compare, run.key), found, run.inputs)
+            return server().made("capture", ("compare", state.compare, run.key), lambda: capture(found, run.inputs))
     except (InputError, LoadError) as error:
         st.info(str(error))
         return None
 
 
-def choice(label: str, key: str, name=str.capitalize, options: tuple[str, ...] | None = None) -> None:
+def choice(label: str, of: Choice, name=str.capitalize, options: tuple[str, ...] | None = None) -> None:
     """A row of buttons, one of which is on."""
     st.segmented_control(
         label,
-        options or CHOICES[key],
-        key=key,
+        options or of.among,
         format_func=name,
         required=True,
-        persist_state="session",
         label_visibility="collapsed",
         width="content",
+        **of.widget,
     )

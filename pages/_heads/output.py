@@ -11,7 +11,7 @@ from headwise.interp.analysis.answers import answers
 from headwise.interp.drawing.paper.text import visible
 from headwise.interp.errors import InputError
 from headwise.interp.run.generate import Sampling, Step, ended, extend, finished, next_token
-from headwise.pages._shared.choices import RANGES
+from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
 
@@ -32,12 +32,12 @@ background:color-mix(in srgb,var(--st-primary-color,#0b6e99) 22%,transparent)}
 def output(run: Run) -> None:
     """Draw the line, with buttons for models that write."""
     try:
-        step = next_token(run.capture, sampling(), len(st.session_state.written))
+        step = next_token(run.capture, sampling(), len(state.written))
     except InputError:  # it writes nothing; it may have other answers
         step = None
     if step is None:
-        said = server().answers(run.key, lambda: answers(run.capture))
-        lines = [row(answer.question, answer.rows) for answer in said]
+        found = server().made("answers", run.key, lambda: answers(run.capture))
+        lines = [row(answer.question, answer.rows) for answer in found]
         if lines:
             st.html(STYLE + "".join(lines), width="stretch")
         return
@@ -50,7 +50,6 @@ def output(run: Run) -> None:
 
 
 def sampling() -> Sampling:
-    state = st.session_state
     return Sampling(state.temperature, state.top_k, state.top_p, state.seed)
 
 
@@ -65,33 +64,22 @@ def row(question: str, rows) -> str:
 
 
 def _write(run: Run, step: Step, over: bool) -> None:
-    state = st.session_state
     one = st.button("Write one", key="write-one", icon=":material/keyboard_tab:", disabled=over, shortcut="w")
     many = st.button(f"Write {MANY}", key="write-many", disabled=over)
     if state.written and st.button("Start over", key="write-none", icon=":material/undo:"):
         state.written = ()
         st.rerun()
     with st.popover("Sampling", icon=":material/tune:"):
-        st.slider(
-            "Temperature",
-            *RANGES["temperature"],
-            step=0.05,
-            key="temperature",
-            persist_state="session",
-            help="0 takes the best.",
+        temperature, top_k, top_p, seed = (
+            HeadsChoices.temperature,
+            HeadsChoices.top_k,
+            HeadsChoices.top_p,
+            HeadsChoices.seed,
         )
-        st.slider(
-            "Top-k", *RANGES["top_k"], key="top_k", persist_state="session", help="Only the k best tokens; 0 is all."
-        )
-        st.slider(
-            "Top-p",
-            *RANGES["top_p"],
-            step=0.05,
-            key="top_p",
-            persist_state="session",
-            help="Only the best tokens that hold p.",
-        )
-        st.number_input("Seed", *RANGES["seed"], key="seed", persist_state="session")
+        st.slider("Temperature", *temperature.between, step=0.05, help="0 takes the best.", **temperature.widget)
+        st.slider("Top-k", *top_k.between, help="Only the k best tokens; 0 is all.", **top_k.widget)
+        st.slider("Top-p", *top_p.between, step=0.05, help="Only the best tokens that hold p.", **top_p.widget)
+        st.number_input("Seed", *seed.between, **seed.widget)
     if one:
         state.written = (*state.written, step.token)
         st.rerun()
@@ -102,7 +90,6 @@ def _write(run: Run, step: Step, over: bool) -> None:
 
 def _write_many(run: Run, step: Step) -> None:
     """Token after token; what is written stays also when somebody breaks off."""
-    state = st.session_state
     inputs, bar = run.inputs, st.progress(0.0, text="Writing …")
     for number in range(MANY):
         state.written = (*state.written, step.token)
@@ -111,7 +98,7 @@ def _write_many(run: Run, step: Step) -> None:
         bar.progress((number + 1) / MANY, text=f"Writing … {number + 1} of {MANY}")
         try:
             inputs = extend(run.subject, inputs, [step.token])
-            with server().stove:
+            with server().slots:
                 grown = capture(run.subject, inputs)
             step = next_token(grown, sampling(), len(state.written))
         except InputError as error:  # the model takes no longer text

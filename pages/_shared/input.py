@@ -14,6 +14,8 @@ import streamlit as st
 from headwise.assets import ASSETS
 from headwise.interp.subject import Subject
 from headwise.models import read_image, read_wav
+from headwise.pages._shared.choices import InputChoices
+from headwise.pages._shared.markdown import plain
 
 EXAMPLES = {
     "decoder": {
@@ -55,7 +57,7 @@ EXAMPLES = {
         "photographer": "photographer",
     },
 }
-DIGITS = ASSETS / "examples"
+HANDWRITTEN = ("seven", "three", "five", "eight")
 SPEECH = Path("/usr/share/sounds/alsa")  # where Debian's alsa-utils keeps short recordings of speech
 FAMILIES = {"custom": "decoder"}  # whose examples a model of no known kind is offered
 
@@ -69,8 +71,7 @@ def _photographs() -> dict[str, Path]:
 
 
 FILES = {
-    "vision": {f"A handwritten {name}": DIGITS / f"{name}.png" for name in ("seven", "three", "five", "eight")}
-    | _photographs(),
+    "vision": {f"A handwritten {name}": ASSETS / "examples" / f"{name}.png" for name in HANDWRITTEN} | _photographs(),
     "audio": {file.stem.replace("_", " "): file for file in sorted(SPEECH.glob("*_*.wav"))},
 }
 KINDS = {
@@ -78,10 +79,13 @@ KINDS = {
     "audio": ("recording", ["wav"]),
 }
 TARGETS = {"written": "Model", "typed": "Typed", "stepwise": "Stepwise"}
+DIGITS = set("0123456789")  # the labels of a model that tells them
+
+state = InputChoices()
 
 
 @dataclass(frozen=True)
-class Given:
+class Typed:
     """An input before it is encoded. ``read()`` makes what the subject encodes, ``code`` is the Python for that,
     ``key`` tells it from others, ``prompt`` says that the target is to be cut back to its start, to be written from
     there."""
@@ -98,33 +102,32 @@ def default_text(family: str) -> str:
     return first if isinstance(first, str) else first[0]
 
 
-def ask(subject: Subject) -> Given:
+def ask(subject: Subject) -> Typed:
     """Draw the fields for this kind of model, and return what stands in them."""
     family = FAMILIES.get(subject.family, subject.family)
-    return _file(family) if family in FILES else _text(family)
+    return _file(family, subject) if family in FILES else _text(family)
 
 
 def keep() -> None:
     """The text, as long as there is no model to say what it takes."""
-    st.text_area("Text", key="text", height=160, persist_state="session")
+    st.text_area("Text", height=160, **InputChoices.text.widget)
 
 
 # -- texts ----------------------------------------------------------------------------------------------------------
 
 
-def _text(family: str) -> Given:
-    state = st.session_state
+def _text(family: str) -> Typed:
     if state.text in {default_text(other) for other in EXAMPLES} - {default_text(family)}:
         state.text = default_text(family)  # nobody typed it: another kind of model gets an example of its own
     label = "Source" if family == "encoder-decoder" else "Text"
     height = 72 if family == "encoder-decoder" else 120 if family == "encoder" else 160
-    st.text_area(label, key="text", height=height, persist_state="session", on_change=forget)
+    st.text_area(label, height=height, on_change=state.another_input, **InputChoices.text.widget)
     if family == "encoder":
-        st.text_area("Second text", key="second", height=72, persist_state="session", placeholder="none")
+        st.text_area("Second text", height=72, placeholder="none", **InputChoices.second.widget)
     st.selectbox(
         "Examples",
         EXAMPLES[family],
-        key="example",
+        key=InputChoices.example.key,
         index=None,
         placeholder="Choose an example",
         label_visibility="collapsed",
@@ -133,123 +136,88 @@ def _text(family: str) -> Given:
     )
     if family == "encoder":
         given = (state.text, state.second) if state.second else state.text
-        return Given(given, lambda: given, repr(given))
+        return Typed(given, lambda: given, repr(given))
     if family == "encoder-decoder":
         return _with_target(state.text, lambda: state.text, repr(state.text))
-    return Given(state.text, lambda: state.text, repr(state.text))
+    return Typed(state.text, lambda: state.text, repr(state.text))
 
 
-def _with_target(key: Hashable, read: Callable[[], Any], code: str) -> Given:
+def _with_target(key: Hashable, read: Callable[[], Any], code: str) -> Typed:
     """The target of an encoder-decoder: typed, or left to the model."""
-    state = st.session_state
     st.segmented_control(
         "Target",
         list(TARGETS),
-        key="mode",
         format_func=TARGETS.get,
         required=True,
-        persist_state="session",
-        on_change=forget,
+        on_change=state.another_input,
         help="Who writes the target: the model, or you. Stepwise starts with nothing written; then let the model write "
         "one token at a time, above the heads.",
+        **InputChoices.mode.widget,
     )
     if state.mode == "typed":
         st.text_area(
             "Typed target",
-            key="target",
             height=72,
-            persist_state="session",
             label_visibility="collapsed",
-            on_change=forget,
+            on_change=state.another_input,
+            **InputChoices.target.widget,
         )
         typed = state.target or " "  # nothing typed is not the same as left to the model
-        return Given((key, typed), lambda: (read(), typed), f"({code}, {typed!r})")
-    return Given((key, None), lambda: (read(), None), code, prompt=state.mode == "stepwise")
+        return Typed((key, typed), lambda: (read(), typed), f"({code}, {typed!r})")
+    return Typed((key, None), lambda: (read(), None), code, prompt=state.mode == "stepwise")
 
 
 def _take_example(family: str) -> None:
-    state = st.session_state
-    if state.example is None:
-        return
-    chosen = EXAMPLES[family][state.example]
-    state.text, state.second = chosen if isinstance(chosen, tuple) else (chosen, "")
-    forget()
-
-
-def forget() -> None:
-    """Another input: what was written after the last one, and where one looked in it, mean nothing now."""
-    state = st.session_state
-    state.zoom = state.pin = None
-    state.written = ()
+    if state.example is not None:
+        state.take_example(EXAMPLES[family][state.example])
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
-def _file(family: str) -> Given:
-    state = st.session_state
+def _file(family: str, subject: Subject) -> Typed:
     noun, kinds = KINDS[family]
     examples = FILES[family]
     uploaded = st.file_uploader(
-        f"Your own {noun}", type=kinds, key=f"upload-{family}", on_change=_uploaded, args=(family,)
+        f"Your own {noun}",
+        type=kinds,
+        key=InputChoices.uploaded.of(family),
+        on_change=state.take_upload,
+        args=(family,),
     )
     st.selectbox(
         "Examples",
         examples,
-        key=f"example-{family}",
+        key=InputChoices.examples.of(family),
         index=None,
         placeholder=f"Choose an example {noun}" if examples else f"No example {noun} on this machine",
         label_visibility="collapsed",
-        on_change=_take_file,
+        on_change=state.take_file,
         args=(family,),
     )
-    own = state.get(f"own-{family}")  # (name, bytes); the field itself forgets when one goes to another page
+    own = state.own[family]
     if uploaded is not None and own is None and not state.file:
-        own = state[f"own-{family}"] = (uploaded.name, uploaded.getvalue())
+        own = state.own[family] = (uploaded.name, uploaded.getvalue())
     if own is not None:
         name, source = own
         key = hashlib.sha256(source).hexdigest()
     else:
-        name = state.file if state.file in examples else _first_file(family)
+        name = state.file if state.file in examples else _first_file(family, subject)
         if name is None:
             st.info(f"Upload a {noun} to look at.")
             st.stop()
         source, key = examples[name], f"example {name}"
-    st.caption(f"Shown: {_plain(name)}")
+    st.caption(f"Shown: {plain(name)}")
     file = name if own is not None else str(source)
     if family == "vision":
-        return Given(key, lambda: read_image(source), f"read_image(Path({file!r}))")
+        return Typed(key, lambda: read_image(source), f"read_image(Path({file!r}))")
     st.audio(source if isinstance(source, bytes) else source.read_bytes(), format="audio/wav")
     return _with_target(key, lambda: read_wav(source), f"read_wav(Path({file!r}))")
 
 
-def _first_file(family: str) -> str | None:
-    """Digits for the model that knows digits, a photograph for the others."""
+def _first_file(family: str, subject: Subject) -> str | None:
+    """Digits for a model that tells digits, a photograph for the others."""
     names = list(FILES[family])
-    if family == "vision" and st.session_state.model != "tiny-vit":
+    if set(subject.labels) != DIGITS:
         names = [name for name in names if "handwritten" not in name] or names
     return names[0] if names else None
-
-
-def _uploaded(family: str) -> None:
-    state = st.session_state
-    uploaded = state[f"upload-{family}"]
-    state[f"own-{family}"] = None if uploaded is None else (uploaded.name, uploaded.getvalue())
-    state.file = ""
-    state[f"example-{family}"] = None
-    forget()
-
-
-def _take_file(family: str) -> None:
-    state = st.session_state
-    if state[f"example-{family}"] is not None:
-        state.file = state[f"example-{family}"]
-        state[f"own-{family}"] = None
-        forget()
-
-
-def _plain(text: str) -> str:
-    """Text as it is, not as Markdown."""
-    for mark in r"\`*_[]<>$#|~:":
-        text = text.replace(mark, "\\" + mark)
-    return text

@@ -1,4 +1,4 @@
-"""What all sessions of the browser share: loaded models, captures, and the two places at the stove."""
+"""What all sessions of the browser share: results by kind and key, behind one door, and the slots to compute in."""
 
 from __future__ import annotations
 
@@ -6,21 +6,40 @@ import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
-from headwise import Capture, capture, check
-from headwise.interp.analysis.answers import Answer
-from headwise.interp.analysis.metrics import induction
-from headwise.interp.check import Report
-from headwise.interp.drawing.survey import Survey, survey
-from headwise.interp.run.cost import Cost, estimate
-from headwise.interp.subject import Inputs, Subject
-from headwise.interp.zoo import Case
+from headwise.interp.run.cost import estimate
+from headwise.interp.subject import Subject
 from headwise.models import available, load
 
-SUBJECTS, CAPTURES = 3, 6  # kept at most, the least recently used go first
+SLOTS = 2  # results that are computed at the same time
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How many results of a kind are kept at most, the least recently used go first; does making one take a slot?"""
+
+    most: int
+    slot: bool = False
+
+
+KINDS = {
+    "subject": Kind(3),
+    "cost": Kind(64),
+    "inputs": Kind(6, slot=True),  # a model may write its own target, a recording becomes a spectrogram
+    "capture": Kind(6, slot=True),
+    "survey": Kind(12, slot=True),
+    "induction": Kind(3, slot=True),
+    "answers": Kind(64),
+    "zoo": Kind(256, slot=True),
+    "reading": Kind(8, slot=True),
+    "clusters": Kind(32),
+    "projection": Kind(32),
+    "contrast": Kind(32),
+}
 
 
 class Shelf:
@@ -56,60 +75,23 @@ class Shelf:
 
 
 class Server:
+    """One door to everything that is made once for all sessions."""
+
     def __init__(self):
-        self.subjects, self.costs, self.encoded = Shelf(SUBJECTS), Shelf(64), Shelf(CAPTURES)
-        self.reports, self.said = Shelf(256), Shelf(64)
-        self.captures, self.surveys, self.inductions = Shelf(CAPTURES), Shelf(2 * CAPTURES), Shelf(SUBJECTS)
-        self.stove = threading.BoundedSemaphore(2)
+        self.shelves = {name: Shelf(kind.most) for name, kind in KINDS.items()}
+        self.slots = threading.BoundedSemaphore(SLOTS)
+
+    def made(self, kind: str, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The result of that kind and key, made now if it is not there."""
+
+        def in_slot() -> Any:
+            with self.slots:
+                return make()
+
+        return self.shelves[kind].get(key, in_slot if KINDS[kind].slot else make)
 
     def subject(self, name: str, device: str, dtype: str) -> Subject:
-        return self.subjects.get((name, device, dtype), lambda: load(name, device=device, dtype=dtype))
-
-    def inputs(self, key: Hashable, encode: Callable[[], Inputs]) -> Inputs:
-        """Encoding may be dear: a model writes its own target, a recording becomes a spectrogram."""
-
-        def make():
-            with self.stove:
-                return encode()
-
-        return self.encoded.get(key, make)
-
-    def cost(self, key: Hashable, subject: Subject, inputs: Inputs) -> Cost:
-        return self.costs.get(key, lambda: estimate(subject, inputs))
-
-    def capture(self, key: Hashable, subject: Subject, inputs: Inputs) -> Capture:
-        def make():
-            with self.stove:
-                return capture(subject, inputs)
-
-        return self.captures.get(key, make)
-
-    def survey(self, key: Hashable, cap: Capture, progress: Callable[[float], None]) -> Survey:
-        def make():
-            with self.stove:
-                return survey(cap, progress)
-
-        return self.surveys.get(key, make)
-
-    def answers(self, key: Hashable, ask: Callable[[], tuple[Answer, ...]]) -> tuple[Answer, ...]:
-        return self.said.get(key, ask)
-
-    def zoo(self, case: Case, fixed: bool) -> tuple[Report, str]:
-        """The report of a zoo model, and its symptom."""
-
-        def make():
-            model = case.twin() if fixed else case.bug()
-            with self.stove:
-                return check(model, **case.options), case.show(model)
-
-        return self.reports.get((case.name, fixed), make)
-
-    def induction(self, key: Hashable, subject: Subject):
-        def make():
-            with self.stove:
-                return induction(subject)
-
-        return self.inductions.get(key, make)
+        return self.made("subject", (name, device, dtype), lambda: load(name, device=device, dtype=dtype))
 
 
 @st.cache_resource(show_spinner="Starting Headwise …")

@@ -6,19 +6,21 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from headwise import Capture
+from headwise import Capture, capture
 from headwise.assets import ASSETS
 from headwise.interp.errors import InputError, LoadError
-from headwise.interp.run.cost import Cost
+from headwise.interp.run.cost import Cost, estimate
 from headwise.interp.run.generate import extend, restart
 from headwise.interp.subject import Inputs, Subject
 from headwise.models import available, fetched
 from headwise.models.inputs.tokens import TooLong
 from headwise.pages._shared import input as _input
-from headwise.pages._shared.choices import CHOICES, publish, restore
+from headwise.pages._shared.choices import InputChoices
 from headwise.pages._shared.shelf import server
 
 FIRST = _input.default_text("decoder")
+
+state = InputChoices()
 
 HEAVY_SECONDS, HEAVY_BYTES = 20.0, 2 * 2**30  # above either, a person says go first
 
@@ -29,7 +31,7 @@ class Run:
     from all others."""
 
     subject: Subject
-    given: _input.Given
+    given: _input.Typed
     capture: Capture
     inputs: Inputs
     cost: Cost
@@ -47,29 +49,28 @@ def models_here() -> list[str]:
     return [*available(), *fetched()]
 
 
-def sidebar() -> Run:
-    """Draw the sidebar and run the model. Ends the script with one clear sentence where there is nothing to look at."""
-    restore(text=FIRST)
+def sidebar(page: InputChoices) -> Run:
+    """Draw the sidebar of a page with these choices and run the model. Ends the script with one clear sentence where
+    there is nothing to look at."""
+    page.restore(text=FIRST)
     page_frame()
-    state = st.session_state
     with st.sidebar:
         names = models_here()
         st.selectbox(
             "Model",
             [*names, *([state.model] if state.model not in names else [])],
-            key="model",
             accept_new_options=True,
-            persist_state="session",
-            on_change=_other_model,
+            on_change=state.another_model,
             help=(
                 "A bundled or fetched model, or type a Hugging Face id (org/name) or the path of a folder with "
                 "config.json and *.safetensors."
             ),
+            **InputChoices.model.widget,
         )
         asked = st.container()  # the fields stand above the settings, but which they are the model says
         with st.expander("Device and precision"):
-            st.selectbox("Device", CHOICES["device"], key="device", persist_state="session")
-            st.selectbox("Precision", CHOICES["dtype"], key="dtype", persist_state="session")
+            st.selectbox("Device", InputChoices.device.among, **InputChoices.device.widget)
+            st.selectbox("Precision", InputChoices.dtype.among, **InputChoices.dtype.widget)
         with asked:
             try:
                 subject = _subject()
@@ -83,18 +84,18 @@ def sidebar() -> Run:
         if state.written:
             inputs = _or_stop(lambda: extend(subject, inputs, state.written))
             key = (*key, state.written)
-        cost = server().cost(key, subject, inputs)
+        cost = server().made("cost", key, lambda: estimate(subject, inputs))
         st.caption(cost_line(cost, "positions" if subject.family == "vision" else "tokens"))
         _confirm(cost, key)
     with st.spinner("Running the model …", show_time=True):
-        cap = _or_stop(lambda: server().capture(key, subject, inputs))
+        cap = _or_stop(lambda: server().made("capture", key, lambda: capture(subject, inputs)))
     return Run(subject, given, cap, inputs, cost, key)
 
 
-def share(run: Run, **defaults) -> bool:
+def share(run: Run, page: InputChoices, **defaults) -> bool:
     """Write the view into the address. False when something of it cannot travel: a long text, an uploaded file."""
-    own = st.session_state.get(f"own-{run.subject.family}") is not None
-    return publish(text=_input.default_text(run.subject.family), **defaults) and not own
+    own = state.own[run.subject.family] is not None
+    return page.publish(text=_input.default_text(run.subject.family), **defaults) and not own
 
 
 def cost_line(cost: Cost, unit: str) -> str:
@@ -104,22 +105,12 @@ def cost_line(cost: Cost, unit: str) -> str:
     )
 
 
-def _other_model() -> None:
-    """Another model has other heads: the first look is its own."""
-    state = st.session_state
-    state.layer = state.head = -1
-    state.stack, state.compare = "", ""
-    _input.forget()
-
-
 def _subject() -> Subject:
-    state = st.session_state
     with st.spinner(f"Loading {state.model} …" if len(state.model) < 60 else "Loading …", show_time=True):
         return server().subject(state.model, state.device, state.dtype)
 
 
-def _encode(subject: Subject, given: _input.Given, key: tuple) -> Inputs:
-    state = st.session_state
+def _encode(subject: Subject, given: _input.Typed, key: tuple) -> Inputs:
 
     def encode() -> Inputs:
         inputs = subject.encode(given.read(), truncate=state.cut)
@@ -127,16 +118,16 @@ def _encode(subject: Subject, given: _input.Given, key: tuple) -> Inputs:
 
     try:
         with st.spinner("Reading the input …", show_time=True):
-            inputs = server().inputs(key, encode)
+            inputs = server().made("inputs", key, encode)
     except TooLong as error:
         st.error(str(error), icon=":material/content_cut:")
-        st.toggle(f"Cut after {error.limit:,g} {error.unit}", key="cut")
+        st.toggle(f"Cut after {error.limit:,g} {error.unit}", key=InputChoices.cut.key)
         st.stop()
     except InputError as error:
         st.error(str(error))
         st.stop()
     if state.cut:
-        st.toggle("Cut inputs that are too long", key="cut")
+        st.toggle("Cut inputs that are too long", key=InputChoices.cut.key)
     return inputs
 
 
@@ -144,12 +135,11 @@ def _confirm(cost: Cost, key: tuple) -> None:
     """Ask before anything that takes long or much memory."""
     if cost.seconds < HEAVY_SECONDS and cost.bytes < HEAVY_BYTES:
         return
-    agreed = st.session_state.setdefault("agreed", set())
-    if key not in agreed:
+    if key not in state.agreed:
         st.warning("This will take a while; other sessions of this server wait meanwhile.", icon=":material/hourglass:")
         if not st.button("Run it", type="primary"):
             st.stop()
-        agreed.add(key)
+        state.agreed |= {key}
 
 
 def _or_stop(work):

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from headwise.pages._embeddings import scatter as _scatter
-from headwise.pages.embeddings import NO_MODEL
+from headwise.pages._embeddings.choices import NO_MODEL
 from tests.browser.opening import downloaded
 from tests.browser.serving import ROOT
 
@@ -86,8 +86,8 @@ def test_two_subjects_make_two_clusters(drawn):
 
 def test_figures_of_a_classifier_are_those_of_its_own_answers(drawn, classifier):
     folder, module = classifier
-    test = page(before=str(folder), colour="said")
-    assert test.segmented_control(key="colour").value == "said"
+    test = page(before=str(folder), colour="answer")
+    assert test.segmented_control(key="colour").value == "answer"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     texts, labels = zip(*TEXTS, strict=True)
     batch = tokenizer(list(texts), return_tensors="pt", padding=True)

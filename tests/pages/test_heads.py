@@ -11,6 +11,8 @@ from streamlit.testing.v1 import AppTest
 
 from headwise import capture
 from headwise.interp.drawing.matrix import head_view
+from headwise.interp.drawing.survey import survey
+from headwise.interp.run.cost import estimate
 from headwise.models import load
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.shelf import Server
@@ -181,9 +183,9 @@ def test_twenty_sessions_with_their_own_texts_and_models(minilm_folder):
         subject = server.subject(models[i], "cpu", "float32")
         inputs = subject.encode(texts[i])
         key = (models[i], texts[i])
-        assert server.cost(key, subject, inputs).tokens == alone[i].shape[1]
-        cap = server.capture(key, subject, inputs)
-        found = server.survey(key, cap, lambda fraction: None)
+        assert server.made("cost", key, lambda: estimate(subject, inputs)).tokens == alone[i].shape[1]
+        cap = server.made("capture", key, lambda: capture(subject, inputs))
+        found = server.made("survey", key, lambda: survey(cap))
         assert len(found.table) == sum(c.heads for c in cap.calls)
         view = head_view(cap, cap.find(1), 2)
         return float((view.values - alone[i][0]).abs().max())
@@ -191,4 +193,4 @@ def test_twenty_sessions_with_their_own_texts_and_models(minilm_folder):
     with ThreadPoolExecutor(20) as pool:
         gaps = list(pool.map(session, range(20)))
     assert max(gaps) < 1e-6
-    assert len(server.subjects.items) == 2 and len(server.captures.items) <= 6
+    assert len(server.shelves["subject"].items) == 2 and len(server.shelves["capture"].items) <= 6

@@ -63,11 +63,11 @@ def test_where_nobody_says_the_reader_chooses(drawn, monkeypatch):
     test = page("look", text="Nobody says what this may see.")
     table = test.dataframe[0].value
     assert set(table["promised"]) == {"unknown: choose"} and set(table["says"]) == {"nothing says"}
-    assert not drawn["observed"]["forbidden"].any() and float(table["forbidden mass"].max()) == 0
+    assert not drawn["observed"].forbidden.any() and float(table["forbidden mass"].max()) == 0
     test.selectbox(key="mask_promise").select("causal").run()
     table = test.dataframe[0].value
     assert set(table["promised"]) == {"Causal()"} and set(table["says"]) == {"you chose"}
-    np.testing.assert_array_equal(drawn["observed"]["forbidden"], 1 - drawn["observed"]["matrix"])
+    np.testing.assert_array_equal(drawn["observed"].forbidden, 1 - drawn["observed"].values)
 
 
 def test_compose_draws_the_expression_and_its_code(drawn):

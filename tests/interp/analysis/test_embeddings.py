@@ -81,7 +81,7 @@ def test_a_classifier_is_read_once_for_its_vectors_and_its_answers(kind, family)
     module = getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
     subject = Subject(module, letters, kind, family, labels=("a", "b", "c"))
     found = read(subject, TEXTS)
-    for text, vector, said in zip(TEXTS, found.vectors, found.said, strict=True):
+    for text, vector, said in zip(TEXTS, found.vectors, found.answers, strict=True):
         with torch.no_grad():
             output = module(**letters(text).kwargs, output_hidden_states=True)
         torch.testing.assert_close(vector, output.hidden_states[-1][0].mean(0), rtol=0, atol=1e-5)

@@ -3,7 +3,8 @@
 import torch
 
 from headwise import capture
-from headwise.interp.drawing.edges import edges, first_leak, mask_given, reached, travelled
+from headwise.interp.analysis.travel import Travel
+from headwise.interp.drawing.edges import edges, mask_given, reached, travelled
 from headwise.interp.masks import Causal, Window
 from headwise.models import load
 
@@ -35,11 +36,11 @@ def test_the_mask_that_was_given_names_its_positions():
     assert torch.equal(own.forbidden.float(), 1 - own.values)
 
 
-def test_a_change_before_the_changed_token_is_a_leak_in_the_first_depth_that_shows_it():
+def test_how_far_a_change_travelled_is_drawn_against_where_it_may():
     moved = torch.tensor([[0, 0, 2.0, 0], [0, 0, 1.0, 0.5], [0, 1e-9, 1.0, 0.5]])
-    causal, free = (travelled(moved, 2, "abcd", causal) for causal in (True, False))
-    assert causal.forbidden.tolist() == [[1, 1, 0, 0]] * 3 and not free.forbidden.any()
-    assert first_leak(causal) == "after block 1" and first_leak(free) is None
-    assert first_leak(travelled(moved[:2], 2, "abcd", True)) is None
-    assert causal.rows.labels == ("embedding", "after block 0", "after block 1")
-    assert (causal.columns.name, causal.title) == ("tokens", "token 2 changed")
+    past = torch.tensor([[True, True, False, False]] * 3)
+    drawn = travelled(Travel(2, moved, past), "abcd")
+    assert drawn.forbidden.tolist() == [[1, 1, 0, 0]] * 3 and torch.equal(drawn.values, moved)
+    assert drawn.rows.labels == ("embedding", "after block 0", "after block 1")
+    assert (drawn.columns.name, drawn.title) == ("tokens", "token 2 changed")
+    assert travelled(Travel(2, moved, past), "abcd", most=3).columns.labels == ("a", "b", "c")

@@ -12,7 +12,7 @@ import streamlit as st
 from headwise.interp.analysis.embeddings import Reading, Texts, accuracy, clusters, contrast, matched, project, read
 from headwise.interp.errors import InputError, LoadError
 from headwise.interp.subject import Subject
-from headwise.pages._shared.shelf import Shelf, server
+from headwise.pages._shared.shelf import server
 
 FIGURES = {
     "Silhouette": "How well the clusters keep apart: 1 is far apart, 0 is overlapping, below 0 is mixed up.",
@@ -24,7 +24,7 @@ FIGURES = {
 
 
 @dataclass(frozen=True)
-class Side:
+class EmbeddingView:
     """One model's view of the texts: ``found`` (N,) clusters, ``place`` (N, 2), ``figures`` by the names above."""
 
     subject: Subject
@@ -34,15 +34,9 @@ class Side:
     figures: dict[str, float]
 
 
-@st.cache_resource(show_spinner=False)
-def shelves() -> tuple[Shelf, Shelf, Shelf, Shelf]:
-    """Readings, clusters, projections and figures, shared by all sessions."""
-    return Shelf(8), Shelf(32), Shelf(32), Shelf(32)
-
-
-def side_of(name: str, given: Texts, options: dict, beside: Side | None) -> Side | None:
+def view_of(name: str, given: Texts, options: dict, beside: EmbeddingView | None) -> EmbeddingView | None:
     """Everything about one model, or None and one sentence. Clusters are numbered like those ``beside``."""
-    readings, groups, places, contrasts = shelves()
+    made = server().made
     key = (name, options["device"], given.texts, options["pooling"], options["cut"])
     bar = st.empty()
     try:
@@ -55,35 +49,34 @@ def side_of(name: str, given: Texts, options: dict, beside: Side | None) -> Side
                 bar.progress(fraction, text=f"Reading {len(given.texts):,} texts … {fraction:.0%}")
 
         def make() -> Reading:
-            with server().stove:
-                return read(subject, given.texts, options["pooling"], progress, options["cut"])
+            return read(subject, given.texts, options["pooling"], progress, options["cut"])
 
-        reading = readings.get(key, make)
+        reading = made("reading", key, make)
         vectors, k, seed, method = reading.vectors, options["k"], options["seed"], options["projection"]
         with st.spinner("Clusters and projection …", show_time=True):
-            found = groups.get((*key, k, seed), lambda: clusters(vectors, k, seed))
-            place = places.get((*key, method, seed), lambda: project(vectors, method, seed))
+            found = made("clusters", (*key, k, seed), lambda: clusters(vectors, k, seed))
+            place = made("projection", (*key, method, seed), lambda: project(vectors, method, seed))
     except (InputError, LoadError) as error:
         st.error(str(error))
         return None
     finally:
         bar.empty()
-    figures = contrasts.get((*key, k, seed, given.labels), lambda: _figures(subject, reading, found, given))
+    figures = made("contrast", (*key, k, seed, given.labels), lambda: _figures(subject, reading, found, given))
     if beside is not None:
         found = matched(found, beside.found)
-    return Side(subject, reading, found, place, figures)
+    return EmbeddingView(subject, reading, found, place, figures)
 
 
 def _figures(subject: Subject, reading: Reading, found: np.ndarray, given: Texts) -> dict[str, float]:
     held = contrast(reading.vectors, found, given.labels)
     figures = dict(zip(FIGURES, (held.silhouette, held.label_silhouette, held.adjusted_rand), strict=False))
-    if reading.said:
-        figures["Rand, answers"] = contrast(reading.vectors, found, reading.said).adjusted_rand
-        figures["Accuracy"] = accuracy(subject, reading.said, given.labels)
+    if reading.answers:
+        figures["Rand, answers"] = contrast(reading.vectors, found, reading.answers).adjusted_rand
+        figures["Accuracy"] = accuracy(subject, reading.answers, given.labels)
     return figures
 
 
-def csv_of(given: Texts, sides: list[Side | None]) -> bytes:
+def csv_of(given: Texts, sides: list[EmbeddingView | None]) -> bytes:
     """Texts, labels, and what each model makes of them, a text a row."""
     table = pd.DataFrame({"text": given.texts, "label": given.labels})
     for which, side in zip(("before", "after"), sides, strict=False):
@@ -91,6 +84,6 @@ def csv_of(given: Texts, sides: list[Side | None]) -> bytes:
             table[f"{which}_model"] = side.subject.name
             table[f"{which}_cluster"] = side.found + 1
             table[f"{which}_x"], table[f"{which}_y"] = side.place.T
-            if side.reading.said:
-                table[f"{which}_answer"] = side.reading.said
+            if side.reading.answers:
+                table[f"{which}_answer"] = side.reading.answers
     return table.to_csv(index=False).encode()

@@ -1,0 +1,31 @@
+"""Where to look first in a model that nobody has looked into yet."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from headwise.interp.run.capture import Capture
+
+FOLLOWED = 1e-3  # bits of information about the query; of one query it is 0, up to rounding
+
+
+def first_stack(cap: Capture) -> str:
+    """Where two sequences meet, if there are two."""
+    return "cross" if "cross" in cap.stacks else cap.stacks[0]
+
+
+def first_head(cap: Capture, table: pd.DataFrame, stack: str) -> tuple[int, int]:
+    """(layer, head) of the head of a stack that is most worth a look; ``table`` holds the stack's metrics, a head a
+    row (``headwise.sweep``).
+
+    The best induction head where there are scores for it; across, the head that follows its queries best (the
+    sharpest, while there is one query); of a model that sees, the first head of the last layer; else the first.
+    """
+    if "induction" in table and table.induction.notna().any():
+        row = table.loc[table.induction.idxmax()]
+    elif stack == "cross":
+        followed = table.information.max() > FOLLOWED
+        row = table.loc[table.information.idxmax() if followed else table.entropy.idxmin()]
+    else:
+        row = (table[table.layer == table.layer.max()] if cap.subject.family == "vision" else table).iloc[0]
+    return int(row["layer"]), int(row["head"])

@@ -1,0 +1,55 @@
+"""The choices of the Heads page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headwise.interp.drawing.paper.colour import SCALES
+from headwise.interp.drawing.quantities import QUANTITIES
+from headwise.pages._shared.choices import MODEL, POSITIONS, Choice, InputChoices, dashed, numbers
+
+
+def _region(text: str) -> tuple[int, int, int, int]:
+    """query start and end, key start and end."""
+    found = numbers(text)
+    if len(found) != 4:
+        raise ValueError(text)
+    return found
+
+
+def _token(text: str) -> dict[str, Any]:
+    axis, index = text.split("-")
+    if axis not in ("query", "key"):
+        raise ValueError(text)
+    return {"axis": axis, "index": int(index)}
+
+
+class HeadsChoices(InputChoices):
+    """Which head is looked at, and how. ``layer`` and ``head`` are −1 until somebody chooses: the head that is most
+    worth a first look."""
+
+    stack = Choice("", until=MODEL)
+    layer = Choice(-1, between=(0, None), until=MODEL)
+    head = Choice(-1, between=(0, None), until=MODEL)
+    compare = Choice("", until=MODEL)  # the model that this one is subtracted from
+    view = Choice("", among=("heatmap", "bipartite", "picture"))  # "" is what suits the input best
+    views = Choice((), link=False)  # that this input has, the best first
+    quantity = Choice("weights", among=tuple(QUANTITIES))
+    scale = Choice("linear", among=SCALES)
+    words = Choice(False)
+    special = Choice(True)
+    padding = Choice(False)
+    order = Choice("layer")
+    metrics = Choice("table", among=("table", "scatter"))
+    induction = Choice(False, link=False)
+    across = Choice("", link=False)
+    up = Choice("", link=False)
+    temperature = Choice(1.0, between=(0.0, 2.0))
+    top_k = Choice(0, between=(0, 100))
+    top_p = Choice(1.0, between=(0.05, 1.0))
+    seed = Choice(0, between=(0, 2**31 - 1))
+    zoom = Choice(None, read=_region, write=dashed, until=POSITIONS)
+    pin = Choice(None, read=_token, write=lambda token: f"{token['axis']}-{token['index']}", until=POSITIONS)
+
+
+state = HeadsChoices()

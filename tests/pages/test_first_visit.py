@@ -1,0 +1,40 @@
+"""The first visitor of a fresh server, at every address: its page, the app's own menu, the link's choices."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.opening import SLOW, address
+from tests.browser.serving import ROOT, serve
+
+MENU = ["Heads", "Masks", "Embeddings"]
+WATCH = """
+window.menus = [];
+new MutationObserver(() => {
+  const links = [...document.querySelectorAll("[data-testid=stSidebarNavLink]")];
+  const menu = links.map((link) => link.innerText.split("\\n").pop());
+  if (menu.length && menu.join() !== (window.menus.at(-1) || []).join()) window.menus.push(menu);
+}).observe(document, { childList: true, subtree: true, characterData: true });
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "shows", "kept"),
+    [
+        ("/?scale=log", "headline", {"scale": "log"}),
+        ("/heads?scale=log", "headline", {"scale": "log"}),
+        ("/masks?section=zoo", "mask bugs as tiny living models", {"section": "zoo"}),
+        ("/embeddings?clusters=3", "Each text as one vector", {"clusters": "3"}),
+    ],
+)
+def test_the_first_address_of_a_fresh_server(browser, where, shows, kept):
+    with serve(ROOT / "app.py") as url:
+        context = browser.new_context(viewport={"width": 1500, "height": 1000})
+        page = context.new_page()
+        page.add_init_script(WATCH)
+        page.goto(url + where)
+        expect(page.get_by_test_id(shows).or_(page.get_by_text(shows)).first).to_be_visible(timeout=SLOW)
+        expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning", timeout=SLOW)
+        assert page.evaluate("window.menus") == [MENU]  # no other one, not for a moment
+        assert kept.items() <= address(page).items()
+        assert not page.get_by_role("dialog").count() and not page.get_by_test_id("stException").count()
+        context.close()
