@@ -52,7 +52,7 @@ def stamp(cap: Capture, minuend: Capture | None = None) -> dict[str, Any]:
         "family": subject.family,
         "promises": {stack: str(cap.stack(stack)[0].claim) for stack in cap.stacks},
         "parameters": subject.parameters,
-        "dtype": str(subject.dtype).removeprefix("torch."),
+        "dtype": subject.precision,
         "attention": subject.implementation,
         "tokens": {name: len(axis) for name, axis in cap.axes.items()},
         "axes": {name: about for name, axis in cap.axes.items() if (about := _described(axis))},

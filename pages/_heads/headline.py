@@ -24,7 +24,7 @@ def header_line(run: Run, fidelity: str) -> str:
         html.escape(shape),
         sizes(cap),
         f"attention {html.escape(subject.implementation)}",
-        html.escape(str(subject.dtype).removeprefix("torch.")),
+        html.escape(subject.precision),
         "<span title='largest change of any logit between the captured run and the same run without "
         f"capture'>max |Δlogit| {fidelity}</span>",
         f"<span class='alarm' title='{html.escape(unseen)}'>{len(cap.unseen)} modules unseen</span>"
