@@ -196,9 +196,7 @@ def _named_beyond(call: AttentionCall, module: nn.Module) -> AttentionCall:
     seen = call.mask.dense(own, call.keys)[..., :own].reshape(-1, own, own)
     if not bool((seen.diagonal(0, -2, -1).all(-1) & ~seen.triu(1).any((-2, -1))).any()):  # in one sample and head
         return call
-    compressor = (
-        m for n, m in module.named_modules() if within(n, call.name) and "compress" in type(m).__name__.lower()
-    )
-    word = "extra" if next(compressor, None) is None else "compressed"
+    inside = (type(part).__name__.lower() for part in anatomy.modules_below(module, call.name))
+    word = "compressed" if any("compress" in kind for kind in inside) else "extra"
     beyond = tuple(f"{word} {i}" for i in range(call.keys - own))
     return call.with_keys(Axis((*call.query_axis.labels, *beyond)))

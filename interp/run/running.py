@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from weakref import WeakSet
 
@@ -40,12 +41,11 @@ def run(
     Raises InputError, one sentence, whatever the module raised.
     """
     recorder = Recorder(subject.module, inputs.batch, frozenset(watch), keep_calls, edits)
-    if operations and subject.implementation == "flex_attention":
-        import torch._dynamo  # takes a second; it would be loaded in the middle of the run, too late for the tap
     knew_compiler = compiler_is_loaded()
     try:
         with torch.set_grad_enabled(grad), listen(recorder, operations=operations):
-            return subject.module(*inputs.args, **inputs.kwargs, **more), recorder
+            args, kwargs = map(_unused, inputs.args), {k: _unused(v) for k, v in inputs.kwargs.items()}
+            return subject.module(*args, **kwargs, **more), recorder
     except (InputError, LoadError):
         raise
     except Exception as error:  # a stranger's model may raise anything
@@ -81,6 +81,12 @@ def observe(subject: Subject, inputs: Inputs, **options) -> tuple[Result, dict[s
     if _is_last(made, result):
         return Result(None, module.get_submodule(path), given[0]), named(output, result), recorder
     return Result(result), named(output, result), recorder
+
+
+def _unused(value: Any) -> Any:
+    """What a run would write into, copied: a key/value cache grows, and the same input may be run again."""
+    grows = not isinstance(value, Tensor | Mapping | set) and callable(getattr(value, "update", None))
+    return copy.deepcopy(value) if grows else value
 
 
 def _takes(module: nn.Module, argument: str) -> bool:
