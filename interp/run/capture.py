@@ -18,7 +18,6 @@ from headwise.interp.run.edits import Edit, resolve
 from headwise.interp.run.outputs import Result, primary
 from headwise.interp.run.running import observe, run
 from headwise.interp.run.tap import Unseen
-from headwise.interp.run.tap.recorder import within
 from headwise.interp.subject import Inputs, Subject
 
 STACKS = {"encoder-decoder": "decoder", "custom": "self", "vision": "encoder", "audio": "encoder"}  # by family, where

@@ -38,6 +38,7 @@ def as_sentence(error: Exception, module: nn.Module, kwargs: Mapping[str, Any], 
     ):
         return InputError(f"{own} does not take these inputs: {said}. It takes {_signature(module)}.")
     frames = [(frame, m) for frame in _frames(error.__traceback__) if (m := _module_of(frame)) is not None]
+    frames = [(frame, m) for frame, m in frames if not frame.f_code.co_name.startswith("_")]  # without torch's own
     place = _path(module, frames[-1][1]) if frames else ""
     given = ", ".join(f"{key} {_described(value)}" for key, value in kwargs.items()) or "no input"
     wanted = _wanted(frames, kwargs)
@@ -57,9 +58,14 @@ def _frames(traceback: TracebackType | None) -> Iterator[FrameType]:
 
 
 def _module_of(frame: FrameType) -> nn.Module | None:
-    """The module whose method runs in a frame, torch's own machinery left out."""
+    """The module whose method runs in a frame."""
     this = frame.f_locals.get("self")
-    return this if isinstance(this, nn.Module) and not frame.f_code.co_name.startswith("_") else None
+    return this if isinstance(this, nn.Module) else None
+
+
+def in_model(error: Exception) -> bool:
+    """Was a module running when it was raised? If none was, it is an error of ours."""
+    return any(_module_of(frame) is not None for frame in _frames(error.__traceback__))
 
 
 def _path(root: nn.Module, module: nn.Module) -> str:

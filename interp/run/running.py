@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from headwise.interp.errors import InputError, LoadError
 from headwise.interp.run import anatomy
-from headwise.interp.run.failures import as_sentence
+from headwise.interp.run.failures import as_sentence, in_model
 from headwise.interp.run.outputs import Result, named, primary
 from headwise.interp.run.tap import Recorder, listen
 from headwise.interp.run.tap.listening import compiler_is_loaded
@@ -53,6 +53,8 @@ def run(
             # it compiles as it runs, which the tap forbids from the start only where the compiler is loaded: now it is
             return run(subject, inputs, edits=edits, watch=watch, keep_calls=keep_calls, operations=operations,
                        grad=grad, **more)  # fmt: skip
+        if not in_model(error):
+            raise
         raise as_sentence(error, subject.module, inputs.kwargs, subject.name) from error
 
 

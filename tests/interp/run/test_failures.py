@@ -75,3 +75,12 @@ def test_a_long_message_is_cut_to_a_sentence():
     with pytest.raises(InputError) as raised:
         capture(wrap(Chatty()), torch.ones(1, 2))
     assert len(str(raised.value)) < 400 and "\n" not in str(raised.value)
+
+
+def test_a_crash_of_ours_is_not_the_model_s(monkeypatch):
+    def crash(*args, **kwargs):
+        raise KeyError("ours")
+
+    monkeypatch.setattr("headwise.interp.run.running.listen", crash)
+    with pytest.raises(KeyError, match="ours"):
+        capture(wrap(nn.Linear(2, 2)), torch.ones(1, 2))
