@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from headwise.interp.attention.promise import whole
+from headwise.interp.attention.claims import whole
 from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import CheckError, DoesNotApply, OutOfTime, Refused, crashed
 from headwise.interp.check.expectation import Expectation

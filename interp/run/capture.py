@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.attention.promise import claim
+from headwise.interp.attention.claims import claim
 from headwise.interp.errors import InputError
 from headwise.interp.run import anatomy
 from headwise.interp.run.edits import Edit, resolve

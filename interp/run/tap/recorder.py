@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.attention.promise import ATTENTION_LIKE, CROSS_NAME
+from headwise.interp.attention.claims import ATTENTION_LIKE, CROSS_NAME
 from headwise.interp.run.anatomy import is_keras, named_parts
 from headwise.interp.run.tap.channels import over_channels
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from headwise import capture, check, sweep
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.attention.promise import UNKNOWN, Promise, Said, whole
+from headwise.interp.attention.claims import whole
+from headwise.interp.attention.promise import UNKNOWN, Promise, Said
 from headwise.interp.drawing.matrix import head_view
 from headwise.interp.masks import Bidirectional, Causal, Dense, Padding, Window
 from headwise.interp.subject import Subject, tensors_only
