@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.attention.promise import MEDIA, UNKNOWN, Promise, Said
+from headwise.interp.attention.promise import MEDIA, NOTHING, UNKNOWN, Promise, Said
 from headwise.interp.masks import Bidirectional, Causal, Dense, Mask, Padding, Prefix, Window
 
 # attention by the names of classes, and cross-attention by the paths of modules
@@ -47,7 +47,7 @@ SEE_EACH_OTHER = {
 CORNER = 32  # rows of a buffer that are looked at for a triangle
 
 
-def claim(root: nn.Module, call: AttentionCall, inputs: Mapping[str, Any], said: Said = Said()) -> Promise:
+def claim(root: nn.Module, call: AttentionCall, inputs: Mapping[str, Any], said: Said = NOTHING) -> Promise:
     """What one attention of ``root`` should see, before anything narrows it → Promise.
 
     A mask the user gave comes first, then what the model says of this very module, then the kind the user named.

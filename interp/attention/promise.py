@@ -14,6 +14,7 @@ MEDIA = re.compile(r"(^|[._])(vision|visual|image|audio|speech|acoustic|video)",
 class Promise:
     """``mask``: what may be seen, None where nobody says. ``source``: who says so, for people to read.
 
+    >>> from headwise.interp.masks import Window
     >>> print(Promise(Causal(), "you said: decoder").narrowed(Window(3, 0)))
     Causal() & Window(3, 0) (you said: decoder)
     >>> print(Promise(None, "nothing says").narrowed(Window(3, 3)))
@@ -58,3 +59,6 @@ class Said:
             case "encoder" | "vision" | "encoder-decoder" | "audio":
                 return Promise(Bidirectional(), source)
         return UNKNOWN
+
+
+NOTHING = Said()
