@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from weakref import WeakSet
 
@@ -87,8 +87,20 @@ def observe(subject: Subject, inputs: Inputs, **options) -> tuple[Result, dict[s
 
 def _unused(value: Any) -> Any:
     """What a run would write into, copied: a key/value cache grows, and the same input may be run again."""
-    grows = not isinstance(value, Tensor | Mapping | set) and callable(getattr(value, "update", None))
-    return copy.deepcopy(value) if grows else value
+    if isinstance(value, Tensor | Mapping | set) or not callable(getattr(value, "update", None)):
+        return value
+    return copy.deepcopy(value, {id(t): t.clone() for t in _tensors_in(value, set())})  # deepcopy refuses gradients
+
+
+def _tensors_in(value: Any, visited: set[int]) -> Iterator[Tensor]:
+    """Also those that objects hold as attributes."""
+    if isinstance(value, Tensor):
+        yield value
+    elif id(value) not in visited:
+        visited.add(id(value))
+        inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+        for part in (*inside, *getattr(value, "__dict__", {}).values()):
+            yield from _tensors_in(part, visited)
 
 
 def _takes(module: nn.Module, argument: str) -> bool:

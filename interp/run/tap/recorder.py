@@ -107,7 +107,7 @@ class Recorder:
         lost = [s for s in frame.softmaxes if not s.used]
         if frame.name is not None and ATTENTION_LIKE.search(type(module).__name__):
             if (why := _refusal(lost, frame.met)) is not None:
-                self.refused[frame.name] = why
+                self.refused[frame.name] = str(why)
         elif self.frames:  # nn.Softmax, or a helper module: the product with the values may come in the parent
             self.frames[-1].softmaxes += lost
         if self.frames:
@@ -151,7 +151,7 @@ class Recorder:
             if index not in self.channels and not any(within(c.name, refused) for refused in self.refused)
         ]
         over = dict(self.channels.values())
-        unseen = [Unseen(name, type(module).__name__, Lost.CHANNELS) for name, module in over.items()]
+        unseen = [Unseen(name, type(module).__name__, str(Lost.CHANNELS)) for name, module in over.items()]
         for name, module in sorted(self.ran.items(), key=lambda item: item[0] == ""):  # the root last: it tells least
             related = [c.name for c in calls] + [u.name for u in unseen]
             if any(within(other, name) or within(name, other) for other in related):

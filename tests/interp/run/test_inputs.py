@@ -62,12 +62,14 @@ def test_tuples_are_asked_for_with_a_flag(pair):
         torch.testing.assert_close(cap.logits, twin(input_ids=ids).logits, atol=1e-4, rtol=1e-4)
 
 
-def test_a_cache_is_read_and_not_grown(pair):
-    """However often the input is run: for the capture, for its fidelity, for its residuals."""
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_cache_is_read_and_not_grown(pair, grad):
+    """However often the input is run: for the capture, for its fidelity, for its residuals; and whatever made it."""
     subject, twin = pair
     ids = torch.randint(2, 98, (2, T))
-    with torch.no_grad():
+    with torch.set_grad_enabled(grad):
         past = subject.module(input_ids=ids[:, :PAST], use_cache=True).past_key_values
+    with torch.no_grad():
         theirs = twin(input_ids=ids, output_attentions=True).attentions
     for _ in range(2):
         cap = capture(subject, {"past_key_values": past, "use_cache": True, "input_ids": ids[:, PAST:]})
