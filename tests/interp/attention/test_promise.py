@@ -130,9 +130,10 @@ def test_a_kind_promises_for_its_own_stacks(said, stack, mask):
 
 @pytest.mark.parametrize("cache", [0, 5])
 def test_a_cache_stands_before_the_queries(cache):
-    """With 5 keys in a cache, query 0 is at position 5: it sees 6 keys, and the forgetful model is still caught."""
+    """With 5 keys in a cache, query 0 is at position 5: it sees 6 keys."""
     llama = transformers.LlamaModel(transformers.LlamaConfig(**GROUPED)).eval()
-    past = llama(input_ids=ids(5), use_cache=True).past_key_values if cache else None
+    with torch.no_grad():
+        past = llama(input_ids=ids(5), use_cache=True).past_key_values if cache else None
     subject = Subject(llama, tensors_only(llama), "llama", "decoder")
     cap = capture(subject, {"input_ids": ids(4), "past_key_values": past, "use_cache": bool(cache)})
     call: AttentionCall = cap.calls[0]
