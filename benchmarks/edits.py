@@ -18,8 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from headwise import capture, edits, load
-from headwise.interp.run.capture import rerun
+from headwise import capture, edits, load, rerun
 
 TEXT = "When Mary and John went to the store, John gave a drink to"
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from headwise.interp.check.check import check
     from headwise.interp.check.lint import check_mask
     from headwise.interp.run import edits
-    from headwise.interp.run.capture import Capture, capture
+    from headwise.interp.run.capture import Capture, capture, rerun
     from headwise.models import available, load, wrap
 
 _FACE = {  # name → its module, and its name there; imported when first asked for, so that `import headwise` is light
@@ -35,6 +35,7 @@ _FACE = {  # name → its module, and its name there; imported when first asked 
     "edits": ("interp.run.edits", None),  # the module itself
     "load": ("models", "load"),
     "masks": ("interp.masks", None),
+    "rerun": ("interp.run.capture", "rerun"),
     "sweep": ("interp.analysis.metrics", "sweep"),
     "wrap": ("models", "wrap"),
 }
@@ -47,6 +48,7 @@ __all__ = [
     "edits",
     "load",
     "masks",
+    "rerun",
     "sweep",
     "wrap",
 ]
