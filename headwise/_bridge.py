@@ -57,7 +57,12 @@ MOVED = {  # what an old module held → where that is now; others kept their pl
     "models.vision": ("models.architectures.vision",),
     "models.vision_inputs": ("models.inputs.pictures",),
 }
-RENAMED = {"HeadView": "Matrix", "Picture": "PixelGrid", "expect_same_tokens": "same_tokens"}
+RENAMED = {
+    "HeadView": "Matrix",
+    "Picture": "PixelGrid",
+    "_names": "names_of",
+    "expect_same_tokens": "same_tokens",
+}
 
 
 class Old(ModuleType):
