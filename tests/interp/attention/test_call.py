@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.attention.scores import Computed, Seen
+from headwise.interp.attention.scores import Computed, Modified, Seen
 from headwise.interp.masks import Bidirectional, Causal, Dense
 
 INF = math.inf
@@ -219,6 +219,44 @@ def test_seen_weights_are_given_back():
 def test_nbytes_is_what_is_kept():
     q, k = torch.zeros(2, 4, 5, 8, dtype=torch.bfloat16), torch.zeros(2, 2, 7, 8, dtype=torch.bfloat16)
     assert computed(q, k, k, 1.0).nbytes == 2 * (2 * 4 * 5 * 8 + 2 * 2 * 2 * 7 * 8)
+
+
+def test_grown_counts_each_axis_by_its_own_length():
+    """q 2·4·8, k and v 2·3·8 numbers, for 4 queries and 3 keys: twice the queries and three times the keys."""
+    q, k = torch.zeros(1, 2, 4, 8), torch.zeros(1, 2, 3, 8)
+    grown = 4 * (64 * 2 + 48 * 3)
+    masks = ((None, 0), (torch.zeros(4, 3), 12 * 6), (torch.zeros(1, 1, 1, 3), 3 * 3), (torch.zeros(4, 1), 4 * 2))
+    for additive, more in masks:
+        call = computed(q, k, k, 1.0, additive)
+        assert call.grown(8, 9) == grown + 4 * 48 * 3 + 4 * more
+        assert call.grown(4, 3) == call.nbytes
+    made = Modified(q, k, 1.0, lambda scores, b, h, query, key: scores)
+    assert AttentionCall("attn", "self", made).grown(8, 9) == grown
+    seen = Seen(torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 4))
+    assert AttentionCall("attn", "self", seen).grown(8, 9) == 2 * 4 * 24 * 6
+
+
+def test_scores_that_a_function_makes():
+    """A function that hides later keys, with two query heads a key head: the textbook's causal attention."""
+    q, k, v = torch.randn(2, 4, 5, 3), torch.randn(2, 2, 5, 3), torch.randn(2, 2, 5, 6)
+
+    def modify(scores, b, h, query, key):
+        assert scores.shape == (len(b), len(h), len(query), len(key))
+        return scores.masked_fill(key > query[:, None], -INF)
+
+    call = AttentionCall("attn", "self", Modified(q, k, 0.5, modify), v)
+    scores, weights = textbook(q, k, 0.5, is_causal=True)
+    torch.testing.assert_close(call.scores(3, (1, 4)), scores[:, 3, 1:4])
+    torch.testing.assert_close(call.weights(2), weights[:, 2])
+    torch.testing.assert_close(call.out, weights @ v.repeat_interleave(2, 1))
+    assert torch.equal(call.mask.dense(5, 5), Causal().dense(5))
+
+
+def test_only_what_the_module_gave_is_told():
+    q = torch.randn(1, 1, 3, 4)
+    assert computed(q, q, q, 1.0).told
+    assert not AttentionCall("attn", "self", Modified(q, q, 1.0, lambda scores, *index: scores)).told
+    assert not AttentionCall("attn", "self", Seen(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3))).told
 
 
 def test_errors_say_what_to_do():

@@ -79,6 +79,16 @@ def test_region_is_the_exact_crop():
     assert view.origin == (10, 5) and view.factor == (1, 1) and view.shape == (40, 40)
 
 
+def test_a_part_that_is_no_square_is_pooled_by_its_own_factors():
+    """Queries 2 … 8 in threes, keys 0 … 3 in twos. Query 2 may see keys 0 … 2; keys 2 and 3 stay mixed for 2 … 4."""
+    cap = seen(9, torch.ones(9, 9).tril().bool())
+    view = head_view(cap, cap.calls[0], 0, region=(2, 9, 0, 4), size=3)
+    assert view.factor == (3, 2)
+    assert view.forbidden.tolist() == [[ALLOWED, MIXED], [ALLOWED, ALLOWED], [ALLOWED, ALLOWED]]
+    part = cap.calls[0].weights(0)[0, 2:9, 0:4]
+    assert view.matrix[2].tolist() == [part[6, :2].max(), part[6, 2:].max()]
+
+
 def test_words_sum_keys_and_average_queries():
     text = "unbelievably it's 🙂 so"
     axis = Axis(
@@ -230,7 +240,8 @@ def test_windows_say_that_there_are_others():
 # -- what a matrix knows -------------------------------------------------------------------------------------
 def test_a_matrix_refuses_what_does_not_fit():
     rows, columns = Span(("a", "b"), "queries"), Span(("x", "y", "z"), "keys")
-    assert Matrix(torch.zeros(2, 3), rows, columns).forbidden.shape == (2, 3)
+    free = Matrix(torch.zeros(2, 3), rows, columns).forbidden
+    assert free.shape == (2, 3) and free.dtype == torch.uint8 and not free.any()
     with pytest.raises(ValueError, match=r"expects values \(rows, columns\); got \(6,\)"):
         Matrix(torch.zeros(6), rows, columns)
     with pytest.raises(ValueError, match="columns expects 2 labels, one for each; got 3"):
@@ -239,6 +250,13 @@ def test_a_matrix_refuses_what_does_not_fit():
         Matrix(torch.zeros(2, 3), rows, columns, forbidden=torch.zeros(3, 2, dtype=torch.uint8))
     with pytest.raises(ValueError, match="kind expects one of weight, score, signed; got 'gold'"):
         Quantity("weight", "gold")
+
+
+def test_several_are_called_as_one_is_unless_they_have_a_name():
+    rows, columns = Span(("a",), "queries"), Span(("x",), "keys")
+    one, other = (Matrix(torch.zeros(1, 1), rows, columns, Quantity(name)) for name in ("reached", "seen"))
+    with pytest.raises(ValueError, match="it holds reached, not seen"):
+        one.minus(other)
 
 
 def test_a_span_knows_its_positions():

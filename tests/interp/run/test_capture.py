@@ -3,11 +3,21 @@
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, Dinov2Config, Dinov2Model, Wav2Vec2Config, Wav2Vec2Model
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BartConfig,
+    BartModel,
+    Dinov2Config,
+    Dinov2Model,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+)
 
 from headwise import capture, edits, load, wrap
-from headwise.interp.run import running
+from headwise.interp.run import anatomy, running
 from headwise.interp.run.capture import rerun
+from headwise.interp.run.outputs import Result
 
 TEXT = "The people of the United States"
 CAPPED = [("gemma2", "final_logit_softcapping", 3.0), ("cohere", "logit_scale", 0.25)]
@@ -127,6 +137,36 @@ def test_fidelity_is_measured_on_what_the_model_made():
 def test_an_output_that_says_nothing_is_not_measured():
     assert capture(wrap(Ids().eval()), torch.arange(6)[None]).fidelity is None
     assert capture(wrap(Same().eval()), torch.randn(1, 3, 8)).fidelity is None
+
+
+def test_two_results_are_compared_over_real_positions():
+    """They differ by 1 at the last position of the first sample, which is padding, and by 1/4 at a real one."""
+    mine = torch.zeros(2, 300, 3)
+    theirs, real = mine.clone(), torch.ones(2, 300, dtype=torch.bool)
+    theirs[0, -1, 2], theirs[1, 5, 0], real[0, -1] = 1.0, -0.25, False
+    assert Result(mine).furthest(Result(theirs), real) == 0.25
+    assert Result(mine).furthest(Result(theirs), None) == 1.0
+    assert Result(mine).furthest(Result(mine.clone()), real) == 0.0
+
+
+def test_padding_of_source_and_target_is_told_apart_where_both_are_of_one_length():
+    config = BartConfig(
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=50, max_position_embeddings=16,
+    )  # fmt: skip
+    ids, source, target = torch.arange(4, 8)[None], torch.tensor([[1, 1, 1, 0]]), torch.tensor([[1, 1, 0, 0]])
+    given = {"input_ids": ids, "attention_mask": source, "decoder_input_ids": ids, "decoder_attention_mask": target}
+    cap = capture(wrap(BartModel(config).eval(), kind="encoder-decoder"), given)
+    told = {call.stack: (call.real_queries.int(), call.real_keys.int()) for call in cap.calls}
+    for stack, queries, keys in (("encoder", source, source), ("decoder", target, target), ("cross", target, source)):
+        assert torch.equal(told[stack][0], queries.int()) and torch.equal(told[stack][1], keys.int())
+
+
+def test_blocks_are_the_outermost_numbers_that_tell_attentions_apart():
+    swin = [f"encoder.layers.{stage}.blocks.{block}.attention.self" for stage in (0, 1) for block in (0, 1)]
+    assert anatomy.blocks(swin) == tuple(path.removesuffix(".attention.self") for path in swin)
+    assert anatomy.blocks(["h.0.attn.1", "h.1.attn.1", "h.1.attn.1"]) == ("h.0", "h.1")
+    assert anatomy.blocks(["h.0.attn", "h.1.attn", "pool"]) == ()
 
 
 def test_repr_is_short():

@@ -61,6 +61,13 @@ def clip() -> Subject:
     return subject(transformers.CLIPModel(config), "custom")
 
 
+def waves() -> Subject:
+    """Two strides of 4: 800 samples are 199, then 49 positions."""
+    conv = {"conv_dim": (8, 8), "conv_stride": (4, 4), "conv_kernel": (8, 4), "num_feat_extract_layers": 2}
+    config = transformers.Wav2Vec2Config(**SMALL, **conv, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2)
+    return subject(transformers.Wav2Vec2Model(config), "audio")
+
+
 def layer() -> Subject:
     return subject(nn.TransformerEncoderLayer(32, 4, 48, batch_first=True), "custom")
 
@@ -71,6 +78,7 @@ FRAMES = torch.randn(1, 8, 300)  # 150 positions
 CASES = {  # subject, inputs, tokens
     "decoder": (llama, {"input_ids": ids(1, 90)}, 90),
     "decoder under the probe": (llama, {"input_ids": ids(1, 5)}, 5),
+    "a flag": (llama, {"input_ids": ids(1, 60), "use_cache": False}, 60),
     "padded batch": (llama, {"input_ids": ids(2, 30), "attention_mask": MASK}, 30),
     "source and target": (bart, {"input_ids": ids(1, 120), "decoder_input_ids": ids(1, 40)}, 160),
     "source and target of one length": (bart, {"input_ids": ids(1, 64), "decoder_input_ids": ids(1, 64)}, 128),
@@ -80,6 +88,7 @@ CASES = {  # subject, inputs, tokens
     "speech": (whisper, {"input_features": FRAMES, "decoder_input_ids": ids(1, 40)}, 40),
     "speech, first words": (whisper, {"input_features": FRAMES, "decoder_input_ids": ids(1, 4)}, 4),
     "picture": (vit, {"pixel_values": torch.randn(1, 3, 48, 48)}, 145),
+    "waveform": (waves, {"input_values": torch.randn(1, 800)}, 49),
     "picture and text": (clip, {"input_ids": ids(1, 20), "pixel_values": torch.randn(1, 3, 12, 12)}, 20),
     "vectors": (layer, {"src": torch.randn(1, 50, 32)}, 50),
     "a mask of its own": (

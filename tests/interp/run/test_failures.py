@@ -67,6 +67,15 @@ def test_arguments_that_are_not_taken_or_missing():
         capture(wrap(layer), {"tgt": torch.ones(1, 3, 8), "memory": torch.ones(1, 3, 8), "colour": 1})
 
 
+def test_an_operation_that_refuses_its_argument_is_no_argument_of_the_module():
+    class Stack(nn.Module):
+        def forward(self, x):
+            return torch.stack(x[0])  # "argument 'tensors' … must be tuple of Tensors, not Tensor"
+
+    with pytest.raises(InputError, match=r"Stack could not run on x \(1, 2\) float32: TypeError.*argument 'tensors'"):
+        capture(wrap(Stack()), torch.ones(1, 2))
+
+
 def test_a_long_message_is_cut_to_a_sentence():
     class Chatty(nn.Module):
         def forward(self, x):

@@ -368,6 +368,27 @@ def test_additive_attention():
     torch.testing.assert_close(call.weights(0), scores.exp() / scores.exp().sum(-1, keepdim=True))
 
 
+def test_scores_of_keys_down_and_queries_across():
+    """A softmax over the rows of k·qᵀ (B·H, K, Q), which is turned to meet the values: scores are told upright."""
+    q, k, v, scores, weights = draw()
+
+    def forward(self, q, k, v):
+        turned = (k @ q.mT / D**0.5).softmax(-2).reshape(B * H, K, Q)
+        return torch.bmm(turned.mT, v.reshape(B * H, K, -1))
+
+    call = only(run(Holder(forward), q=q, k=k, v=v))
+    torch.testing.assert_close(every_head(call), weights)
+    torch.testing.assert_close(torch.stack([call.scores(h) for h in range(H)], 1), scores)
+
+
+def test_a_number_for_each_key_is_no_value():
+    """Weights that meet a vector average it: attention, but its values have no width."""
+    scores, numbers = torch.randn(1, K, Q, K), torch.randn(K)
+    call = only(run(Holder(lambda self, scores, numbers: scores.softmax(-1) @ numbers), scores=scores, numbers=numbers))
+    torch.testing.assert_close(every_head(call), scores.softmax(-1))
+    assert call.v is None
+
+
 def test_one_query_attention_pooling():
     """Additive attention as pooling: (B, K) weights made (B, 1, K) to meet the keys."""
     key, w = torch.randn(B, K, D), torch.randn(D)
@@ -391,6 +412,18 @@ def test_sdpa_of_other_ranks(axes):
     theirs = (q @ k.mT / D**0.5).masked_fill(~mask, -math.inf).softmax(-1)
     assert call.shape == (B if axes == 3 else B * 2, H, Q, K)
     torch.testing.assert_close(every_head(call), theirs.reshape(call.shape))
+
+
+def test_a_mask_of_two_axes_is_kept_as_it_was_given():
+    q, mask = torch.randn(B * H, Q, D), causal(Q, Q).logical_not()
+
+    class Sdpa(nn.Module):
+        def forward(self, anchor, q, mask):
+            return F.scaled_dot_product_attention(q, q, q, mask)
+
+    call = only(run(Sdpa(), anchor=torch.zeros(B), q=q, mask=mask))
+    assert torch.equal(call.given, mask)
+    torch.testing.assert_close(call.weights(1)[1], (q @ q.mT / 2)[4].masked_fill(~mask, -math.inf).softmax(-1))
 
 
 def test_two_attentions_in_one_module_are_two_calls():
@@ -539,6 +572,19 @@ class FlexAttention(nn.Module):
             lambda b, h, query, key: query >= key, None, None, q.shape[-2], k.shape[-2], device="cpu"
         )
         return flex_attention(q, k, v, score_mod=bias, block_mask=mask, enable_gqa=True)
+
+
+def test_the_function_of_multihead_attention_says_whether_it_reads_another_sequence():
+    mha = nn.MultiheadAttention(C, H).eval()
+    x, other = torch.randn(Q, B, C), torch.randn(K, B, C)
+
+    def forward(self, one, two):
+        weights = mha.in_proj_weight, mha.in_proj_bias, None, None, False, 0.0, mha.out_proj.weight, None
+        first, _ = F.multi_head_attention_forward(one, one, one, C, H, *weights, training=False)
+        return first + F.multi_head_attention_forward(one, two, two, C, H, *weights, training=False)[0]
+
+    cap = run(Holder(forward), one=x, two=other)
+    assert [(call.kind, call.stack) for call in cap.calls] == [("self", "self"), ("cross", "cross")]
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
