@@ -75,6 +75,15 @@ def test_forbidden_mass_by_hand():
     assert sweep(captured(leak, "encoder"), [ForbiddenMass])["forbidden"][0] == 0
 
 
+def test_a_query_beyond_the_keys_has_no_weight_on_itself():
+    """Three queries of two keys: the last has no key of its number, and the one before it is the second."""
+    weights = torch.tensor([[[[0.75, 0.25], [0.5, 0.5], [0.125, 0.875]]]])
+    table = sweep(captured(weights, "encoder"), [ToSelf, ToPrevious, Distance])
+    assert table["self"][0] == pytest.approx((0.75 + 0.5 + 0) / 3)
+    assert table["previous"][0] == pytest.approx((0.5 + 0.875) / 2)
+    assert table["distance"][0] == pytest.approx((0.25 + 0.5 + (0.125 * 2 + 0.875)) / 3)
+
+
 def brute_force(weights, real, allowed):
     """All metrics in plain Python, row by row and sample by sample → {name: one number a head}."""
     alone = [_brute_force(weights[b : b + 1], real[b : b + 1], allowed[b : b + 1]) for b in range(len(weights))]
@@ -189,6 +198,7 @@ def test_repeated_random_is_said_twice():
     assert (tuple(ids.shape), start) == ((3, 13), 1)
     assert (ids[:, 0] == 7).all()
     assert torch.equal(ids[:, 1:7], ids[:, 7:])
+    assert repeated_random(subject)[0].kwargs["input_ids"].shape == (4, 1 + 2 * 64)
     long = repeated_random(subject, length=400)[0].kwargs["input_ids"]
     assert sorted(long[:, 1:].unique().tolist()) == [n for n in range(50) if n != 7]
     assert torch.equal(ids[1], repeated_random(subject, length=6, batch=1, seed=1)[0].kwargs["input_ids"][0])

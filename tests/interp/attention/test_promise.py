@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch import nn
 
 from headwise import capture, check, sweep
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.attention.claims import whole
+from headwise.interp.attention.claims import claim, whole
 from headwise.interp.attention.promise import UNKNOWN, Promise, Said
+from headwise.interp.attention.scores import Computed
 from headwise.interp.drawing.matrix import head_view
 from headwise.interp.masks import Bidirectional, Causal, Dense, Padding, Window
 from headwise.interp.subject import Subject, tensors_only
@@ -140,6 +142,22 @@ def test_a_cache_stands_before_the_queries(cache):
     assert call.keys == 4 + cache
     assert torch.equal(call.promise.mask.dense(4, 4 + cache), Causal(cache).dense(4, 4 + cache))
     assert all(leaks == 0 and mass < 1e-3 for leaks, mass in accused(cap).values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument", "together"), [("gemma3", "token_type_ids", False), ("molmo2", "mm_token_type_ids", True)]
+)
+def test_two_images_are_a_block_each_or_one(kind, argument, together):
+    """Molmo 2 gives all image tokens one block id, Gemma 3 gives each image its own (transformers' create_masks)."""
+    module = Plain(True)
+    module.config = SimpleNamespace(model_type=kind)
+    q = torch.zeros(1, 4, 6, 8)
+    call = AttentionCall("", "self", Computed(q, q, 1.0, causal=True))
+    claimed = claim(module, call, {argument: torch.tensor([[0, 1, 1, 0, 1, 1]])})
+    expected = Causal().dense(6)
+    expected[1, 2] = expected[4, 5] = True
+    expected[1:3, 4:6] = together
+    assert torch.equal(claimed.mask.dense(6, 6), expected) and claimed.source.endswith(f"{kind}, and {argument}")
 
 
 # -- the check asks the same source ----------------------------------------------------------------------------------

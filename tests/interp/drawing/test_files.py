@@ -8,6 +8,7 @@ import sys
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -378,7 +379,8 @@ def test_html_of_another_sample():
     for batch in (0, 1):
         weights = torch.stack([cap.calls[0].weights(head)[batch] for head in range(2)])
         np.testing.assert_allclose(np.array(shown[batch][0]), weights.numpy(), atol=1e-5)
-    assert "sample 1 is shown, one of 2" in export.to_html(cap, batch=1)
+    page = export.to_html(cap, batch=1)
+    assert "sample 1 is shown, one of 2" in page and f"drawn by BertViz {version('bertviz')} (" in page
     with pytest.raises(IndexError, match="batch expects a sample 0 … 1; got 2"):
         export.to_html(cap, batch=2)
 

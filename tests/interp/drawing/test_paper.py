@@ -71,6 +71,12 @@ def test_a_pill_ends_in_half_circles():
     assert inked[distance < 9.5].all() and not inked[distance > 10.5].any()
 
 
+def test_a_cell_without_a_value_stands_out_from_the_page():
+    """Darker than paper, lighter than the dark."""
+    assert Palette.of("light").empty == (243, 243, 243)
+    assert Palette.of("dark").empty == (27, 32, 38)
+
+
 # -- a sheet and what stands on it ---------------------------------------------------------------------------
 @pytest.mark.parametrize("draw, view", [(export.to_svg, matrix(3, 3)), (export.picture_svg, over_picture(["CLS"]))])
 def test_a_sheet_grows_with_its_small_print(draw, view):

@@ -1,6 +1,7 @@
 """Thumbnails against weights written down by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,6 +133,15 @@ def test_every_sample_has_its_own_thumbnails():
     for batch in (0, 1):
         own = both[batch, 0, 3].reshape(2, 2)
         np.testing.assert_allclose(patch_pictures(looked, "encoder", 3, batch=batch)[0, 0], own / own.max(), atol=1e-6)
+
+
+def test_a_band_of_silence_adds_nothing(monkeypatch):
+    """Two or three of five frames are heard, in bands of two: nothing is shown of the last band, or of two."""
+    monkeypatch.setattr("headwise.interp.attention.call.BAND_BYTES", 4 * 5 * 2)  # two rows a band
+    sound = Sound(np.zeros((4, 10), np.float32), hop=0.01, step=0.02, seconds=0.1)
+    for rows in (2, 3):
+        cap = seen(HAND[None, None], sound=replace(sound, seconds=0.02 * rows))
+        torch.testing.assert_close(survey(cap).thumbnails["encoder", 0][0], HAND[:rows, :rows])
 
 
 def test_thumbnails_of_a_causal_recording_ask_the_promise_within_it():

@@ -179,6 +179,18 @@ def test_a_mask_that_overwrote_its_scores_cannot_be_opened():
         )
 
 
+@pytest.mark.parametrize("head", [None, 2])
+def test_an_edge_is_forbidden_where_nothing_was(head):
+    model, x = Model(F.scaled_dot_product_attention).eval(), torch.randn(B, T, C)
+    cap = capture(Subject(model, tensors_only(model), "m", "encoder"), {"x": x}, edits=(ForbidEdge(0, 1, 3, head),))
+    allowed = torch.ones(H, T, T).bool()
+    allowed[slice(None) if head is None else head, 1, 3] = False
+    weights = torch.stack([cap.find(0).weights(h) for h in range(H)], 1)
+    assert torch.equal(weights > 0, allowed.expand(B, H, T, T))
+    q, k, _ = model.layers[0].project(x)
+    torch.testing.assert_close(weights, (q @ k.mT / D**0.5).masked_fill(~allowed, -math.inf).softmax(-1))
+
+
 def test_edits_add_up():
     model, x = Model(by_sdpa).eval(), torch.randn(B, T, C)
     cap = capture(
