@@ -1,7 +1,5 @@
 """The Masks page: what it shows is computed, bad masks get a sentence, every zoo model is there with its finding."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
@@ -11,9 +9,7 @@ from streamlit.testing.v1 import AppTest
 from headwise import capture
 from headwise.interp.analysis.travel import travel
 from headwise.interp.attention.promise import UNKNOWN
-from headwise.interp.errors import InputError
 from headwise.interp.masks import Causal, Strided, Window
-from headwise.interp.masks.read import parse_mask, read_mask
 from headwise.interp.zoo import CASES
 from headwise.models import load
 from headwise.pages._shared import canvas as _canvas
@@ -92,27 +88,6 @@ def test_zoo_shows_bug_and_fix(case, drawn):
     assert any(e.value.startswith(f"**{case.cls}**") for e in bug.error)
     fix = page("zoo", zoo_class=case.cls, zoo_fixed="fix", **{f"zoo_{case.cls}": case.name})
     assert fix.success and not fix.error
-
-
-def test_mask_files_are_read_without_running_them(tmp_path):
-    square = Causal().dense(5)
-    npy, pt = io.BytesIO(), io.BytesIO()
-    np.save(npy, square.numpy())
-    torch.save(square, pt)
-    assert torch.equal(read_mask("m.npy", npy.getvalue()), square)
-    assert torch.equal(read_mask("m.pt", pt.getvalue()), square)
-    assert torch.equal(parse_mask("tensor([[True, False],\n [True, True]])"), Causal().dense(2))
-    hostile = io.BytesIO()
-    np.save(hostile, np.array([print], dtype=object), allow_pickle=True)
-    for name, data in (
-        ("m.npy", hostile.getvalue()),
-        ("m.npy", b"junk"),
-        ("m.pt", b"junk"),
-        ("m.csv", b"\xff\xfe"),
-        ("m.csv", b""),
-    ):
-        with pytest.raises(InputError):
-            read_mask(name, data)
 
 
 def test_a_person_opens_the_page_first_and_changes_a_token(browser, app_url):

@@ -148,6 +148,16 @@ def test_bands_stay_within_their_memory(monkeypatch):
     torch.testing.assert_close(call.image(1, 3), whole.view(3, 3, 3, 4).amax((1, 3)))
 
 
+def test_a_region_is_pooled_by_its_own_size():
+    """Queries 3 … 7 in cells of 3 and 2, keys 1 … 4 in cells of 2."""
+    q, k = torch.randn(1, 1, 9, 4), torch.randn(1, 1, 9, 4)
+    call, region = computed(q, k, k, 0.5), (3, 8, 1, 5)
+    assert call.factor(2, region) == (3, 2) and call.factor(2) == (5, 5)
+    part = call.weights(0)[0, 3:8, 1:5]
+    expected = [[part[rows, keys].max() for keys in (slice(0, 2), slice(2, 4))] for rows in (slice(0, 3), slice(3, 5))]
+    assert torch.equal(call.image(0, 2, region=region), torch.tensor(expected))
+
+
 def test_by_hand():
     """q = (1, 2), k = (0, ln 3): scores 0 and ln 3 → 1/4, 3/4; then 0 and 2·ln 3 → 1/10, 9/10."""
     q, k = torch.tensor([[[[1.0], [2.0]]]]), torch.tensor([[[[0.0], [math.log(3)]]]])

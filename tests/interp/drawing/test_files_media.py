@@ -203,6 +203,15 @@ def test_the_spectrogram_stands_over_its_columns(theme, loud, first, count, fact
     assert tuple(matrix[round(2 * place.x(3)) + 3]) == tuple(colour.sequential(theme)[int(value * 255 + 0.5)])
 
 
+def test_a_spectrogram_without_numbers_is_an_empty_strip():
+    view = heard(6)
+    sound = replace(view.columns.sound, spectrogram=np.full((20, 200), np.nan, np.float32), seconds=2.0)
+    image = opened(export.to_png(replace(view, columns=replace(view.columns, sound=sound))))
+    left, right = (round(2 * heatmap.Layout.of(view).x(column)) for column in (0, 50))
+    strip = image[2 * (heatmap.PAD + 10) : 2 * (heatmap.PAD + 60), left + 2 : right - 2]
+    assert (strip == colour.Palette.of("light").empty).all()
+
+
 def test_times_names_and_the_end_stand_where_they_belong():
     view = heard(6)
     named = replace(

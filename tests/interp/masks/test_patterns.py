@@ -169,6 +169,13 @@ def test_random_blocks_differ_by_seed_and_head_and_keep_their_density():
     assert 0.22 < float(big.dense(256).float().mean()) < 0.28
 
 
+def test_random_blocks_are_whole_blocks_and_their_bands_those_of_the_square():
+    mask = RandomBlocks(3, block=4, density=0.5)
+    coarse = mask.dense(32)[::4, ::4]
+    assert 0 < coarse.sum() < 64 and len(coarse.unique(dim=0)) > 1 and len(coarse.unique(dim=1)) > 1
+    assert torch.equal(mask.dense(32), coarse.repeat_interleave(4, 0).repeat_interleave(4, 1))
+
+
 def test_dense_broadcasts_as_sdpa_does():
     per_head = torch.rand(HEADS, 4, 5) > 0.5
     assert torch.equal(Dense(per_head).dense(4, 5, b=1, h=2), per_head[2])

@@ -368,6 +368,16 @@ def test_additive_attention():
     torch.testing.assert_close(call.weights(0), scores.exp() / scores.exp().sum(-1, keepdim=True))
 
 
+def test_a_soft_embedding_written_as_an_equation_is_no_attention():
+    """Weights over a model's own vectors: one runs on, and nothing is taken for attention."""
+    table = nn.Parameter(torch.randn(K, D))
+    scores = torch.randn(B, H, Q, K)
+    holder = Holder(lambda self, scores: torch.einsum("bhqk,kd->bhqd", scores.softmax(-1), self.table), table=table)
+    cap = run(holder, scores=scores)
+    assert not cap.calls
+    torch.testing.assert_close(cap.logits, scores.softmax(-1) @ table)
+
+
 def test_scores_of_keys_down_and_queries_across():
     """A softmax over the rows of k·qᵀ (B·H, K, Q), which is turned to meet the values: scores are told upright."""
     q, k, v, scores, weights = draw()
