@@ -248,7 +248,7 @@ def test_grown_counts_each_axis_by_its_own_length():
 
 def test_scores_that_a_function_makes():
     """A function that hides later keys, with two query heads a key head: the textbook's causal attention."""
-    q, k, v = torch.randn(2, 4, 5, 3), torch.randn(2, 2, 5, 3), torch.randn(2, 2, 5, 6)
+    q, k, v = torch.randn(3, 4, 5, 3), torch.randn(3, 2, 5, 3), torch.randn(3, 2, 5, 6)
 
     def modify(scores, b, h, query, key):
         assert scores.shape == (len(b), len(h), len(query), len(key))

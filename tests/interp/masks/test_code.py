@@ -15,6 +15,8 @@ from headwise.models import load, wrap
 N = 12
 MASKS = [
     Causal(),
+    Causal(1),
+    Causal(-2),
     Window(3, 0),
     Window(1, 2),
     Prefix(4),

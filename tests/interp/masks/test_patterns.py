@@ -149,8 +149,17 @@ def test_by_hand():
     assert Packed((5, 5, 6)).dense(3).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     assert Padding((3, 2)).dense(3, 3, b=1).tolist() == [[1, 1, 0]] * 3
     assert Prefix((1, 2)).dense(3, 3, b=1).tolist() == [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
+    assert Prefix((2,)).dense(3, 3, b=1).tolist() == [[1, 1, 0], [1, 1, 0], [1, 1, 1]]  # one length for all samples
     assert Global((1,)).dense(3).tolist() == [[0, 1, 0], [1, 1, 1], [0, 1, 0]]
     assert Strided(2).dense(3).tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+
+
+def test_a_size_is_that_of_the_part_that_has_one():
+    packed = Packed((0, 0, 1))
+    for mask in (Causal() & packed, packed & Causal(), Causal() | packed, packed | Causal(), ~packed):
+        assert mask.size == (3, 3) and mask.dense().shape == (3, 3)
+    assert (Causal() & Window(1, 0)).size is None and (Causal() & Window(1, 0)).dense().shape == (8, 8)
+    assert Dense(torch.ones(2, 5).bool()).rows(0, 1).shape == (1, 5) and Causal().rows(2, 4).shape == (2, 4)
 
 
 def test_hugging_face_sliding_window_counts_the_query_itself():

@@ -329,6 +329,16 @@ def test_attention_by_hand_in_a_named_submodule():
     torch.testing.assert_close(every_head(call), weights)
 
 
+def test_a_root_that_is_called_attention_has_the_calls_below_it():
+    class PairAttention(Holder):
+        pass
+
+    q, k, v, _, weights = draw()
+    call = only(run(PairAttention(lambda self, **x: self.inner(**x), inner=Holder(four_axes)), q=q, k=k, v=v))
+    assert call.name == "inner"
+    torch.testing.assert_close(every_head(call), weights)
+
+
 def test_attention_by_hand_masked_fill():
     q, k, v, scores, _ = draw()
     hidden = causal(Q, K)
