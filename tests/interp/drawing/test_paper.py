@@ -2,6 +2,7 @@
 
 import io
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from headwise.interp.drawing.matrix import Matrix, Span
 from headwise.interp.drawing.paper import picture as over
 from headwise.interp.drawing.paper.colour import Palette
 from headwise.interp.drawing.paper.pens import Png
+from headwise.interp.drawing.paper.text import width
 
 SPACE = "{http://www.w3.org/2000/svg}"
 BLACK = (0, 0, 0)
@@ -85,6 +87,11 @@ def test_a_sheet_grows_with_its_small_print(draw, view):
     for count in (20, 60):
         notes = tuple(f"note number {i}" for i in range(count))
         said.append(draw(Matrix(view.values, view.rows, view.columns, left_out=notes)))
+    for svg in said:  # a line is broken where the next part has no room
+        room = float(ElementTree.fromstring(svg).get("width")) - 2 * over.PAD
+        lines = [text for text, _, _, size in written(svg) if size == 10.5]
+        assert all(width(line, 10.5) <= room for line in lines)
+        assert all(width(f"{a} · {b.split(' · ')[0]}", 10.5) > room for a, b in pairwise(lines))
     below = [height(svg) - max(y for _, _, y, size in written(svg) if size == 10.5) for svg in said]
     assert below == pytest.approx([below[0]] * 3) and 0 < below[0] < 20
     assert height(said[0]) < height(said[1]) < height(said[2])

@@ -162,14 +162,16 @@ class Mixed(torch.nn.Module):
 
     def forward(self, x, y):
         out, self.made = self.block(x, y, return_attention_scores=True)
+        out = self.block(x, value=out, key=x)
         return self.own(out, out, out)[0]
 
 module = Mixed()
 x, y = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
 module(x, y)
 cap = capture(Subject(module, tensors_only(module), "mixed", "custom"), {"x": x, "y": y})
-reader, own = cap.calls
+reader, again, own = cap.calls
 assert (reader.name, reader.kind, reader.shape) == ("block", "cross", (2, 2, 5, 7)), reader
+assert (again.name, again.kind) == ("block", "self")
 assert (own.name, own.kind) == ("own", "self")
 assert (reader.band(0, 5) - module.made).abs().max() <= 1e-5
 """,

@@ -339,6 +339,30 @@ def test_a_root_that_is_called_attention_has_the_calls_below_it():
     torch.testing.assert_close(every_head(call), weights)
 
 
+DROPOUTS = {
+    "by place": lambda w: F.dropout(w, 0.5, True),
+    "rate alone": lambda w: F.dropout(w, 0.5),
+    "by name": lambda w: F.dropout(w, p=0.5, training=True),
+    "by default": F.dropout,
+    "torch's": lambda w: torch.dropout(w, p=0.5, train=True),
+}
+
+
+@pytest.mark.parametrize("name", DROPOUTS)
+def test_attention_by_hand_before_dropout(name):
+    q, k, v, _, weights = draw()
+    made = []
+
+    def forward(self, q, k, v):
+        made.append(DROPOUTS[name]((q @ k.mT / D**0.5).softmax(-1)))
+        return made[-1] @ v
+
+    cap = run(Holder(forward), q=q, k=k, v=v)
+    torch.testing.assert_close(every_head(only(cap)), weights)
+    assert (made[0] == 0).any()
+    torch.testing.assert_close(cap.logits, made[0] @ v)
+
+
 def test_attention_by_hand_masked_fill():
     q, k, v, scores, _ = draw()
     hidden = causal(Q, K)
