@@ -344,7 +344,7 @@ DROPOUTS = {
     "rate alone": lambda w: F.dropout(w, 0.5),
     "by name": lambda w: F.dropout(w, p=0.5, training=True),
     "by default": F.dropout,
-    "torch's": lambda w: torch.dropout(w, p=0.5, train=True),
+    "torch's": lambda w: torch.dropout(w, 0.5, train=True),
 }
 
 
@@ -402,14 +402,14 @@ def test_additive_attention():
     torch.testing.assert_close(call.weights(0), scores.exp() / scores.exp().sum(-1, keepdim=True))
 
 
-def test_a_soft_embedding_written_as_an_equation_is_no_attention():
-    """Weights over a model's own vectors: one runs on, and nothing is taken for attention."""
-    table = nn.Parameter(torch.randn(K, D))
+@pytest.mark.parametrize(("equation", "axes"), [("bhqk,kd->bhqd", (K, D)), ("bhqk,kde->bhqde", (K, D, 2))])
+def test_a_soft_embedding_written_as_an_equation_is_no_attention(equation, axes):
+    """Weights over a model's own vectors, or matrices: it runs on, and nothing is taken for attention."""
+    table = nn.Parameter(torch.randn(*axes))
     scores = torch.randn(B, H, Q, K)
-    holder = Holder(lambda self, scores: torch.einsum("bhqk,kd->bhqd", scores.softmax(-1), self.table), table=table)
-    cap = run(holder, scores=scores)
+    cap = run(Holder(lambda self, scores: torch.einsum(equation, scores.softmax(-1), table)), scores=scores)
     assert not cap.calls
-    torch.testing.assert_close(cap.logits, scores.softmax(-1) @ table)
+    torch.testing.assert_close(cap.logits, torch.tensordot(scores.softmax(-1), table, 1))
 
 
 def test_scores_of_keys_down_and_queries_across():
