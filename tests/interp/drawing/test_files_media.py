@@ -225,6 +225,9 @@ def test_times_names_and_the_end_stand_where_they_belong():
         if t.get("text-anchor") != "start"
     }
     assert at["0.4"] == pytest.approx(place.x(20)) and at["0.6"] == pytest.approx(place.x(30))
+    times = [t for t in root.iter(SPACE + "text") if t.get("text-anchor") == "middle" and not t.get("transform")]
+    above = {"".join(t.itertext()): float(t.get("y")) for t in times}
+    assert all(place.top - heatmap.AXIS < above[text] < place.top for text in ("0.2", "0.4", "0.6", "0.8"))
     assert {"source keys (s) →", "target queries ↓", "pitch ↑", "t5"} <= set(at)
     assert "end of the recording, 0.83 s" in texts(svg)
     assert not [text for text in at if text.endswith(" s")]  # frames are not labelled one by one

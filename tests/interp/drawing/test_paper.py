@@ -118,6 +118,15 @@ def test_small_print_tells_what_of_the_whole_is_shown():
     assert "each cell" not in export.to_svg(matrix(3, 4)).decode()
 
 
+def test_the_legend_stands_between_the_matrix_and_the_small_print():
+    view = matrix(4, 4, forbidden=torch.ones(4, 4, dtype=torch.uint8).triu(1))
+    svg = export.to_svg(view)
+    at = {size: y for _, _, y, size in written(svg) if size in (11.5, 10.5)}
+    cells = [r for r in ElementTree.fromstring(svg).iter(SPACE + "rect") if r.get("width") == r.get("height") == "34"]
+    bottom = max(float(r.get("y")) + 34 for r in cells)
+    assert bottom + 12 < at[11.5] < at[10.5] - 12
+
+
 def test_chips_that_need_a_second_line_stand_between_the_title_and_the_picture():
     names = [f"register {i}" for i in range(4)]
     svg = export.picture_svg(over_picture(names))
