@@ -15,9 +15,11 @@ from transformers import (
 )
 
 from headwise import capture, edits, load, wrap
+from headwise.interp.attention.axes import Axis
 from headwise.interp.run import anatomy, running
 from headwise.interp.run.capture import rerun
 from headwise.interp.run.outputs import Result
+from headwise.interp.subject import Inputs
 
 TEXT = "The people of the United States"
 CAPPED = [("gemma2", "final_logit_softcapping", 3.0), ("cohere", "logit_scale", 0.25)]
@@ -149,14 +151,18 @@ def test_two_results_are_compared_over_real_positions():
     assert Result(mine).furthest(Result(mine.clone()), real) == 0.0
 
 
-def test_padding_of_source_and_target_is_told_apart_where_both_are_of_one_length():
+def test_source_and_target_and_their_padding_are_told_apart_where_both_are_of_one_length():
     config = BartConfig(
         d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
         encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=50, max_position_embeddings=16,
     )  # fmt: skip
     ids, source, target = torch.arange(4, 8)[None], torch.tensor([[1, 1, 1, 0]]), torch.tensor([[1, 1, 0, 0]])
     given = {"input_ids": ids, "attention_mask": source, "decoder_input_ids": ids, "decoder_attention_mask": target}
-    cap = capture(wrap(BartModel(config).eval(), kind="encoder-decoder"), given)
+    axes = {name: Axis(tuple(f"{name} {i}" for i in range(4))) for name in ("source", "target")}
+    cap = capture(wrap(BartModel(config).eval(), kind="encoder-decoder"), Inputs(given, axes))
+    for stack, side in (("encoder", "source"), ("decoder", "target"), ("cross", "target")):
+        assert cap.stack(stack)[0].query_axis is axes[side]
+        assert cap.stack(stack)[0].key_axis is axes["source" if stack == "cross" else side]
     told = {call.stack: (call.real_queries.int(), call.real_keys.int()) for call in cap.calls}
     for stack, queries, keys in (("encoder", source, source), ("decoder", target, target), ("cross", target, source)):
         assert torch.equal(told[stack][0], queries.int()) and torch.equal(told[stack][1], keys.int())
@@ -166,6 +172,7 @@ def test_blocks_are_the_outermost_numbers_that_tell_attentions_apart():
     swin = [f"encoder.layers.{stage}.blocks.{block}.attention.self" for stage in (0, 1) for block in (0, 1)]
     assert anatomy.blocks(swin) == tuple(path.removesuffix(".attention.self") for path in swin)
     assert anatomy.blocks(["h.0.attn.1", "h.1.attn.1", "h.1.attn.1"]) == ("h.0", "h.1")
+    assert anatomy.blocks(["h.0.attn", "h.1.x.0.attn", "h.1.x.1.attn"]) == ("h.0", "h.1.x.0", "h.1.x.1")
     assert anatomy.blocks(["h.0.attn", "h.1.attn", "pool"]) == ()
 
 

@@ -76,6 +76,19 @@ def test_an_operation_that_refuses_its_argument_is_no_argument_of_the_module():
         capture(wrap(Stack()), torch.ones(1, 2))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_too_little_memory_is_said_as_that(error):
+    class Greedy(nn.Module):
+        def forward(self, x):
+            raise error
+
+    with pytest.raises(InputError, match=r"ran out of memory on this input\. Use a shorter input"):
+        capture(wrap(Greedy()), torch.ones(1, 2))
+
+
 def test_a_long_message_is_cut_to_a_sentence():
     class Chatty(nn.Module):
         def forward(self, x):
