@@ -262,6 +262,17 @@ def test_scores_that_a_function_makes():
     assert torch.equal(call.mask.dense(5, 5), Causal().dense(5))
 
 
+def test_a_mask_is_obeyed_by_construction_where_it_was_given_as_one():
+    q, causal = torch.randn(1, 1, 3, 4), Causal().dense(3)
+    assert computed(q, q, q, 1.0, causal=True).obeys(Causal())
+    assert computed(q, q, q, 1.0, causal).obeys(Dense(causal))
+    assert not computed(q, q, q, 1.0).obeys(Causal())
+    bias = torch.zeros(3, 3).masked_fill(~causal, -10_000.0)  # hides by a number only: somebody must look
+    assert not computed(q, q, q, 1.0, bias).obeys(Dense(causal))
+    scores = torch.zeros(1, 1, 3, 3).masked_fill(~causal, -INF)
+    assert not AttentionCall("attn", "self", Seen(scores, scores.softmax(-1))).obeys(Dense(causal))
+
+
 def test_only_what_the_module_gave_is_told():
     q = torch.randn(1, 1, 3, 4)
     assert computed(q, q, q, 1.0).told

@@ -363,6 +363,19 @@ def test_attention_by_hand_before_dropout(name):
     torch.testing.assert_close(cap.logits, made[0] @ v)
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_module_given_another_sequence_to_read_is_cross(by_name):
+    class Reader(nn.Module):
+        def forward(self, x, context):
+            return F.scaled_dot_product_attention(x, context, context)
+
+    x, other = torch.randn(B, H, Q, D), torch.randn(B, H, K, D)
+    inner = Reader()
+    for given, kind in ((other, "cross"), (x, "self")):
+        holder = Holder(lambda self, x, y: self.inner(x, context=y) if by_name else self.inner(x, y), inner=inner)
+        assert only(run(holder, x=x, y=given)).kind == kind
+
+
 def test_attention_by_hand_masked_fill():
     q, k, v, scores, _ = draw()
     hidden = causal(Q, K)
