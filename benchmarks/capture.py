@@ -19,6 +19,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -135,9 +136,10 @@ def main() -> None:
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.text is None:
-        from headwise.models.recipes.data import fetch_speeches
+        from headwise.models.recipes.data import load_speeches
 
-        options.text = max(fetch_speeches().glob("*.txt"), key=lambda file: file.stat().st_size)
+        options.text = Path(tempfile.mkdtemp(), "speech.txt")
+        options.text.write_text(max(load_speeches()[0], key=len), encoding="utf-8")
     if options.one:
         print(
             json.dumps(measure(options.one, options.folder, options.text.read_text(encoding="utf-8"), options.tokens))
