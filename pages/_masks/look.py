@@ -17,6 +17,7 @@ from headwise.pages._masks.choices import CHOSEN, MasksChoices, state
 from headwise.pages._masks.edges import WIDEST
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.defence import fragment
+from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
 
@@ -49,10 +50,13 @@ def look(run: Run) -> None:
             rows,
             hide_index=True,
             height="content" if len(rows) < 9 else 320,
+            column_order=["stack", "layer", "forbidden mass", "promised", "says", "mask given", "per head"],
             column_config={
+                "stack": st.column_config.TextColumn(width=70),
+                "layer": st.column_config.NumberColumn(width=45),
                 "says": st.column_config.TextColumn("who says so"),
                 "forbidden mass": st.column_config.NumberColumn(
-                    format="%.2e", help="The worst head's mean weight on forbidden keys."
+                    width=95, format="%.2e", help="The worst head's mean weight on forbidden keys."
                 ),
                 "per head": st.column_config.BarChartColumn(
                     y_min=0.0, y_max=1.0, help="Each head's mean weight on forbidden keys, 0 to 1."
@@ -63,6 +67,7 @@ def look(run: Run) -> None:
         MasksChoices.mask_layer.one_of(list(calls))
         name = st.selectbox("Layer", list(calls), label_visibility="collapsed", **MasksChoices.mask_layer.widget)
         promise = next(c for mine, c in zip(cap.calls, claims, strict=True) if mine.name == calls[name].name)
+        st.caption(plain(f"Promised: {promise}"))
         _observed(cap, calls[name], promise.mask)
     with right:
         st.markdown("**Change a token, see where it shows**")
