@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from headwise.interp.errors import InputError
-from headwise.interp.run.anatomy import token_table
 from headwise.interp.run.outputs import primary
+from headwise.interp.run.parts import token_table
 from headwise.interp.subject import Inputs, Subject
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from headwise.interp.errors import InputError
-from headwise.interp.run.anatomy import stream, trunk
 from headwise.interp.run.capture import capture
 from headwise.interp.run.outputs import primary
+from headwise.interp.run.parts import stream, trunk
 from headwise.interp.run.tap import Recorder, listen
 from headwise.interp.subject import Inputs, Subject
 

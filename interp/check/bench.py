@@ -19,7 +19,7 @@ from headwise.interp.check.locate import watch
 from headwise.interp.check.report import FAILED, Finding, Probed
 from headwise.interp.check.state import Snapshot
 from headwise.interp.check.target import BASE, Mode, Target
-from headwise.interp.run.anatomy import modules_below
+from headwise.interp.run.parts import modules_below
 
 
 @dataclass

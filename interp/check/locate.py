@@ -21,7 +21,7 @@ from headwise.interp.check.errors import CheckError, OutOfTime, Refused, handed
 from headwise.interp.check.expectation import Expectation
 from headwise.interp.check.state import same_bits
 from headwise.interp.check.target import BASE, Mode, Target
-from headwise.interp.run.anatomy import layer_number
+from headwise.interp.run.parts import layer_number
 from headwise.interp.run.tap import Recorder, listen
 
 ATTENTION = re.compile(r"att(entio)?n(?!.*norm)|Transformer(En|De)coderLayer", re.IGNORECASE)

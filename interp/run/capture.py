@@ -13,11 +13,12 @@ from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.claims import claim
 from headwise.interp.errors import InputError
-from headwise.interp.run import anatomy
+from headwise.interp.run import parts
 from headwise.interp.run.edits import Edit, resolve
 from headwise.interp.run.outputs import Result, primary
 from headwise.interp.run.running import observe, run
 from headwise.interp.run.tap import Unseen
+from headwise.interp.run.tap.recorder import Changes
 from headwise.interp.subject import Inputs, Subject
 
 STACKS = {"encoder-decoder": "decoder", "custom": "self", "vision": "encoder", "audio": "encoder"}  # by family, where
@@ -121,11 +122,11 @@ class Capture:
         Blocks are the numbered modules that hold this run's self-attention; one more run of the model reads them.
         For encoder-decoders it is the decoder's stream. Empty when the blocks cannot be told.
         """
-        blocks = anatomy.stream([(c.stack, c.name) for c in self.calls if c.kind == "self"])
+        blocks = parts.stream([(c.stack, c.name) for c in self.calls if c.kind == "self"])
         if not blocks:
             return ()
-        sites = resolve(self.edits, self.calls)
-        _, recorder = run(self.subject, self.inputs, edits=sites, watch=blocks, keep_calls=False)
+        changes = Changes(resolve(self.edits, self.calls))
+        _, recorder = run(self.subject, self.inputs, changes=changes, watch=blocks, keep_calls=False)
         kept = [recorder.kept[b] for b in blocks if b in recorder.kept]
         entering = [t for t in kept[0][0] if isinstance(t, Tensor) and t.is_floating_point()][:1] if kept else []
         return (*entering, *(primary(output) for _, output in kept))
@@ -158,7 +159,7 @@ def rerun(cap: Capture, edits: Sequence[Edit], *, grad: bool = False) -> Capture
 
 
 def _captured(subject: Subject, inputs: Inputs, edits: tuple[Edit, ...], sites: dict, *, grad: bool) -> Capture:
-    result, outputs, recorder = observe(subject, inputs, edits=sites, grad=grad)
+    result, outputs, recorder = observe(subject, inputs, changes=Changes(sites), grad=grad)
     seen, unseen = recorder.finished(STACKS.get(subject.family, subject.family))
     calls = tuple(_named_beyond(_bound(call, subject, inputs, seen), subject.module) for call in seen)
     return Capture(subject, inputs, calls, tuple(unseen), result, edits, outputs)
@@ -195,7 +196,7 @@ def _named_beyond(call: AttentionCall, module: nn.Module) -> AttentionCall:
     seen = call.mask.dense(own, call.keys)[..., :own].reshape(-1, own, own)
     if not bool((seen.diagonal(0, -2, -1).all(-1) & ~seen.triu(1).any((-2, -1))).any()):  # in one sample and head
         return call
-    inside = (type(part).__name__.lower() for part in anatomy.modules_below(module, call.name))
+    inside = (type(part).__name__.lower() for part in parts.modules_below(module, call.name))
     word = "compressed" if any("compress" in kind for kind in inside) else "extra"
     beyond = tuple(f"{word} {i}" for i in range(call.keys - own))
     return call.with_keys(Axis((*call.query_axis.labels, *beyond)))

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from headwise.interp.attention.axes import Axis
 from headwise.interp.errors import InputError
-from headwise.interp.run.anatomy import lacks_head
 from headwise.interp.run.capture import Capture
+from headwise.interp.run.parts import lacks_head
 from headwise.interp.subject import Inputs, Subject
 
 GREEDY = 1e-5  # temperatures below it leave the best token alone, and float32 no room

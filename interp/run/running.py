@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from headwise.interp.errors import InputError, LoadError
-from headwise.interp.run import anatomy
+from headwise.interp.run import parts
 from headwise.interp.run.failures import as_sentence, in_model
 from headwise.interp.run.outputs import Result, named, primary
 from headwise.interp.run.tap import Recorder, listen
 from headwise.interp.run.tap.listening import compiler_is_loaded
+from headwise.interp.run.tap.recorder import Changes
 from headwise.interp.subject import Inputs, Subject
 
 KEEP = "logits_to_keep"  # Hugging Face's argument: compute the output embedding at the last so many positions only
@@ -29,7 +30,7 @@ def run(
     subject: Subject,
     inputs: Inputs,
     *,
-    edits: dict | None = None,
+    changes: Changes | None = None,
     watch: Iterable[str] = (),
     keep_calls: bool = True,
     operations: bool = True,
@@ -40,7 +41,7 @@ def run(
 
     Raises InputError, one sentence, whatever the module raised.
     """
-    recorder = Recorder(subject.module, inputs.batch, frozenset(watch), keep_calls, edits)
+    recorder = Recorder(subject.module, inputs.batch, frozenset(watch), keep_calls, changes)
     knew_compiler = compiler_is_loaded()
     try:
         with torch.set_grad_enabled(grad), listen(recorder, operations=operations):
@@ -51,8 +52,8 @@ def run(
     except Exception as error:  # a stranger's model may raise anything
         if not knew_compiler and compiler_is_loaded() and type(error).__module__.startswith("torch._dynamo"):
             # it compiles as it runs, which the tap forbids from the start only where the compiler is loaded: now it is
-            return run(subject, inputs, edits=edits, watch=watch, keep_calls=keep_calls, operations=operations,
-                       grad=grad, **more)  # fmt: skip
+            return run(subject, inputs, changes=changes, watch=watch, keep_calls=keep_calls,
+                       operations=operations, grad=grad, **more)  # fmt: skip
         if not in_model(error):
             raise
         raise as_sentence(error, subject.module, inputs.kwargs, subject.name) from error
@@ -64,8 +65,8 @@ def observe(subject: Subject, inputs: Inputs, **options) -> tuple[Result, dict[s
     The output embedding is computed at the last position only where the module allows that and nothing follows it:
     logits of the others are made from the hidden states when somebody looks.
     """
-    module, path = subject.module, anatomy.output_embedding(subject.module)
-    trunk = anatomy.trunk(module)
+    module, path = subject.module, parts.output_embedding(subject.module)
+    trunk = parts.trunk(module)
     watch = {path} - {None}
     sparing = (
         bool(path and trunk) and module not in _more_than_head and _takes(module, KEEP) and not options.get("grad")

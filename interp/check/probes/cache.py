@@ -17,7 +17,7 @@ from headwise.interp.check.probes.sides import position_ids, side
 from headwise.interp.check.report import Finding
 from headwise.interp.check.state import seed_everything
 from headwise.interp.check.target import BASE
-from headwise.interp.run.anatomy import layer_number
+from headwise.interp.run.parts import layer_number
 from headwise.interp.run.tap import listen
 
 

@@ -9,7 +9,7 @@ from headwise.interp.check.errors import DoesNotApply, Refused
 from headwise.interp.check.findings import found
 from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import watch
-from headwise.interp.run.anatomy import layer_number
+from headwise.interp.run.parts import layer_number
 
 
 def growth(bench: Bench):

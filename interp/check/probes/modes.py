@@ -11,7 +11,7 @@ from headwise.interp.check.locate import watch
 from headwise.interp.check.report import Finding
 from headwise.interp.check.target import BASE, Mode, other_modes
 from headwise.interp.check.told import hides_all
-from headwise.interp.run.anatomy import layer_number
+from headwise.interp.run.parts import layer_number
 
 
 def modes(bench: Bench):

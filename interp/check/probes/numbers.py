@@ -13,7 +13,7 @@ from headwise.interp.check.findings import found, of
 from headwise.interp.check.locate import Evidence, watch
 from headwise.interp.check.report import Finding, edges
 from headwise.interp.check.told import masks_each_sample, told
-from headwise.interp.run.anatomy import layer_number
+from headwise.interp.run.parts import layer_number
 
 
 def numbers(bench: Bench):

@@ -16,7 +16,7 @@ from headwise.interp.check.locate import watch
 from headwise.interp.check.probes.sides import side
 from headwise.interp.check.raising import innermost_broken
 from headwise.interp.check.report import Finding
-from headwise.interp.run.anatomy import layer_number
+from headwise.interp.run.parts import layer_number
 
 HALVES = (torch.bfloat16, torch.float16)
 LARGE = 400e6  # parameters above which no copy is made unless dtypes= asks for it

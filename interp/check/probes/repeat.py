@@ -12,7 +12,7 @@ from headwise.interp.check.findings import found
 from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import watch
 from headwise.interp.check.state import Snapshot, fingerprint, same_bits
-from headwise.interp.run.anatomy import layer_number
+from headwise.interp.run.parts import layer_number
 
 
 def repeat(bench: Bench):

@@ -16,7 +16,7 @@ from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import ROUTES, changed_positions, watch
 from headwise.interp.check.raising import where_raised
 from headwise.interp.check.report import Finding
-from headwise.interp.run.anatomy import layer_number
+from headwise.interp.run.parts import layer_number
 
 SIZES = (1, 2, 3, 4, 5, 8)  # batches to try where one was refused
 

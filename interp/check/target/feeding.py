@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from headwise.interp.check.errors import CheckError
 from headwise.interp.check.state import seed_everything
 from headwise.interp.check.target.arguments import fitted, takes_positions
-from headwise.interp.run.anatomy import is_keras, named_parts
+from headwise.interp.run.parts import is_keras, named_parts
 from headwise.interp.subject import Inputs, Subject
 
 LENGTHS = (29, 23, 19, 17, 13, 11, 7, 5, 32, 64, 16, 8, 4)  # primes first: they equal no layer's width

@@ -30,6 +30,12 @@ class Tap(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if (seam := self.recorder.seam) is not None:
+            return seam.through(self.operation, func, self.recorder.visit, args, kwargs)
+        return self.operation(func, args, kwargs)
+
+    def operation(self, func, args: tuple, kwargs: dict):
+        """One operation, seen where it is attention's."""
         handler = HANDLERS.get(func)
         if handler is None and isinstance(func, HigherOrderOperator) and func.name() == "flex_attention":
             handler = flex.attention

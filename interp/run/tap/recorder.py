@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -12,8 +14,9 @@ from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.claims import ATTENTION_LIKE, CROSS_NAME
-from headwise.interp.run.anatomy import is_keras, named_parts
+from headwise.interp.run.parts import is_keras, named_parts
 from headwise.interp.run.tap.channels import over_channels
+from headwise.interp.run.tap.places import Seam, Visit
 
 CROSS_ARGUMENTS = {"key", "kv", "key_value_states", "encoder_hidden_states", "context", "memory", "cross_states"}
 STACK_WORDS = re.compile(r"enc|dec|text|vision|visual|audio|image|speech", re.IGNORECASE)
@@ -47,6 +50,14 @@ class Unseen:
         return f"{self.name} ({self.type}): {self.reason}"
 
 
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """What is done to a run: at attention calls, edits by (module path, occurrence); beside them, at places."""
+
+    calls: Mapping[tuple[str, int], list] = field(default_factory=dict)
+    seam: Seam | None = None
+
+
 @dataclass
 class Softmax:
     """A softmax that may turn out to be attention once its result meets the values."""
@@ -63,6 +74,7 @@ class Frame:
 
     module: nn.Module
     name: str | None
+    visit: Visit
     calls: list[int] = field(default_factory=list)  # indices into Recorder.calls made directly here
     softmaxes: list[Softmax] = field(default_factory=list)
     met: bool = False  # was there a call, here or below?
@@ -72,26 +84,37 @@ class Recorder:
     """What one thread's run has shown so far. Plain data; read it when the run is over."""
 
     def __init__(
-        self, root: nn.Module, batch: int = 1, watch: frozenset[str] = frozenset(), keep_calls: bool = True, edits=None
+        self,
+        root: nn.Module,
+        batch: int = 1,
+        watch: frozenset[str] = frozenset(),
+        keep_calls: bool = True,
+        changes: Changes | None = None,
     ):
         self.names = {id(m): name for name, m in named_parts(root)}
         self.root = root
         self.batch = batch
         self.watch = watch  # module names whose input and output are kept
         self.keep_calls = keep_calls
-        self.edits = edits or {}  # (module path, occurrence) → edits made there
+        changes = changes or Changes()
+        self.edits, self.seam = changes.calls, changes.seam
         self.calls: list[AttentionCall] = []
         self.frames: list[Frame] = []
         self.ran: dict[str, nn.Module] = {}  # attention-like modules that ran
         self.refused: dict[str, str] = {}  # module path → why its softmax is no dense attention
         self.kept: dict[str, tuple[tuple, object]] = {}  # watched name → (inputs, output) of its last run
         self.channels: dict[int, tuple[str, nn.Module]] = {}  # index of a call over channels → where it was made
-        self.visits: dict[str, int] = {}
+        self.visits: dict[str, int] = {}  # module path → attention calls made there
+        self.entered: Counter = Counter()  # module path → how often it ran
+        self.outside = Visit()  # where operations outside all modules are counted
 
     # -- where ----------------------------------------------------------------------------------------------------
     def enter(self, module: nn.Module) -> None:
-        name = self.names.get(id(module))
-        self.frames.append(Frame(module, name))
+        name, visit = self.names.get(id(module)), self.visit
+        if name is not None:
+            visit = Visit(name, self.entered[name], (*visit.outer, visit))
+            self.entered[name] += 1
+        self.frames.append(Frame(module, name, visit))
         if name is not None and ATTENTION_LIKE.search(type(module).__name__):
             self.ran[name] = module
 
@@ -118,6 +141,11 @@ class Recorder:
         if frame.calls and _attends_elsewhere(module, args, kwargs):
             for index in frame.calls:
                 self.calls[index] = replace(self.calls[index], kind="cross")
+
+    @property
+    def visit(self) -> Visit:
+        """The run of the innermost module that belongs to the root."""
+        return self.frames[-1].visit if self.frames else self.outside
 
     @property
     def where(self) -> str:

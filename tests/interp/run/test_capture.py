@@ -16,7 +16,7 @@ from transformers import (
 
 from headwise import capture, edits, load, wrap
 from headwise.interp.attention.axes import Axis
-from headwise.interp.run import anatomy, running
+from headwise.interp.run import parts, running
 from headwise.interp.run.capture import rerun
 from headwise.interp.run.outputs import Result
 from headwise.interp.subject import Inputs
@@ -170,10 +170,10 @@ def test_source_and_target_and_their_padding_are_told_apart_where_both_are_of_on
 
 def test_blocks_are_the_outermost_numbers_that_tell_attentions_apart():
     swin = [f"encoder.layers.{stage}.blocks.{block}.attention.self" for stage in (0, 1) for block in (0, 1)]
-    assert anatomy.blocks(swin) == tuple(path.removesuffix(".attention.self") for path in swin)
-    assert anatomy.blocks(["h.0.attn.1", "h.1.attn.1", "h.1.attn.1"]) == ("h.0", "h.1")
-    assert anatomy.blocks(["h.0.attn", "h.1.x.0.attn", "h.1.x.1.attn"]) == ("h.0", "h.1.x.0", "h.1.x.1")
-    assert anatomy.blocks(["h.0.attn", "h.1.attn", "pool"]) == ()
+    assert parts.blocks(swin) == tuple(path.removesuffix(".attention.self") for path in swin)
+    assert parts.blocks(["h.0.attn.1", "h.1.attn.1", "h.1.attn.1"]) == ("h.0", "h.1")
+    assert parts.blocks(["h.0.attn", "h.1.x.0.attn", "h.1.x.1.attn"]) == ("h.0", "h.1.x.0", "h.1.x.1")
+    assert parts.blocks(["h.0.attn", "h.1.attn", "pool"]) == ()
 
 
 def test_repr_is_short():

@@ -1,0 +1,128 @@
+"""Places of a run: the one operation among all that is meant again in another run of the same model.
+
+A place is told by the module that is running, which visit of it this is, the operation's name, and the how-manieth of
+that name it is in that visit. So it holds on inputs of other lengths, and where layers are shared or looped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Side = int | str | None  # which argument, by number or by name; None is the result
+Change = Callable[[Tensor], Tensor | None]  # what becomes of a tensor on its way through; None leaves it
+
+IN_PLACE = {"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__"}
+
+
+class Place(NamedTuple):
+    """One operation of a run."""
+
+    path: str  # of the innermost module of the model that is running
+    visit: int  # how often that module had been entered before
+    operation: str
+    nth: int  # how many of that name came before it in that visit
+
+
+@dataclass(eq=False)
+class Visit:
+    """One run of one module of the model, in which operations are counted by name. What runs in modules that are not
+    the model's own is counted where they were called."""
+
+    path: str = ""
+    number: int = 0
+    outer: tuple[Visit, ...] = ()  # the visits around it, the outermost first
+    counts: Counter = field(default_factory=Counter)
+
+    def place(self, operation: str) -> Place:
+        """Of the operation that runs now, which is counted by this."""
+        nth = self.counts[operation]
+        self.counts[operation] += 1
+        return Place(self.path, self.number, operation, nth)
+
+
+@lru_cache(maxsize=4096)
+def named(function: Callable) -> str:
+    """What an operation is called; of a property, its name."""
+    name = getattr(function, "__name__", str(function))
+    return function.__self__.__name__ if name == "__get__" else name
+
+
+def writes_into(name: str, kwargs: dict) -> bool:
+    """Whether the operation overwrites a tensor it was given."""
+    underscored = name.endswith("_") and not name.endswith("__")
+    return name in IN_PLACE or underscored or isinstance(kwargs.get("out"), Tensor)
+
+
+@dataclass(eq=False)
+class Seam:
+    """What is read and changed at some places of one run; everything else passes.
+
+    ``operands`` change an argument before the operation, ``results`` what it made, in the order in which they were
+    given. ``observe`` is told each operation at a place of ``observed`` once it ran: (place, function, args, kwargs,
+    out), and, before it happens, each tensor that any operation is about to overwrite, so that a copy can be kept.
+    """
+
+    operands: dict[Place, list[tuple[Side, Change]]] = field(default_factory=dict)
+    results: dict[Place, list[Change]] = field(default_factory=dict)
+    observed: frozenset[Place] = frozenset()
+    observe: Callable[..., None] | None = None
+    overwrites: Callable[[Tensor], None] | None = None
+    reached: set[Place] = field(default_factory=set)  # the places that came
+
+    def __post_init__(self):
+        self.operations = {place.operation for place in (*self.operands, *self.results, *self.observed)}
+
+    def change(self, place: Place, side: Side, change: Change) -> None:
+        """Add a change to the argument ``side`` of the operation at ``place``, or to its result."""
+        if side is None:
+            self.results.setdefault(place, []).append(change)
+        else:
+            self.operands.setdefault(place, []).append((side, change))
+        self.operations.add(place.operation)
+
+    def through(self, run: Callable[..., Any], function: Callable, visit: Visit, args: tuple, kwargs: dict) -> Any:
+        """The operation, as ``run(function, args, kwargs)`` does it, with what happens at its place."""
+        name = named(function)
+        writes = writes_into(name, kwargs)
+        if writes and self.overwrites is not None:
+            with torch._C.DisableTorchFunction():
+                self.overwrites(kwargs.get("out", args[0] if args else None))
+        if name not in self.operations:
+            return run(function, args, kwargs)
+        place = visit.place(name)
+        if place in self.operands:
+            args, kwargs = self._changed(self.operands[place], args, kwargs, writes)
+        out = run(function, args, kwargs)
+        with torch._C.DisableTorchFunction():  # what a change computes is no part of the run
+            for change in self.results.get(place, ()):
+                new = change(out)
+                if new is not None and new is not out:
+                    out = out.copy_(new) if writes else new
+            if place in self.observed and self.observe is not None:
+                self.observe(place, function, args, kwargs, out)
+        if place in self.operands or place in self.results or place in self.observed:
+            self.reached.add(place)
+        return out
+
+    @staticmethod
+    def _changed(changes: Iterable[tuple[Side, Change]], args: tuple, kwargs: dict, writes: bool) -> tuple[tuple, dict]:
+        args, kwargs = list(args), dict(kwargs)
+        with torch._C.DisableTorchFunction():
+            for side, change in changes:
+                holder = args if isinstance(side, int) else kwargs
+                old = holder[side]
+                new = change(old)
+                if new is None or new is old:
+                    continue
+                if writes and side == 0:
+                    old.copy_(new)  # the caller goes on with the tensor it gave
+                else:
+                    holder[side] = new
+        return tuple(args), kwargs
