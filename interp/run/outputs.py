@@ -30,6 +30,11 @@ class Result:
         """Whether it is (B, T, V), a row for each position, rather than one row for the whole input."""
         return (self.whole if self.head is None else self.hidden).ndim == 3
 
+    @property
+    def length(self) -> int:
+        """T, where it has a row for each position."""
+        return (self.whole if self.head is None else self.hidden).shape[1]
+
     def logits(self, part: slice | list[int] = slice(None)) -> Tensor:
         """Of some positions → (B, positions, V); of all, whatever its shape, without ``part``."""
         if self.head is None:
