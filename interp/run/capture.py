@@ -16,13 +16,10 @@ from headwise.interp.errors import InputError
 from headwise.interp.run import parts
 from headwise.interp.run.edits import Edit, resolve
 from headwise.interp.run.outputs import Result, primary
-from headwise.interp.run.running import observe, run
+from headwise.interp.run.running import default_stack, observe, run
 from headwise.interp.run.tap import Unseen
 from headwise.interp.run.tap.recorder import Changes
 from headwise.interp.subject import Inputs, Subject
-
-STACKS = {"encoder-decoder": "decoder", "custom": "self", "vision": "encoder", "audio": "encoder"}  # by family, where
-# the module's path does not say it
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +157,7 @@ def rerun(cap: Capture, edits: Sequence[Edit], *, grad: bool = False) -> Capture
 
 def _captured(subject: Subject, inputs: Inputs, edits: tuple[Edit, ...], sites: dict, *, grad: bool) -> Capture:
     result, outputs, recorder = observe(subject, inputs, changes=Changes(sites), grad=grad)
-    seen, unseen = recorder.finished(STACKS.get(subject.family, subject.family))
+    seen, unseen = recorder.finished(default_stack(subject))
     calls = tuple(_named_beyond(_bound(call, subject, inputs, seen), subject.module) for call in seen)
     return Capture(subject, inputs, calls, tuple(unseen), result, edits, outputs)
 

@@ -22,8 +22,16 @@ from headwise.interp.subject import Inputs, Subject
 
 KEEP = "logits_to_keep"  # Hugging Face's argument: compute the output embedding at the last so many positions only
 
+STACKS = {"encoder-decoder": "decoder", "custom": "self", "vision": "encoder", "audio": "encoder"}  # by family, where
+# the module's path does not say it
+
 # modules whose logits are not the output embedding of their last hidden state: scaled, capped, projected
 _more_than_head: WeakSet[nn.Module] = WeakSet()
+
+
+def default_stack(subject: Subject) -> str:
+    """What the stack of a call is called whose module's path does not say it."""
+    return STACKS.get(subject.family, subject.family)
 
 
 def run(
