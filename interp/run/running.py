@@ -76,9 +76,9 @@ def observe(subject: Subject, inputs: Inputs, **options) -> tuple[Result, dict[s
     module, path = subject.module, parts.output_embedding(subject.module)
     trunk = parts.trunk(module)
     watch = {path} - {None}
-    sparing = (
-        bool(path and trunk) and module not in _more_than_head and _takes(module, KEEP) and not options.get("grad")
-    )
+    seam = (options.get("changes") or Changes()).seam
+    whole = options.get("grad") or (seam is not None and seam.observers)
+    sparing = bool(path and trunk) and module not in _more_than_head and _takes(module, KEEP) and not whole
     if sparing and not ({KEEP, "labels"} & set(inputs.kwargs)):
         output, recorder = run(subject, inputs, watch=watch | {trunk}, **options, **{KEEP: 1})
         result = primary(output, inputs.kwargs)

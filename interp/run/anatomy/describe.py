@@ -18,7 +18,6 @@ from headwise.interp.run.anatomy.reading import Reading
 from headwise.interp.run.anatomy.readout import readout_of
 from headwise.interp.run.anatomy.rotary import rotaries
 from headwise.interp.run.anatomy.streams import Chain, Graph, Write, chains, layout, width
-from headwise.interp.run.outputs import Result
 from headwise.interp.subject import Subject
 
 SUMMANDS = 4  # of an embedding, at most
@@ -40,7 +39,7 @@ NOT_AFFINE = "its attention enters the stream through something that is not line
 NOT_LOGITS = "norm and linear map do not give the logits (relative error {:.0e})"
 
 
-def described(subject: Subject, graph: Graph, result: Result, calls: tuple[AttentionCall, ...]) -> Anatomy:
+def described(subject: Subject, graph: Graph, calls: tuple[AttentionCall, ...]) -> Anatomy:
     """The anatomy of a module that ran once, proven on that run. What cannot be proven is refused, part by part."""
     if not graph.cores:
         return Anatomy(refused=(NO_ATTENTION,))
@@ -60,7 +59,7 @@ def described(subject: Subject, graph: Graph, result: Result, calls: tuple[Atten
     refused += [READOUT.format(why)] if why else []
     streams = _named([_stream(graph, chain) for chain in kept], calls)
     anatomy = Anatomy(tuple(streams), readout, refused=tuple(refused), rotary=rotaries(graph))
-    return _proven(Reading(subject, anatomy, graph.tape, graph.batch, result, calls))
+    return _proven(Reading(subject, anatomy, graph.tape, graph.batch, calls))
 
 
 # -- places -----------------------------------------------------------------------------------------------------------

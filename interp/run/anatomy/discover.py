@@ -19,7 +19,7 @@ from headwise.interp.run.anatomy.model import Anatomy
 from headwise.interp.run.anatomy.norms import norms_in
 from headwise.interp.run.anatomy.probe import default, shortened
 from headwise.interp.run.anatomy.streams import Graph
-from headwise.interp.run.outputs import Result, primary
+from headwise.interp.run.outputs import primary
 from headwise.interp.run.running import default_stack, run
 from headwise.interp.run.tap.places import Seam
 from headwise.interp.run.tap.recorder import Changes
@@ -83,8 +83,8 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def trace(subject: Subject, inputs: Inputs) -> tuple[Graph, Result, tuple[AttentionCall, ...]]:
-    """One whole run as a graph, its result, and its attention calls."""
+def trace(subject: Subject, inputs: Inputs) -> tuple[Graph, tuple[AttentionCall, ...]]:
+    """One whole run as a graph, and its attention calls."""
     tape = Tape(whole=True)
     tape.given({**dict(enumerate(inputs.args)), **inputs.kwargs})
     seam = Seam(observed=Everything(), observers=(tape,), operations=Everything(ASKS))
@@ -97,6 +97,5 @@ def trace(subject: Subject, inputs: Inputs) -> tuple[Graph, Result, tuple[Attent
         if visit.path in names and made is not None and made.live and recorder.names.get(id(module)) == visit.path:
             cores.setdefault(made, None)
     norms = norms_in(tape.values)
-    result = primary(output, inputs.kwargs)
-    steps = Steps(tape.values, cores, norms)
-    return Graph(tape, cores, norms, steps, tape.value_of(result), inputs.batch), Result(result), tuple(calls)
+    result = tape.value_of(primary(output, inputs.kwargs))
+    return Graph(tape, cores, norms, Steps(tape.values, cores, norms), result, inputs.batch), tuple(calls)

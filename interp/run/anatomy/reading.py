@@ -16,8 +16,7 @@ from headwise.interp.run.anatomy.graph import Tape
 from headwise.interp.run.anatomy.model import Anatomy, Branch, Heads, Link, Proof, Stream
 from headwise.interp.run.anatomy.parts import Parts, direct
 from headwise.interp.run.anatomy.proof import prove
-from headwise.interp.run.outputs import Result, primary
-from headwise.interp.run.running import run
+from headwise.interp.run.running import default_stack, run
 from headwise.interp.run.tap.places import Seam
 from headwise.interp.run.tap.recorder import Changes
 from headwise.interp.subject import Inputs, Subject
@@ -40,7 +39,6 @@ class Reading:
     anatomy: Anatomy
     tape: Tape = field(repr=False)
     batch: int
-    result: Result = field(repr=False)
     calls: tuple[AttentionCall, ...] = field(repr=False)
 
     # -- the stream -----------------------------------------------------------------------------------------------
@@ -165,10 +163,11 @@ class Reading:
         return branch.layout.wide((branch.sign * made).expand(self.tape[branch.after, 0].shape), self.batch)
 
 
-def reader(anatomy: Anatomy, seam: Seam | None = None) -> tuple[Tape, Seam]:
-    """A tape for one run, and the seam that fills it, with the changes of another seam."""
+def reader(anatomy: Anatomy, inputs: Inputs, seam: Seam | None = None) -> tuple[Tape, Seam]:
+    """A tape for one run on ``inputs``, and the seam that fills it, with the changes of another seam."""
     full, ends = anatomy.places
     tape = Tape(ends=ends)
+    tape.given({**dict(enumerate(inputs.args)), **inputs.kwargs})
     return tape, (seam or Seam()).watched(full | ends, tape)
 
 
@@ -182,11 +181,9 @@ def read(
     """
     refuse_unproven(subject, anatomy)
     changes = changes or Changes()
-    tape, seam = reader(anatomy, changes.seam)
-    tape.given({**dict(enumerate(inputs.args)), **inputs.kwargs})
-    output, recorder = run(subject, inputs, changes=replace(changes, seam=seam), grad=grad)
-    calls = recorder.finished(subject.family)[0]
-    return reading_of(subject, anatomy, tape, inputs, Result(primary(output, inputs.kwargs)), tuple(calls))
+    tape, seam = reader(anatomy, inputs, changes.seam)
+    _, recorder = run(subject, inputs, changes=replace(changes, seam=seam), grad=grad)
+    return reading_of(subject, anatomy, tape, inputs, tuple(recorder.finished(default_stack(subject))[0]))
 
 
 def refuse_unproven(subject: Subject, anatomy: Anatomy) -> None:
@@ -196,11 +193,11 @@ def refuse_unproven(subject: Subject, anatomy: Anatomy) -> None:
         raise InputError(NOT_PROVEN.format(subject.name, why[:1].lower() + why[1:]))
 
 
-def reading_of(subject: Subject, anatomy: Anatomy, tape: Tape, inputs: Inputs, result: Result, calls: tuple) -> Reading:
+def reading_of(subject: Subject, anatomy: Anatomy, tape: Tape, inputs: Inputs, calls: tuple) -> Reading:
     """A Reading of a run that is over. Raises InputError when it did not pass the anatomy's places."""
     full, ends = anatomy.places
     there = {place for place, _ in tape.at}
     missed = sorted(place for place in full | ends if place not in there)
     if missed:
         raise InputError(OTHER_WAY.format(subject.name, f"{missed[0].operation} in {missed[0].path or 'the module'}"))
-    return Reading(subject, anatomy, tape, inputs.batch, result, calls)
+    return Reading(subject, anatomy, tape, inputs.batch, calls)

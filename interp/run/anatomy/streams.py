@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 
@@ -106,7 +107,7 @@ def _covered(steps: Steps, value: Value) -> set[Value]:
 def _chain(graph: Graph, last: Value) -> Chain:
     back, line = graph.steps.back, graph.steps.spine(last)[::-1]
     writes = []
-    for source, made in zip(line, line[1:], strict=False):
+    for source, made in pairwise(line):
         step = back[made]
         if step.kind == ADD:
             sign = (-1.0 if made.operation.startswith("sub") else 1.0) * made.kwargs.get("alpha", 1)
