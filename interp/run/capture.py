@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,15 +14,14 @@ from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.claims import claim
 from headwise.interp.errors import InputError
 from headwise.interp.run import parts
+from headwise.interp.run.anatomy import Anatomy, Reading, anatomy, read
+from headwise.interp.run.anatomy.reading import reader, reading_of
 from headwise.interp.run.edits import Edit, resolve
 from headwise.interp.run.outputs import Result, primary
-from headwise.interp.run.running import observe, run
+from headwise.interp.run.running import default_stack, observe, run
 from headwise.interp.run.tap import Unseen
 from headwise.interp.run.tap.recorder import Changes
 from headwise.interp.subject import Inputs, Subject
-
-STACKS = {"encoder-decoder": "decoder", "custom": "self", "vision": "encoder", "audio": "encoder"}  # by family, where
-# the module's path does not say it
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +41,7 @@ class Capture:
     result: Result
     edits: tuple[Edit, ...] = ()
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
+    _reading: Reading | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         stacks = ", ".join(f"{name}: {len(self.stack(name))} layers" for name in self.stacks) or "no attention call"
@@ -115,13 +115,33 @@ class Capture:
         plain, _, _ = observe(self.subject, self.inputs, keep_calls=False, operations=False)
         return self.result.furthest(plain, self.inputs.real_target if "cross" in self.stacks else self.inputs.real)
 
+    @property
+    def anatomy(self) -> Anatomy:
+        """The residual streams of the subject on inputs of this kind, found once and remembered with its module."""
+        return anatomy(self.subject, self.inputs)
+
+    @cached_property
+    def stream(self) -> Reading:
+        """What this run put into its residual streams. One more run of the model, unless it was captured with
+        ``stream=True``. Raises InputError, with the reason, where the anatomy was refused."""
+        if self._reading is not None:
+            return self._reading
+        changes = Changes(resolve(self.edits, self.calls))
+        return replace(read(self.subject, self.inputs, self.anatomy, changes=changes), calls=self.calls)
+
     @cached_property
     def residuals(self) -> tuple[Tensor, ...]:
         """The residual stream: after the embedding, then after each block → L + 1 tensors (B, T, C).
 
-        Blocks are the numbered modules that hold this run's self-attention; one more run of the model reads them.
-        For encoder-decoders it is the decoder's stream. Empty when the blocks cannot be told.
+        Where the anatomy is refused blocks are the numbered modules that hold this run's self-attention. One more run
+        of the model reads them. For encoder-decoders it is the decoder's stream. Empty when the blocks cannot be told.
         """
+        try:
+            return self.stream.blocks()
+        except InputError:
+            return self._modules_made()
+
+    def _modules_made(self) -> tuple[Tensor, ...]:
         blocks = parts.stream([(c.stack, c.name) for c in self.calls if c.kind == "self"])
         if not blocks:
             return ()
@@ -132,37 +152,45 @@ class Capture:
         return (*entering, *(primary(output) for _, output in kept))
 
 
-def capture(subject: Subject, raw: Any, edits: Sequence[Edit] = (), *, grad: bool = False) -> Capture:
+def capture(
+    subject: Subject, raw: Any, edits: Sequence[Edit] = (), *, grad: bool = False, stream: bool = False
+) -> Capture:
     """Run ``subject`` on ``raw`` once and keep every attention computation.
 
     ``raw`` is what the subject encodes: a text, a (source, target) pair, a picture, a waveform, or a dict of
     tensors and flags, which is passed to the module as keyword arguments. ``edits`` change the run at the attention
     seam (see ``headwise.edits``); since they name layers, they cost a run more than ``rerun`` of a capture that is
-    there. Scoped to this thread: nothing stays on the module, also after an exception.
+    there. With ``stream`` the same run also reads the residual stream, where there is one (see ``Capture.stream``).
+    Scoped to this thread: nothing stays on the module, also after an exception.
 
     Raises InputError (a ValueError) for inputs the subject cannot take.
     """
     inputs = raw if isinstance(raw, Inputs) else subject.encode(raw)
     if not isinstance(inputs, Inputs):
         inputs = Inputs(dict(inputs))
-    plain = _captured(subject, inputs, (), {}, grad=grad and not edits)
-    return rerun(plain, edits, grad=grad) if edits else plain
+    plain = _captured(subject, inputs, (), {}, grad=grad and not edits, stream=stream and not edits)
+    return rerun(plain, edits, grad=grad, stream=stream) if edits else plain
 
 
-def rerun(cap: Capture, edits: Sequence[Edit], *, grad: bool = False) -> Capture:
+def rerun(cap: Capture, edits: Sequence[Edit], *, grad: bool = False, stream: bool = False) -> Capture:
     """Run the subject of a capture once more on the same input with ``edits``, and nothing else changed.
 
     Raises ValueError for a layer or head that the captured run has not.
     """
     edits = tuple(edits)
-    return _captured(cap.subject, cap.inputs, edits, resolve(edits, cap.calls), grad=grad)
+    return _captured(cap.subject, cap.inputs, edits, resolve(edits, cap.calls), grad=grad, stream=stream)
 
 
-def _captured(subject: Subject, inputs: Inputs, edits: tuple[Edit, ...], sites: dict, *, grad: bool) -> Capture:
-    result, outputs, recorder = observe(subject, inputs, changes=Changes(sites), grad=grad)
-    seen, unseen = recorder.finished(STACKS.get(subject.family, subject.family))
+def _captured(
+    subject: Subject, inputs: Inputs, edits: tuple[Edit, ...], sites: dict, *, grad: bool, stream: bool = False
+) -> Capture:
+    found = anatomy(subject, inputs) if stream else Anatomy()
+    tape, seam = reader(found, inputs) if found.streams else (None, None)
+    result, outputs, recorder = observe(subject, inputs, changes=Changes(sites, seam), grad=grad)
+    seen, unseen = recorder.finished(default_stack(subject))
     calls = tuple(_named_beyond(_bound(call, subject, inputs, seen), subject.module) for call in seen)
-    return Capture(subject, inputs, calls, tuple(unseen), result, edits, outputs)
+    reading = None if tape is None else reading_of(subject, found, tape, inputs, calls)
+    return Capture(subject, inputs, calls, tuple(unseen), result, edits, outputs, reading)
 
 
 def _bound(call: AttentionCall, subject: Subject, inputs: Inputs, calls: list[AttentionCall]) -> AttentionCall:

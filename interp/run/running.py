@@ -22,8 +22,16 @@ from headwise.interp.subject import Inputs, Subject
 
 KEEP = "logits_to_keep"  # Hugging Face's argument: compute the output embedding at the last so many positions only
 
+STACKS = {"encoder-decoder": "decoder", "custom": "self", "vision": "encoder", "audio": "encoder"}  # by family, where
+# the module's path does not say it
+
 # modules whose logits are not the output embedding of their last hidden state: scaled, capped, projected
 _more_than_head: WeakSet[nn.Module] = WeakSet()
+
+
+def default_stack(subject: Subject) -> str:
+    """What the stack of a call is called whose module's path does not say it."""
+    return STACKS.get(subject.family, subject.family)
 
 
 def run(
@@ -68,9 +76,9 @@ def observe(subject: Subject, inputs: Inputs, **options) -> tuple[Result, dict[s
     module, path = subject.module, parts.output_embedding(subject.module)
     trunk = parts.trunk(module)
     watch = {path} - {None}
-    sparing = (
-        bool(path and trunk) and module not in _more_than_head and _takes(module, KEEP) and not options.get("grad")
-    )
+    seam = (options.get("changes") or Changes()).seam
+    whole = options.get("grad") or (seam is not None and seam.observers)
+    sparing = bool(path and trunk) and module not in _more_than_head and _takes(module, KEEP) and not whole
     if sparing and not ({KEEP, "labels"} & set(inputs.kwargs)):
         output, recorder = run(subject, inputs, watch=watch | {trunk}, **options, **{KEEP: 1})
         result = primary(output, inputs.kwargs)

@@ -7,13 +7,13 @@ that name it is in that visit. So it holds on inputs of other lengths, and where
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Side = int | str | None  # which argument, by number or by name; None is the result
 Change = Callable[[Tensor], Tensor | None]  # what becomes of a tensor on its way through; None leaves it
@@ -60,24 +60,41 @@ def writes_into(name: str, kwargs: dict) -> bool:
     return name in IN_PLACE or underscored or isinstance(kwargs.get("out"), Tensor)
 
 
+class Observer:
+    """Who watches a run: told what happens at the places of ``Seam.observed``, and where the run is. Does nothing."""
+
+    def overwritten(self, tensor: Tensor, place: Place | None) -> None:
+        """``tensor`` is about to be overwritten, by the operation at a ``place`` that is observed, or by another."""
+
+    def observe(self, place: Place, function: Callable, args: tuple, kwargs: dict, out: Any) -> None:
+        """An operation ran; of one that overwrites an argument, that argument is its result already."""
+
+    def attended(self, call: Any) -> None:
+        """The operation that runs now is this attention call."""
+
+    def left(self, visit: Visit, module: nn.Module, given: tuple, out: Any) -> None:
+        """A module is done that was ``given`` these arguments; ``visit`` is that of the innermost of the model."""
+
+
 @dataclass(eq=False)
 class Seam:
     """What is read and changed at some places of one run; everything else passes.
 
     ``operands`` change an argument before the operation, ``results`` what it made, in the order in which they were
-    given. ``observe`` is told each operation at a place of ``observed`` once it ran: (place, function, args, kwargs,
-    out), and, before it happens, each tensor that any operation is about to overwrite, so that a copy can be kept.
+    given. ``observers`` are told of each operation at a place of ``observed`` once it ran, with its arguments and its
+    result as they are after the changes.
     """
 
     operands: dict[Place, list[tuple[Side, Change]]] = field(default_factory=dict)
     results: dict[Place, list[Change]] = field(default_factory=dict)
-    observed: frozenset[Place] = frozenset()
-    observe: Callable[..., None] | None = None
-    overwrites: Callable[[Tensor], None] | None = None
+    observed: Container[Place] = frozenset()
+    observers: tuple[Observer, ...] = ()
+    operations: Container[str] = ()  # names of the operations that are counted; those of the places when not given
     reached: set[Place] = field(default_factory=set)  # the places that came
 
     def __post_init__(self):
-        self.operations = {place.operation for place in (*self.operands, *self.results, *self.observed)}
+        if not self.operations:
+            self.operations = {place.operation for place in (*self.operands, *self.results, *self.observed)}
 
     def change(self, place: Place, side: Side, change: Change) -> None:
         """Add a change to the argument ``side`` of the operation at ``place``, or to its result."""
@@ -87,27 +104,35 @@ class Seam:
             self.operands.setdefault(place, []).append((side, change))
         self.operations.add(place.operation)
 
+    def watched(self, observed: Collection[Place], observer: Observer) -> Seam:
+        """The same changes, with one more observer, for which these places are observed too."""
+        observed = frozenset((*self.observed, *observed))
+        return Seam(self.operands, self.results, observed, (*self.observers, observer), reached=self.reached)
+
     def through(self, run: Callable[..., Any], function: Callable, visit: Visit, args: tuple, kwargs: dict) -> Any:
         """The operation, as ``run(function, args, kwargs)`` does it, with what happens at its place."""
         name = named(function)
+        counted = name in self.operations
+        place = visit.place(name) if counted else None
+        seen = counted and place in self.observed
         writes = writes_into(name, kwargs)
-        if writes and self.overwrites is not None:
-            with torch._C.DisableTorchFunction():
-                self.overwrites(kwargs.get("out", args[0] if args else None))
-        if name not in self.operations:
-            return run(function, args, kwargs)
-        place = visit.place(name)
-        if place in self.operands:
+        if counted and place in self.operands:
             args, kwargs = self._changed(self.operands[place], args, kwargs, writes)
+        if writes and self.observers and isinstance(target := kwargs.get("out", args[0] if args else None), Tensor):
+            with torch._C.DisableTorchFunction():
+                for observer in self.observers:
+                    observer.overwritten(target, place if seen else None)
         out = run(function, args, kwargs)
+        if not counted:
+            return out
         with torch._C.DisableTorchFunction():  # what a change computes is no part of the run
             for change in self.results.get(place, ()):
                 new = change(out)
                 if new is not None and new is not out:
                     out = out.copy_(new) if writes else new
-            if place in self.observed and self.observe is not None:
-                self.observe(place, function, args, kwargs, out)
-        if place in self.operands or place in self.results or place in self.observed:
+            for observer in self.observers if seen else ():
+                observer.observe(place, function, args, kwargs, out)
+        if seen or place in self.operands or place in self.results:
             self.reached.add(place)
         return out
 

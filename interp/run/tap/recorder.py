@@ -125,6 +125,8 @@ class Recorder:
                 break
         else:
             return
+        for observer in self.seam.observers if self.seam is not None else ():
+            observer.left(frame.visit, module, (*args, *kwargs.values()), output)
         if frame.name in self.watch:
             self.kept[frame.name] = (args or tuple(kwargs.values()), output)
         lost = [s for s in frame.softmaxes if not s.used]
@@ -165,6 +167,8 @@ class Recorder:
         self.visits[call.name] = occurrence + 1
         if self.frames:
             self.frames[-1].met = True
+        for observer in self.seam.observers if self.seam is not None else ():
+            observer.attended(replace(call, occurrence=occurrence))
         if self.keep_calls:
             if self.frames:
                 self.frames[-1].calls.append(len(self.calls))

@@ -1,0 +1,86 @@
+"""Reasons not to believe a chain that adds up: adding up is no proof that all parts are there."""
+
+from __future__ import annotations
+
+from headwise.interp.run.anatomy.back import ADD
+from headwise.interp.run.anatomy.graph import Value
+from headwise.interp.run.anatomy.norms import MATRICES
+from headwise.interp.run.anatomy.streams import Chain, Graph
+
+GOES_ON = "a stream ends in {} and goes on in {} by operations that are no residual addition"
+STILL_ADDS = "after the last block, {} still adds a write to the stream"
+WHOLE = "{} adds the stream to itself once more, as in x + block(x), so that no write is told from what it is added to"
+NOTHING = "no attention and nothing like it writes to it"
+NESTED = "{} holds a chain of attentions of its own, so that it is no single write"
+SEVERAL = "an operation with several results makes it"
+
+
+def breaks(graph: Graph, found: list[Chain]) -> list[str]:
+    """Where a chain was lost half-way. No stream may begin where another of the same shape ended, and nothing between
+    the last one's end and the result may add a write."""
+    said = []
+    for chain in found:
+        start = chain.origin[0]
+        for other in found:
+            if other is chain or not (start.before | start.bit) & other.end.bit or _through(chain, other, found):
+                continue
+            inside = [v for v in graph.values if v.bit & start.before and v.before & other.end.bit]
+            if start.shape == other.end.shape and not any(v in graph.cores for v in inside):
+                said.append(GOES_ON.format(_where(other.end), _where(start)))
+    last, result = found[0].end, graph.result
+    for value in graph.values if result is not None else ():
+        step = graph.steps.back.get(value)
+        if (
+            step is None
+            or step.kind != ADD
+            or not value.before & last.bit
+            or not value.bit & (result.before | result.bit)
+        ):
+            continue
+        if _maps(step.source, step.write):
+            said.append(STILL_ADDS.format(_where(value)))
+    return said
+
+
+def doubts(graph: Graph, chain: Chain, found: list[Chain]) -> list[str]:
+    """Why one chain is not believed."""
+    said, states = [], set(chain.line)
+    if not any(w.cores for w in chain.writes):
+        said.append(NOTHING)
+    others = {core for c in found if c is not chain for w in c.writes for core in w.cores}
+    for write in chain.writes:
+        if states & set(graph.steps.spine(write.value)):
+            said.append(WHOLE.format(_where(write.after)))
+        elif write.read is not None:
+            here = [v for v in graph.cores if v.bit & (write.value.before | write.value.bit)
+                    and not v.bit & write.read.before]  # fmt: skip
+            if any(v not in write.cores and v not in others for v in here):
+                said.append(NESTED.format(_where(write.value)))
+    if any(value.item for value in chain.line):
+        said.append(SEVERAL)
+    return list(dict.fromkeys(said))
+
+
+def _through(chain: Chain, other: Chain, found: list[Chain]) -> bool:
+    """Does a third stream lie between the two?"""
+    return any(
+        x is not chain and x is not other and x.origin[0].before & other.end.bit and chain.origin[0].before & x.end.bit
+        for x in found
+    )
+
+
+def _maps(source: Value, write: Value) -> bool:
+    todo, seen = [write], set()
+    while todo:
+        value = todo.pop()
+        if value in seen or not value.before & source.bit:
+            continue
+        seen.add(value)
+        if value.operation in MATRICES:
+            return True
+        todo += value.up
+    return False
+
+
+def _where(value: Value) -> str:
+    return value.place.path or "the module itself"
