@@ -19,21 +19,27 @@ if not (_here / "interp").is_dir():  # a checkout: the rooms stand beside this f
 
 if TYPE_CHECKING:
     from headwise.interp import masks
+    from headwise.interp.analysis.lens import lens
+    from headwise.interp.analysis.logits import logit_attribution
     from headwise.interp.analysis.metrics import sweep
     from headwise.interp.check.check import check
     from headwise.interp.check.lint import check_mask
     from headwise.interp.run import edits
+    from headwise.interp.run.anatomy import anatomy
     from headwise.interp.run.capture import Capture, capture, rerun
     from headwise.models import available, load, wrap
 
 _FACE = {  # name → its module, and its name there; imported when first asked for, so that `import headwise` is light
     "Capture": ("interp.run.capture", "Capture"),
+    "anatomy": ("interp.run.anatomy", "anatomy"),
     "available": ("models", "available"),
     "capture": ("interp.run.capture", "capture"),
     "check": ("interp.check", "check"),
     "check_mask": ("interp.check", "check_mask"),
     "edits": ("interp.run.edits", None),  # the module itself
+    "lens": ("interp.analysis.lens", "lens"),
     "load": ("models", "load"),
+    "logit_attribution": ("interp.analysis.logits", "logit_attribution"),
     "masks": ("interp.masks", None),
     "rerun": ("interp.run.capture", "rerun"),
     "sweep": ("interp.analysis.metrics", "sweep"),
@@ -41,12 +47,15 @@ _FACE = {  # name → its module, and its name there; imported when first asked 
 }
 __all__ = [
     "Capture",
+    "anatomy",
     "available",
     "capture",
     "check",
     "check_mask",
     "edits",
+    "lens",
     "load",
+    "logit_attribution",
     "masks",
     "rerun",
     "sweep",

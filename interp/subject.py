@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -98,6 +99,7 @@ class Subject:
     origin: str = ""  # where the weights came from: a folder, a hub id with its revision
     warnings: tuple[str, ...] = ()
     promise: Mask | None = None  # what its self-attention should see, where the user says so
+    tuned_lens: Path | None = None  # the file with its translators, where they were trained
     family_from: str = "you said"  # who named the family; "" when it was guessed, and so is no claim
 
     def __post_init__(self):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from headwise.assets import ASSETS
 from headwise.interp.errors import LoadError
 from headwise.interp.masks import Mask
 from headwise.interp.subject import Inputs, Reader, Subject, tensors_only
@@ -18,7 +19,7 @@ from headwise.models.inputs.bundled import DigitReader, PlainTextReader, Segment
 from headwise.models.inputs.media import Waveform, read_image, read_wav
 from headwise.models.inputs.tokens import END_OF_TEXT
 from headwise.models.sources import packages
-from headwise.models.sources.bundled import load_bundled
+from headwise.models.sources.bundled import TUNED_LENS, load_bundled
 
 __all__ = ["LoadError", "Waveform", "available", "devices", "fetched", "load", "read_image", "read_wav", "wrap"]
 
@@ -114,7 +115,8 @@ def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:
     module = module.to(device, dtype).requires_grad_(False)
     architecture = config["architecture"]
     common = {"module": module, "name": name, "origin": f"assets/{name}", "max_tokens": config.get("context")}
-    common |= {"family_from": "its configuration"}
+    lens = ASSETS / name / TUNED_LENS
+    common |= {"family_from": "its configuration", "tuned_lens": lens if lens.is_file() else None}
     if architecture == "vision":
         encode = DigitReader(module.config, device)
         return Subject(**common, encode=encode, family="vision", labels=tuple(config["classes"]))

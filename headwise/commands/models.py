@@ -26,6 +26,7 @@ def add(commands) -> None:
     command.add_argument("name", metavar="NAME")
     command.add_argument("--stop-after", type=int, metavar="STEP", help="end early; start again to continue")
     command.add_argument("--compile", action="store_true", help="half as fast again; needs a C++ compiler")
+    command.add_argument("--lens", action="store_true", help="train its tuned lens instead; the model stays as it is")
     command.set_defaults(run=_train)
     command = commands.add_parser(
         "evaluate",
@@ -64,8 +65,12 @@ def _fetch(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from headwise.models.recipes import recipe_of
     from headwise.models.recipes.train import train
+    from headwise.models.recipes.tuned_lens import train_lens
 
     try:
+        if arguments.lens:
+            train_lens(arguments.name)
+            return 0
         recipe = recipe_of(arguments.name)
         train(arguments.name, recipe.prepare(), arguments.stop_after, arguments.compile)
     except ValueError as error:  # LoadError is one

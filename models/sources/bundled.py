@@ -15,6 +15,8 @@ from headwise.models.architectures.encoder_decoder import EncoderDecoder, Encode
 from headwise.models.architectures.vision import VisionConfig, VisionTransformer
 from headwise.models.catalogue import BUNDLED
 
+TUNED_LENS = "tuned-lens.safetensors"  # beside the weights, where one was trained
+
 ARCHITECTURES = {  # "architecture" in config.json → its two classes, and the files beside the weights
     "decoder": (DecoderConfig, Decoder, {"text": "tokenizer.json"}),
     "attention-only": (AttentionOnlyConfig, AttentionOnly, {"text": "tokenizer.json"}),
