@@ -17,7 +17,6 @@ from headwise.interp.attention.scores import SENTINEL
 from headwise.interp.errors import InputError
 from headwise.interp.masks import Mask
 from headwise.interp.run.sites import (
-    AttentionSite,
     HeadOutput,
     Key,
     Pattern,

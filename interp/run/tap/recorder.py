@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.claims import ATTENTION_LIKE, CROSS_NAME
 from headwise.interp.run.parts import is_keras, named_parts
-from headwise.interp.run.tap.channels import over_channels
 from headwise.interp.run.tap.changes import CallChanges, Changes
+from headwise.interp.run.tap.channels import over_channels
 from headwise.interp.run.tap.places import Visit
 
 CROSS_ARGUMENTS = {"key", "kv", "key_value_states", "encoder_hidden_states", "context", "memory", "cross_states"}
