@@ -26,6 +26,7 @@ from headwise.interp.run.sites import (
     Site,
     Value,
     Write,
+    brief,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Edit:
         return (self,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SiteEdit(Edit):
     """Base of what gives a site new values, at all or some of its positions."""
 
@@ -59,6 +60,9 @@ class SiteEdit(Edit):
         if self.positions is not None:
             given = (self.positions,) if isinstance(self.positions, int) else tuple(self.positions)
             object.__setattr__(self, "positions", given)
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def write(self, x: Tensor, counted: Tensor | None = None, given: Tensor | None = None) -> None:
         """Overwrite the site in a run, x (B, …, T, C). ``counted`` (B, T) tells the positions that are no padding,
@@ -96,7 +100,7 @@ class Here:
     given: Tensor | None  # (B, …, T, C) of another run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Zero(SiteEdit):
     """Nothing there (zero ablation: Michel et al. 2019, "Are Sixteen Heads Really Better than One?", §2.2)."""
 
@@ -106,7 +110,7 @@ class Zero(SiteEdit):
         return old.new_zeros(())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mean(SiteEdit):
     """Its mean over the real positions of this input (mean ablation: Wang et al. 2023, "Interpretability in the Wild",
     §3.1, there over a data set): what it says on average, without what it says where. Scores are averaged over the rows
@@ -124,7 +128,7 @@ class Mean(SiteEdit):
         return total / counted.sum(-2, keepdim=True).clamp_min(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Resample(SiteEdit):
     """What stands there in another run (``source``, a capture of an input as long), or at another real position of the
     same input, drawn at random by ``seed`` for each position (resample ablation: Chan et al. 2022, "Causal
@@ -145,7 +149,7 @@ class Resample(SiteEdit):
         return here.given[..., here.at, :]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scale(SiteEdit):
     """So many times what it is."""
 
@@ -156,7 +160,7 @@ class Scale(SiteEdit):
         return old * self.factor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Add(SiteEdit):
     """A vector (C,), or one for each position (T, C), on top of what is there (steering: Turner et al. 2023,
     "Activation Addition")."""
@@ -170,11 +174,8 @@ class Add(SiteEdit):
             raise InputError(f"Add has a vector of shape {tuple(vector.shape)}; {self.site} takes {tuple(old.shape)}.")
         return old + vector
 
-    def __repr__(self) -> str:
-        return _described(self, vector=self.vector)
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Replace(SiteEdit):
     """This instead: a tensor that broadcasts to the site's (activation patching: Meng et al. 2022, §2.1)."""
 
@@ -183,9 +184,6 @@ class Replace(SiteEdit):
 
     def new(self, old, here):
         return torch.as_tensor(self.value).to(old)
-
-    def __repr__(self) -> str:
-        return _described(self, value=self.value)
 
 
 # -- of single edges and masks ----------------------------------------------------------------------------------------
@@ -268,7 +266,7 @@ class Isolate(Edit):
         return (Keep(HeadOutput(self.layer, None, self.stack), self.head),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Keep(SiteEdit):
     """Of all heads of a site (B, H, Q, Dv) one; the others are zero."""
 
@@ -305,10 +303,3 @@ def _drawn(here: Here, seed: int) -> Tensor:
     found = torch.multinomial(chances.flatten(0, 1), 1, generator=generator).view(batch, length)
     index = _beside(found.to(whole.device), whole).expand(whole.shape)
     return whole.gather(-2, index)
-
-
-def _described(edit: SiteEdit, **tensors) -> str:
-    """Its repr with tensors by their shapes."""
-    shown = {name: f"<{'×'.join(map(str, torch.as_tensor(t).shape)) or 'number'}>" for name, t in tensors.items()}
-    where = "" if edit.positions is None else f", positions={edit.positions}"
-    return f"{type(edit).__name__}({edit.site!r}, {', '.join(f'{n}={v}' for n, v in shown.items())}{where})"
