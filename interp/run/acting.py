@@ -16,11 +16,13 @@ from torch import Tensor
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.errors import InputError
-from headwise.interp.run.edits import Edit, MaskEdit, Resample, SiteEdit
+from headwise.interp.run.edits import Edit, MaskEdit, Resample, SiteEdit, Zero
 from headwise.interp.run.outputs import primary
 from headwise.interp.run.running import run
-from headwise.interp.run.sites import AttentionSite, Site
+from headwise.interp.run.sites import AttentionSite, HeadOutput, Site
+from headwise.interp.run.streaming import Point, PointChange, entry, point_of, real_positions
 from headwise.interp.run.tap.changes import CallChanges, Changes
+from headwise.interp.run.tap.places import Seam
 
 if TYPE_CHECKING:
     from headwise.interp.run.capture import Capture
@@ -41,6 +43,7 @@ class Plan:
 
     cap: Capture
     calls: dict[tuple[str, int], CallChanges] = field(default_factory=dict)
+    points: dict[Point, PointChange] = field(default_factory=dict)
     given: dict[tuple[int, Site], Tensor] = field(default_factory=dict)  # (id of a source, site) → what it has there
 
     def add(self, edits: Iterable[Edit], rows: Rows = None) -> None:
@@ -59,10 +62,30 @@ class Plan:
                 act = partial(_write, part, rows, real, self.given.get((id(getattr(part, "source", None)), part.site)))
                 self._at(call).acts.setdefault(part.site.part, []).append(act)
             else:
-                raise NotImplementedError(part.site)
+                point = point_of(self.cap, part.site, edit)
+                real = real_positions(self.cap, self.cap.anatomy.stream(part.site.stream).name)
+                act = partial(_write, part, rows, real, self.given.get((id(getattr(part, "source", None)), part.site)))
+                self.points.setdefault(point, PointChange(point)).acts.append(act)
 
-    def changes(self) -> Changes:
-        return Changes(self.calls)
+    def changes(self, seam: Seam | None = None) -> Changes:
+        """All of it; what is done at places comes after what a seam does there already."""
+        if self.points:
+            seam = seam or Seam()
+            for point, change in self.points.items():
+                seam.change(point.place, point.side, change)
+        return Changes(self.calls, seam)
+
+    def entry(self, edits: Iterable[Edit]) -> int | None:
+        """The state of the residual stream up to which edits change nothing; None where that is not known."""
+        found = []
+        for edit in edits:
+            for part in edit.parts():
+                if isinstance(part, MaskEdit):
+                    part = Zero(HeadOutput(part.layer, 0, part.stack))
+                site = part.site
+                call = self.call(site.layer, site.stack, edit) if isinstance(site, AttentionSite) else None
+                found.append(entry(self.cap, site, call))
+        return None if not found or None in found else min(found)
 
     # -- what is there --------------------------------------------------------------------------------------------
     def call(self, layer: int, stack: str | None, edit: object) -> AttentionCall:

@@ -21,6 +21,8 @@ from headwise.interp.run.edits import Edit
 from headwise.interp.run.memory import peak_of
 from headwise.interp.run.outputs import Result
 from headwise.interp.run.running import observe
+from headwise.interp.run.streaming import growth
+from headwise.interp.run.tap.places import Seam
 from headwise.interp.subject import Inputs
 
 MEMORY = 512 * 2**20  # bytes that the copies of one run may take
@@ -60,6 +62,7 @@ class _Job:
     plain: Tensor
     progress: Callable[[float], None]
     cancel: Callable[[], bool]
+    entries: Sequence[int] | None  # for each set the state of the stream up to which it changes nothing
 
 
 def sweep_edits(
@@ -92,22 +95,34 @@ def sweep_edits(
         )
     positions = cap.inputs.batch * max((call.queries for call in cap.calls), default=1)
     most = max(1, min(memory // max(peak, 1), POSITIONS // positions) - 1)  # beside the copy that is not edited
-    job = _Job(cap, sets, measure, plain, progress, cancel)
-    for way, copies in ((_repeated, most), (_single, 1)):
+    job = _Job(cap, sets, measure, plain, progress, cancel, _entries(cap, sets))
+    for way, copies in ((_grown, most), (_repeated, most), (_single, 1)):
         done = _swept(job, way, copies)
         if done is not None:
             return replace(done, bytes=peak)
     raise AssertionError("a run of its own for each set is always its own check")
 
 
+def _entries(cap: Capture, sets: Sequence[tuple[Edit, ...]]) -> Sequence[int] | None:
+    """Where the stream may grow; None where it cannot: several samples, several streams, or none that is proven."""
+    if cap.inputs.batch != 1 or getattr(cap, "anatomy", None) is None or len(cap.anatomy.streams) != 1:
+        return None
+    found = [Plan(cap).entry(edits) for edits in sets]
+    return None if None in found else found
+
+
 def _swept(job: _Job, way: Way, copies: int) -> Sweep | None:
     """All sets in one way, or None when it does not come to what a run alone does."""
     figures: list[Tensor | None] = [None] * len(job.sets)
-    gap = torch.zeros(())
+    order, gap = range(len(job.sets)), torch.zeros(())
+    if way is _grown:
+        if job.entries is None:
+            return None
+        order = sorted(order, key=job.entries.__getitem__)
     for done in range(0, len(job.sets), copies):
         if job.cancel():
             raise Cancelled("The sweep was cancelled.")
-        chosen = range(done, min(done + copies, len(job.sets)))
+        chosen = order[done : done + copies]
         try:
             unedited, *found = way(job, chosen)
         except InputError:  # the model does not take a longer batch; or the edit does not fit, which one alone tells
@@ -119,11 +134,11 @@ def _swept(job: _Job, way: Way, copies: int) -> Sweep | None:
         if way is not _single:
             gap = torch.maximum(gap, _gap(unedited, job.plain))
             if done == 0:
-                gap = torch.maximum(gap, _spot_check(job, figures[: len(chosen)]))
+                gap = torch.maximum(gap, _spot_check(job, figures))
             if not gap <= _tolerance(job, figures):
                 return None
-        job.progress(chosen.stop / len(job.sets))
-    if way is not _single:
+        job.progress((done + len(chosen)) / len(job.sets))
+    if way is not _single and len(job.sets) > copies:
         gap = torch.maximum(gap, _spot_check(job, figures))
         if not gap <= _tolerance(job, figures):
             return None
@@ -131,21 +146,30 @@ def _swept(job: _Job, way: Way, copies: int) -> Sweep | None:
     return Sweep(made, job.plain, way.__name__.strip("_"), copies, 0, float(gap))
 
 
-# -- the ways: a job and numbers of its sets → the measure of the unedited copy, then of each set -----------------------
-Way = Callable[[_Job, range], Sequence[Tensor]]
+# -- the ways: a job and numbers of its sets → the measure of the unedited copy, then of each set ----------------------
+Way = Callable[[_Job, Sequence[int]], Sequence[Tensor]]
 
 
-def _repeated(job: _Job, chosen: range) -> Sequence[Tensor]:
+def _grown(job: _Job, chosen: Sequence[int]) -> Sequence[Tensor]:
+    """One copy up to the block where the first set begins, and there and later one more for each that begins."""
+    plan, seam = Plan(job.cap), Seam()
+    growth(job.cap, seam, [job.entries[index] for index in chosen])
+    for copy, index in enumerate(chosen, 1):
+        plan.add(job.sets[index], slice(copy, copy + 1))
+    return _measured(job, job.cap.inputs, plan, seam).unflatten(0, (len(chosen) + 1, 1))
+
+
+def _repeated(job: _Job, chosen: Sequence[int]) -> Sequence[Tensor]:
     """The input as often as needed along the batch."""
     batch = job.cap.inputs.batch
     plan = Plan(job.cap)
     for copy, index in enumerate(chosen, 1):
         plan.add(job.sets[index], slice(copy * batch, (copy + 1) * batch))
     inputs = repeated(job.cap.inputs, len(chosen) + 1)
-    return _measured(job, inputs, plan).unflatten(0, (-1, batch))
+    return _measured(job, inputs, plan).unflatten(0, (len(chosen) + 1, batch))
 
 
-def _single(job: _Job, chosen: range) -> Sequence[Tensor]:
+def _single(job: _Job, chosen: Sequence[int]) -> Sequence[Tensor]:
     """A run for each set."""
     plan = Plan(job.cap)
     (index,) = chosen
@@ -153,8 +177,8 @@ def _single(job: _Job, chosen: range) -> Sequence[Tensor]:
     return job.plain, _measured(job, job.cap.inputs, plan)
 
 
-def _measured(job: _Job, inputs: Inputs, plan: Plan) -> Tensor:
-    result, _, _ = observe(job.cap.subject, inputs, changes=plan.changes(), keep_calls=False)
+def _measured(job: _Job, inputs: Inputs, plan: Plan, seam: Seam | None = None) -> Tensor:
+    result, _, _ = observe(job.cap.subject, inputs, changes=plan.changes(seam), keep_calls=False)
     with torch.no_grad():
         return job.measure(result)
 
@@ -177,9 +201,9 @@ def repeated(inputs: Inputs, copies: int) -> Inputs:
 # -- checks -----------------------------------------------------------------------------------------------------------
 def _spot_check(job: _Job, figures: Sequence[Tensor]) -> Tensor:
     """How far the set that changes most is from a run of its own."""
-    changes = torch.stack([(one - job.plain).abs().max() for one in figures])
-    index = int(changes.argmax())
-    _, alone = _single(job, range(index, index + 1))
+    change = [-1.0 if one is None else float((one - job.plain).abs().max()) for one in figures]
+    index = max(range(len(change)), key=change.__getitem__)
+    _, alone = _single(job, [index])
     return _gap(alone, figures[index])
 
 
