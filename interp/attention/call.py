@@ -129,6 +129,11 @@ class AttentionCall:
         return self.claim.narrowed(self.mask, padding)
 
     @property
+    def shows_queries(self) -> bool:
+        """Whether queries and keys were seen, rather than the scores made from them."""
+        return self.form.kv_heads is not None
+
+    @property
     def seen(self) -> str:
         """Where it was seen, for those who document a figure: "sdpa", "mha", "flex", "softmax"."""
         return self.form.how

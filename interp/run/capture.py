@@ -14,13 +14,14 @@ from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.claims import claim
 from headwise.interp.errors import InputError
 from headwise.interp.run import parts
+from headwise.interp.run.acting import changes
 from headwise.interp.run.anatomy import Anatomy, Reading, anatomy, read
 from headwise.interp.run.anatomy.reading import reader, reading_of
-from headwise.interp.run.edits import Edit, resolve
+from headwise.interp.run.edits import Edit
 from headwise.interp.run.outputs import Result, primary
 from headwise.interp.run.running import default_stack, observe, run
 from headwise.interp.run.tap import Unseen
-from headwise.interp.run.tap.recorder import Changes
+from headwise.interp.run.tap.changes import Changes
 from headwise.interp.subject import Inputs, Subject
 
 
@@ -145,8 +146,7 @@ class Capture:
         blocks = parts.stream([(c.stack, c.name) for c in self.calls if c.kind == "self"])
         if not blocks:
             return ()
-        changes = Changes(resolve(self.edits, self.calls))
-        _, recorder = run(self.subject, self.inputs, changes=changes, watch=blocks, keep_calls=False)
+        _, recorder = run(self.subject, self.inputs, changes=changes(self, self.edits), watch=blocks, keep_calls=False)
         kept = [recorder.kept[b] for b in blocks if b in recorder.kept]
         entering = [t for t in kept[0][0] if isinstance(t, Tensor) and t.is_floating_point()][:1] if kept else []
         return (*entering, *(primary(output) for _, output in kept))
@@ -168,25 +168,25 @@ def capture(
     inputs = raw if isinstance(raw, Inputs) else subject.encode(raw)
     if not isinstance(inputs, Inputs):
         inputs = Inputs(dict(inputs))
-    plain = _captured(subject, inputs, (), {}, grad=grad and not edits, stream=stream and not edits)
+    plain = _captured(subject, inputs, (), Changes(), grad=grad and not edits, stream=stream and not edits)
     return rerun(plain, edits, grad=grad, stream=stream) if edits else plain
 
 
 def rerun(cap: Capture, edits: Sequence[Edit], *, grad: bool = False, stream: bool = False) -> Capture:
     """Run the subject of a capture once more on the same input with ``edits``, and nothing else changed.
 
-    Raises ValueError for a layer or head that the captured run has not.
+    Raises InputError for an edit of what the captured run has not.
     """
     edits = tuple(edits)
-    return _captured(cap.subject, cap.inputs, edits, resolve(edits, cap.calls), grad=grad, stream=stream)
+    return _captured(cap.subject, cap.inputs, edits, changes(cap, edits), grad=grad, stream=stream)
 
 
 def _captured(
-    subject: Subject, inputs: Inputs, edits: tuple[Edit, ...], sites: dict, *, grad: bool, stream: bool = False
+    subject: Subject, inputs: Inputs, edits: tuple[Edit, ...], what: Changes, *, grad: bool, stream: bool = False
 ) -> Capture:
     found = anatomy(subject, inputs) if stream else Anatomy()
-    tape, seam = reader(found, inputs) if found.streams else (None, None)
-    result, outputs, recorder = observe(subject, inputs, changes=Changes(sites, seam), grad=grad)
+    tape, seam = reader(found, inputs, what.seam) if found.streams else (None, what.seam)
+    result, outputs, recorder = observe(subject, inputs, changes=replace(what, seam=seam), grad=grad)
     seen, unseen = recorder.finished(default_stack(subject))
     calls = tuple(_named_beyond(_bound(call, subject, inputs, seen), subject.module) for call in seen)
     reading = None if tape is None else reading_of(subject, found, tape, inputs, calls)

@@ -16,8 +16,8 @@ from headwise.interp.run import parts
 from headwise.interp.run.failures import as_sentence, in_model
 from headwise.interp.run.outputs import Result, named, primary
 from headwise.interp.run.tap import Recorder, listen
+from headwise.interp.run.tap.changes import Changes
 from headwise.interp.run.tap.listening import compiler_is_loaded
-from headwise.interp.run.tap.recorder import Changes
 from headwise.interp.subject import Inputs, Subject
 
 KEEP = "logits_to_keep"  # Hugging Face's argument: compute the output embedding at the last so many positions only

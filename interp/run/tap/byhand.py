@@ -8,13 +8,18 @@ wrong axes.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.scores import Seen
+from headwise.interp.errors import InputError
 from headwise.interp.run.tap.carried import Axes, Carried, after, is_cut, mixed, placed
+from headwise.interp.run.tap.changes import CallChanges
 from headwise.interp.run.tap.recorder import Lost, Softmax
 
 
@@ -47,13 +52,19 @@ def product(tap, func, *operands, **kwargs):
     """weights @ values, or valuesᵀ @ weightsᵀ: the axis summed out must be the softmax's own."""
     left, right, *rest = (*operands, *(kwargs.pop(n) for n in ("input", "other", "mat2") if n in kwargs))
     _in_blocks(tap, left, right)
+    meeting = None
     if _sums_softmax(tap, left, -1) and not _is_parameter(right):
         carried = tap.softmaxes[left]
-        left = _observe(tap, carried, left, carried.axes, right)
+        meeting = _meet(tap, carried, left, carried.axes, right)
+        left, right = meeting.weights, meeting.values
     elif _sums_softmax(tap, right, -2) and not _is_parameter(left):
         carried = tap.softmaxes[right]
-        right = _observe(tap, carried, right.mT, (*carried.axes[:-2], *carried.axes[:-3:-1]), left.mT).mT
+        meeting = _meet(tap, carried, right.mT, (*carried.axes[:-2], *carried.axes[:-3:-1]), left.mT)
+        left, right = meeting.values.mT, meeting.weights.mT
     out = func(left, right, *rest, **kwargs)
+    if meeting is not None and meeting.ends:
+        ended = meeting.ended(out) if left is meeting.weights else meeting.ended(out.mT).mT
+        return ended if kwargs.get("out") is None else out.copy_(ended)
     if (carried := tap.softmaxes.get(left)) is not None and _is_parameter(right) and right.ndim == 2:
         _carry(tap, mixed(carried, left.ndim - 1, left, out), out)
     return out
@@ -72,10 +83,19 @@ def einsum(tap, func, equation, *operands, **kwargs):
             if _is_parameter(other):
                 talking = carried, weights, mixing_axis(equation, side == 1)
                 continue
-            order = attention_axes(equation, side == 1, weights.ndim, other.ndim)
-            if order is not None and carried.axes[order[-1]] == carried.dim:
-                axes = tuple(carried.axes[i] for i in order)
-                operands[side] = _observe(tap, carried, weights.permute(order), axes).permute(_inverse(order))
+            axes = attention_axes(equation, side == 1, weights.ndim, other.ndim)
+            if axes is not None and carried.axes[axes.weights[-1]] == carried.dim:
+                own = tuple(carried.axes[i] for i in axes.weights)
+                values = None if axes.values is None else other.permute(axes.values)
+                meeting = _meet(tap, carried, weights.permute(axes.weights), own, values, by_equation=True)
+                operands[side] = meeting.weights.permute(_inverse(axes.weights))
+                if values is not None:
+                    operands[1 - side] = meeting.values.permute(_inverse(axes.values))
+                out = func(equation, *operands, **kwargs)
+                if not meeting.ends:
+                    return out
+                turned = range(out.ndim) if values is None else axes.result
+                return meeting.ended(out.permute(*turned)).permute(_inverse(turned))
     out = func(equation, *operands, **kwargs)
     if talking is not None and talking[2] is not None:
         carried, weights, axis = talking
@@ -124,31 +144,70 @@ def _sums_softmax(tap, t: Tensor, summed: int) -> bool:
     return carried.axes[summed] == carried.dim and carried.axes[queries] is not None
 
 
-def _observe(tap, carried: Carried, t: Tensor, axes: Axes, v: Tensor | None = None) -> Tensor:
-    """Record weights that arrive as t (…, query, key). Returns t, or what edits make of it."""
+@dataclass(frozen=True, eq=False)
+class Meeting:
+    """Weights (…, query, key) and values (…, key, D) about to be multiplied, as they are or as they were changed."""
+
+    weights: Tensor
+    values: Tensor | None  # None where it is not known which of their axes is what
+    shape: torch.Size  # (B, H, Q, K) of the weights
+    layout: Layout
+    here: CallChanges | None
+
+    @property
+    def ends(self) -> bool:
+        """Whether their product is changed."""
+        return self.here is not None and "output" in self.here.acts
+
+    def ended(self, product: Tensor) -> Tensor:
+        """Their product (…, query, D) as it is changed."""
+        output = self.layout.four(product) if self.values is not None else None
+        if output is None or output.shape[:3] != self.shape[:3]:
+            raise InputError(
+                "The outputs of single heads cannot be told here: the product with the values has no axis of heads. "
+                "Change the pattern instead."
+            )
+        return self.layout.back(self.here.changed("output", output), product)
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How the tensors of one product become (B, H, rows, columns), and back."""
+
+    tap: object
+    heads_first: bool
+
+    def four(self, x: Tensor) -> Tensor:
+        return self.tap.four(x.transpose(0, 1) if self.heads_first else x)
+
+    def back(self, x: Tensor, like: Tensor) -> Tensor:
+        x = x.transpose(0, 1) if self.heads_first else x
+        return x.reshape(like.shape).to(like.dtype)
+
+
+def _meet(tap, carried: Carried, t: Tensor, axes: Axes, v: Tensor | None, by_equation: bool = False) -> Meeting:
+    """Record weights that arrive as t (…, query, key), and what is changed of them and of the values v."""
     carried.softmax.used = True
-    batch = tap.recorder.batch
-    heads_first = v is None and t.ndim == 4 and t.shape[0] != batch == t.shape[1]  # read off an equation
-
-    def four(x: Tensor) -> Tensor:
-        return tap.four(x.transpose(0, 1) if heads_first else x)
-
-    weights = four(t if carried.before is None else placed(carried.before, axes, t.shape))  # before dropout
-    scores = four(placed(carried.scores, axes, t.shape))
-    sink = None if carried.sink is None else four(placed(carried.sink, axes, t.shape))
-    values = tap.four(v).detach() if v is not None and v.ndim >= 2 else None
+    layout = Layout(tap, by_equation and t.ndim == 4 and t.shape[0] != tap.recorder.batch == t.shape[1])
+    weights = layout.four(t if carried.before is None else placed(carried.before, axes, t.shape))  # before dropout
+    scores = layout.four(placed(carried.scores, axes, t.shape))
+    sink = None if carried.sink is None else layout.four(placed(carried.sink, axes, t.shape))
+    values = layout.four(v) if v is not None and v.ndim >= 2 else None
     if values is not None and (values.shape[0] != weights.shape[0] or weights.shape[1] % values.shape[1]):
         values = None
-    here = tap.recorder.edits_here()
+    if (here := tap.recorder.changes_here()) is not None:
+        plain = weights
+        scores, weights = here.weights(scores, weights, sink, carried.mixed)
+        t = t if weights is plain else layout.back(weights, t)
+        if "value" in here.acts:
+            if values is None:
+                raise InputError("The values cannot be told apart by head here. Change the head's output instead.")
+            values = here.changed("value", values)
+            v = layout.back(values, v)
     beside = None if sink is None else sink[..., 0].detach()
     form = Seen(scores.detach(), weights.detach(), beside, how="mha" if tap.mha_heads else "softmax")
-    tap.recorder.add(AttentionCall(*tap.place(), form, values))
-    if not here:
-        return t
-    for edit in here:
-        weights = edit.weights(weights, scores, sink=sink, mixed=carried.mixed)
-    edited = weights.transpose(0, 1) if heads_first else weights
-    return edited.reshape(t.shape).to(t.dtype)
+    tap.recorder.add(AttentionCall(*tap.place(), form, None if values is None else values.detach()))
+    return Meeting(t, v, weights.shape, layout, here)
 
 
 def mixing_axis(equation: str, flip: bool) -> int | None:
@@ -172,14 +231,22 @@ def mixing_axis(equation: str, flip: bool) -> int | None:
     return weights.index(summed[0])
 
 
-def attention_axes(equation: str, flip: bool, weight_axes: int, value_axes: int) -> tuple[int, ...] | None:
-    """Axes of the weights operand as (batch…, query, key), read off an einsum of weights and values, or None.
+class AttentionAxes(NamedTuple):
+    """The axes of an einsum of weights and values."""
+
+    weights: tuple[int, ...]  # as (batch…, query, key)
+    values: tuple[int, ...] | None  # as (batch…, key, D); None where that is not all they have
+    result: tuple[int, ...] | None  # as (batch…, query, D)
+
+
+def attention_axes(equation: str, flip: bool, weight_axes: int, value_axes: int) -> AttentionAxes | None:
+    """Read off an einsum of weights and values, or None.
 
     The key letter is summed out, the query letter is in weights and result but not in the values, the others are batch.
 
     >>> attention_axes("ijbn,jbnd->ibnd", False, 4, 4)
-    (2, 3, 0, 1)
-    >>> attention_axes("... i j, ... j d -> ... i d", False, 4, 4)
+    AttentionAxes(weights=(2, 3, 0, 1), values=(1, 2, 0, 3), result=(1, 2, 0, 3))
+    >>> attention_axes("... i j, ... j d -> ... i d", False, 4, 4).weights
     (0, 1, 2, 3)
     """
     equation = equation.replace(" ", "")
@@ -199,10 +266,15 @@ def attention_axes(equation: str, flip: bool, weight_axes: int, value_axes: int)
     batch = [c for c in weights if c in result and c in values]
     if len(key) != 1 or len(query) != 1 or len(batch) > 2 or len(weights) != len(batch) + 2:
         return None
-    return tuple(weights.index(c) for c in (*batch, *query, *key))
+    order = tuple(weights.index(c) for c in (*batch, *query, *key))
+    width = [c for c in values if c not in batch and c not in key]
+    if len(width) != 1 or sorted(result) != sorted((*batch, *query, *width)):
+        return AttentionAxes(order, None, None)
+    sides = (values, (*batch, *key, *width)), (result, (*batch, *query, *width))
+    return AttentionAxes(order, *(tuple(term.index(c) for c in letters) for term, letters in sides))
 
 
-def _inverse(order: tuple[int, ...]) -> list[int]:
+def _inverse(order: Sequence[int]) -> list[int]:
     return sorted(range(len(order)), key=order.__getitem__)
 
 

@@ -8,23 +8,26 @@ import torch
 from torch import Tensor
 
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.attention.scores import Modified
+from headwise.interp.attention.scores import Modified, Seen
 
 
 def attention(tap, func, query, key, value, score_mod, block_mask, scale, *rest):
-    """The higher-order operation that flex_attention ends in, recorded, with the edits of this place applied."""
+    """The higher-order operation that flex_attention ends in, recorded, with what is changed at this place."""
     _, score_buffers, mask_buffers = rest  # after the kernel's options, what the two functions closed over
-    out, *statistics = func(query, key, value, score_mod, block_mask, scale, *rest)
+    here = tap.recorder.changes_here()
+    if here is not None:
+        query, key, value = (here.changed(part, t) for part, t in (("query", query), ("key", key), ("value", value)))
     modify = _scores(score_mod, score_buffers, block_mask[-1], mask_buffers)
-    k, v = (t.detach().expand(query.shape[0], *t.shape[1:]) for t in (key, value))
-    here = tap.recorder.edits_here()
-    call = AttentionCall(*tap.place(), Modified(query.detach(), k, scale, modify), v)
-    tap.recorder.add(call)
-    if here:
-        weights, scores = call.band(0, call.queries), call.score_band(0, call.queries)
-        for edit in here:
-            weights = edit.weights(weights, scores)
-        out = (weights @ v.float().repeat_interleave(call.heads // call.kv_heads, 1)).to(out.dtype)
+    k, v = (t.expand(query.shape[0], *t.shape[1:]) for t in (key, value))
+    out, *statistics = func(query, key, value, score_mod, block_mask, scale, *rest)
+    form = Modified(query.detach(), k.detach(), scale, modify)
+    if here is not None:
+        if here.masks or here.reaches_weights:
+            stepwise = here.attended(Modified(query, k, scale, modify), v)
+            if stepwise is not None:
+                form, out = Seen(*(t.detach() for t in stepwise[:2]), how="flex"), stepwise[-1].to(out.dtype)
+        out = here.changed("output", out)
+    tap.recorder.add(AttentionCall(*tap.place(), form, v.detach()))
     return out, *statistics
 
 

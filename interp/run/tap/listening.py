@@ -66,6 +66,11 @@ def listen(recorder: Recorder, *, operations: bool = True):
                     _global_forward_hooks_with_kwargs.pop(getattr(hook, "id", None), None)  # remove() forgets it
 
 
+def recording() -> Recorder | None:
+    """What this thread's run is recorded by, while it runs."""
+    return _recorder.get()
+
+
 def compiler_is_loaded() -> bool:
     return "torch._dynamo" in sys.modules
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.claims import ATTENTION_LIKE, CROSS_NAME
 from headwise.interp.run.parts import is_keras, named_parts
+from headwise.interp.run.tap.changes import CallChanges, Changes
 from headwise.interp.run.tap.channels import over_channels
-from headwise.interp.run.tap.places import Seam, Visit
+from headwise.interp.run.tap.places import Visit
 
 CROSS_ARGUMENTS = {"key", "kv", "key_value_states", "encoder_hidden_states", "context", "memory", "cross_states"}
 STACK_WORDS = re.compile(r"enc|dec|text|vision|visual|audio|image|speech", re.IGNORECASE)
@@ -48,14 +48,6 @@ class Unseen:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.type}): {self.reason}"
-
-
-@dataclass(frozen=True, eq=False)
-class Changes:
-    """What is done to a run: at attention calls, edits by (module path, occurrence); beside them, at places."""
-
-    calls: Mapping[tuple[str, int], list] = field(default_factory=dict)
-    seam: Seam | None = None
 
 
 @dataclass
@@ -97,7 +89,7 @@ class Recorder:
         self.watch = watch  # module names whose input and output are kept
         self.keep_calls = keep_calls
         changes = changes or Changes()
-        self.edits, self.seam = changes.calls, changes.seam
+        self.changes, self.seam = changes.calls, changes.seam
         self.calls: list[AttentionCall] = []
         self.frames: list[Frame] = []
         self.ran: dict[str, nn.Module] = {}  # attention-like modules that ran
@@ -159,8 +151,9 @@ class Recorder:
         """What an attention call made here is taken for until its module is left: "self" or "cross"."""
         return "cross" if CROSS_NAME.search(self.where) else "self"
 
-    def edits_here(self) -> list:
-        return self.edits.get((self.where, self.visits.get(self.where, 0)), [])
+    def changes_here(self) -> CallChanges | None:
+        """What is done to the attention call that is made now."""
+        return self.changes.get((self.where, self.visits.get(self.where, 0))) if self.changes else None
 
     def add(self, call: AttentionCall) -> None:
         occurrence = self.visits.get(call.name, 0)
