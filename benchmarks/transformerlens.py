@@ -50,7 +50,9 @@ def main() -> None:
         ]
     seconds = (time.perf_counter() - began) / 2
     for how in ("zero", "mean"):
-        found[f"mlps {how}"] = [round(difference([(f"blocks.{n}.hook_mlp_out", whole(how))]) - plain, 6) for n in layers]
+        found[f"mlps {how}"] = [
+            round(difference([(f"blocks.{n}.hook_mlp_out", whole(how))]) - plain, 6) for n in layers
+        ]
     found |= attribution(bridge, ids, answer, other)
     options.place.write_text(json.dumps(found) + "\n", "utf-8")
     total = sum(found["attribution"].values())

@@ -127,8 +127,8 @@ class Capture:
         ``stream=True``. Raises InputError, with the reason, where the anatomy was refused."""
         if self._reading is not None:
             return self._reading
-        changes = Changes(resolve(self.edits, self.calls))
-        return replace(read(self.subject, self.inputs, self.anatomy, changes=changes), calls=self.calls)
+        edited = changes(self, self.edits)
+        return replace(read(self.subject, self.inputs, self.anatomy, changes=edited), calls=self.calls)
 
     @cached_property
     def residuals(self) -> tuple[Tensor, ...]:
