@@ -19,6 +19,7 @@ if not (_here / "interp").is_dir():  # a checkout: the rooms stand beside this f
 
 if TYPE_CHECKING:
     from headwise.interp import masks
+    from headwise.interp.analysis.ablation import ablate
     from headwise.interp.analysis.lens import lens
     from headwise.interp.analysis.logits import logit_attribution
     from headwise.interp.analysis.metrics import sweep
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _FACE = {  # name → its module, and its name there; imported when first asked for, so that `import headwise` is light
     "Capture": ("interp.run.capture", "Capture"),
+    "ablate": ("interp.analysis.ablation", "ablate"),
     "anatomy": ("interp.run.anatomy", "anatomy"),
     "available": ("models", "available"),
     "capture": ("interp.run.capture", "capture"),
@@ -47,6 +49,7 @@ _FACE = {  # name → its module, and its name there; imported when first asked 
 }
 __all__ = [
     "Capture",
+    "ablate",
     "anatomy",
     "available",
     "capture",

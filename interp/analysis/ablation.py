@@ -6,6 +6,7 @@ less than it does (McGrath et al. 2023, "The Hydra Effect").
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
@@ -17,7 +18,7 @@ from headwise.interp.errors import InputError
 from headwise.interp.run.capture import Capture
 from headwise.interp.run.edits import Edit, Mean, Resample, Zero
 from headwise.interp.run.outputs import Result
-from headwise.interp.run.sites import AttentionSite, HeadOutput, Site
+from headwise.interp.run.sites import AttentionSite, HeadOutput, Site, Write
 from headwise.interp.run.sweeping import MEMORY, Measure, sweep_edits
 
 HOW: dict[str, Callable[[Site], Edit]] = {"zero": Zero, "mean": Mean, "resample": Resample}
@@ -52,7 +53,7 @@ def ablate(
     found = sweep_edits(
         cap, [(HOW[how](site),) for site in chosen], measuring(wanted), progress=progress, cancel=cancel, memory=MEMORY
     )
-    table = pd.DataFrame([_place(cap, site) for site in chosen])
+    table = pd.DataFrame([_place(cap, site) for site in chosen], columns=None if chosen else ["stack", "layer", "head"])
     table["effect"] = (found.figures - found.plain)[:, 0].tolist()
     table.attrs |= {
         "target": str(wanted), "how": how, "plain": float(found.plain[0]), "copies": found.copies, "way": found.way,
@@ -65,6 +66,18 @@ def sites_of(cap: Capture, name: str) -> list[Site]:
     """All sites of a kind in a capture's run: "heads", "mlps" or "writes"."""
     if name == "heads":
         return [HeadOutput(c.layer, head, c.stack) for s in cap.stacks for c in cap.stack(s) for head in range(c.heads)]
+    if name in ("mlps", "writes"):
+        if not cap.anatomy.streams:
+            why = " ".join(cap.anatomy.refused).rstrip(".")
+            raise InputError(f"The writes of {cap.subject.name} are not known: {why}. Ablate its heads.")
+        there = [(branch, stream.name) for stream in cap.anatomy.streams for branch in stream.writes]
+        kinds = Counter((branch.block, branch.kind, stream) for branch, stream in there)
+        return [
+            Write(branch.block, branch.kind, stream)
+            for branch, stream in there
+            if branch.block is not None and kinds[branch.block, branch.kind, stream] == 1
+            if name == "writes" or branch.kind == "mlp"
+        ]
     raise InputError(f"ablate expects sites to be 'heads', 'mlps', 'writes' or a list of sites; got {name!r}.")
 
 
@@ -86,4 +99,4 @@ def _place(cap: Capture, site: Site) -> dict[str, object]:
     if isinstance(site, AttentionSite):
         return {"stack": site.stack or cap.stacks[0], "layer": site.layer, "head": site.head}
     place = asdict(site)
-    return {"stack": place.pop("stream"), **place}
+    return {"stack": place.pop("stream") or cap.anatomy.stream().name, **place}

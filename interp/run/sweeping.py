@@ -105,7 +105,7 @@ def sweep_edits(
 
 def _entries(cap: Capture, sets: Sequence[tuple[Edit, ...]]) -> Sequence[int] | None:
     """Where the stream may grow; None where it cannot: several samples, several streams, or none that is proven."""
-    if cap.inputs.batch != 1 or getattr(cap, "anatomy", None) is None or len(cap.anatomy.streams) != 1:
+    if cap.inputs.batch != 1 or len(cap.anatomy.streams) != 1:
         return None
     found = [Plan(cap).entry(edits) for edits in sets]
     return None if None in found else found
