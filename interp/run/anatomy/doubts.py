@@ -45,9 +45,11 @@ def breaks(graph: Graph, found: list[Chain]) -> list[str]:
 def doubts(graph: Graph, chain: Chain, found: list[Chain]) -> list[str]:
     """Why one chain is not believed."""
     said, states = [], set(chain.line)
-    if not any(w.cores for w in chain.writes):
+    sequence = len(chain.end.shape) == 3 and any(w.kind == "mixer" for w in chain.writes)
+    if not any(w.cores for w in chain.writes) and not sequence:
         said.append(NOTHING)
     others = {core for c in found if c is not chain for w in c.writes for core in w.cores}
+    others |= {value for c in found for value in c.line}  # modules that add their write themselves
     for write in chain.writes:
         if states & set(graph.steps.spine(write.value)):
             said.append(WHOLE.format(_where(write.after)))
