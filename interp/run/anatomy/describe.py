@@ -41,12 +41,10 @@ NOT_LOGITS = "norm and linear map do not give the logits (relative error {:.0e})
 
 def described(subject: Subject, graph: Graph, calls: tuple[AttentionCall, ...]) -> Anatomy:
     """The anatomy of a module that ran once, proven on that run. What cannot be proven is refused, part by part."""
-    if not graph.cores:
-        return Anatomy(refused=(NO_ATTENTION,))
     found, lost = chains(graph)
     refused = [_lost(graph, core) for core in lost]
     if not found:
-        return Anatomy(refused=(NO_STREAM, *refused))
+        return Anatomy(refused=(NO_STREAM if graph.cores else NO_ATTENTION, *refused))
     broken = breaks(graph, found)
     if broken:
         return Anatomy(refused=(*(BROKEN_CHAIN.format(b) for b in broken), *refused))

@@ -22,7 +22,7 @@ from headwise.interp.run.anatomy.streams import Graph
 from headwise.interp.run.outputs import primary
 from headwise.interp.run.running import default_stack, run
 from headwise.interp.run.tap.places import Seam
-from headwise.interp.run.tap.recorder import Changes
+from headwise.interp.run.tap.recorder import SCRIPTED, Changes
 from headwise.interp.subject import Inputs, Subject
 
 Kind = tuple  # what tells one kind of input from another
@@ -92,7 +92,7 @@ def trace(subject: Subject, inputs: Inputs) -> tuple[Graph, tuple[AttentionCall,
     calls, unseen = recorder.finished(default_stack(subject))
     by_key = {(c.name, c.occurrence): c for c in calls}
     cores = {v: by_key[v.call] for v in tape.values if v.call in by_key}
-    names = {u.name for u in unseen if u.name}
+    names = {u.name for u in unseen if u.name and u.reason != SCRIPTED}
     for visit, module, made in tape.done:
         if visit.path in names and made is not None and made.live and recorder.names.get(id(module)) == visit.path:
             cores.setdefault(made, None)

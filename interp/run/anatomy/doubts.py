@@ -20,13 +20,9 @@ def breaks(graph: Graph, found: list[Chain]) -> list[str]:
     the last one's end and the result may add a write."""
     said = []
     for chain in found:
-        start = chain.origin[0]
         for other in found:
-            if other is chain or not (start.before | start.bit) & other.end.bit or _through(chain, other, found):
-                continue
-            inside = [v for v in graph.values if v.bit & start.before and v.before & other.end.bit]
-            if start.shape == other.end.shape and not any(v in graph.cores for v in inside):
-                said.append(GOES_ON.format(_where(other.end), _where(start)))
+            if other is not chain and _goes_on(graph, other, chain):
+                said.append(GOES_ON.format(_where(other.end), _where(chain.origin[0])))
     last, result = found[0].end, graph.result
     for value in graph.values if result is not None else ():
         step = graph.steps.back.get(value)
@@ -42,12 +38,27 @@ def breaks(graph: Graph, found: list[Chain]) -> list[str]:
     return said
 
 
+def _goes_on(graph: Graph, first: Chain, second: Chain) -> bool:
+    """Does ``second`` begin from a state of ``first`` that is shaped as its own, without an attention in between?"""
+    start, shapes = second.origin[0], {value.shape for value in (*second.origin, second.embedding)}
+    own = {core for write in first.writes for core in write.cores} | set(first.line)
+    between = [core for core in graph.cores if core.bit & (start.before | start.bit) and core not in own]
+    return any(
+        state.shape in shapes
+        and (start.before | start.bit) & state.bit
+        and not any(c.before & state.bit for c in between)
+        for state in first.line
+    )
+
+
 def doubts(graph: Graph, chain: Chain, found: list[Chain]) -> list[str]:
     """Why one chain is not believed."""
     said, states = [], set(chain.line)
-    if not any(w.cores for w in chain.writes):
+    sequence = len(chain.end.shape) == 3 and any(w.kind == "mixer" for w in chain.writes)
+    if not any(w.cores for w in chain.writes) and not sequence:
         said.append(NOTHING)
     others = {core for c in found if c is not chain for w in c.writes for core in w.cores}
+    others |= {value for c in found for value in c.line}  # modules that add their write themselves
     for write in chain.writes:
         if states & set(graph.steps.spine(write.value)):
             said.append(WHOLE.format(_where(write.after)))
@@ -59,14 +70,6 @@ def doubts(graph: Graph, chain: Chain, found: list[Chain]) -> list[str]:
     if any(value.item for value in chain.line):
         said.append(SEVERAL)
     return list(dict.fromkeys(said))
-
-
-def _through(chain: Chain, other: Chain, found: list[Chain]) -> bool:
-    """Does a third stream lie between the two?"""
-    return any(
-        x is not chain and x is not other and x.origin[0].before & other.end.bit and chain.origin[0].before & x.end.bit
-        for x in found
-    )
 
 
 def _maps(source: Value, write: Value) -> bool:

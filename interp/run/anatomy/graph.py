@@ -50,6 +50,7 @@ class Value:
     data: bool = False  # depends on the input at all, as a mask made from tokens does
     call: tuple[str, int] | None = None  # the attention call that this is the output of
     before: int = 0  # all values it depends on, as a bit set
+    same: Value | None = None  # the value before in the same tensor, where an operation gave back what it was given
 
     @property
     def bit(self) -> int:
@@ -125,8 +126,9 @@ class Tape(Observer):
             self._leaf(tensor)
         for alias in {id(t): t for t in [*self._aliases(tensor), tensor]}.values():
             held = self._now.get(id(alias))
-            if held is not None and held.copy is None:
-                held.copy = alias.detach().clone() if not alias.requires_grad else alias.clone()
+            copy = alias.clone() if held is not None and held.copy is None else None
+            while held is not None and copy is not None:
+                held.copy, held = copy, held.same
             if place is None:
                 self._now.pop(id(alias), None)
 
@@ -153,7 +155,6 @@ class Tape(Observer):
         learned = any(isinstance(t, nn.Parameter) or isinstance(t._base, nn.Parameter) for t in content)
         target = kwargs.get("out", args[0] if args else None) if writes_into(place.operation, kwargs) else None
         call, self._call = (None if place.operation == "multi_head_attention_forward" else self._call), None
-        known = {id(t) for t in given}
         made = []
         if isinstance(target, Tensor):
             made = [self._add(place, target, **common)]
@@ -161,8 +162,8 @@ class Tape(Observer):
         items = [t for t in tensors(out) if t is not target]
         for item, tensor in enumerate(items):
             inner = place.operation == "multi_head_attention_forward" and id(tensor) in self._now
-            if id(tensor) not in known and not inner:
-                made.append(self._add(place, tensor, item=item, **common))
+            if not inner:
+                made.append(self._add(place, tensor, item=item, **common, same=reads.get(id(tensor))))
         for value in made:
             value.call, call = call, None
             value.data = any(u.data for u in up)

@@ -145,9 +145,9 @@ def _parts(reading: Reading, leaf: _Leaf, gradient: Tensor) -> Iterator[Part]:
     branch = leaf.branch
     layout = reading.anatomy.stream().layout
     if branch is not None and branch.heads:
-        yield from _heads(reading, branch, gradient * branch.sign, layout)
+        yield from _heads(reading, branch, gradient, layout)
         return
-    product = gradient.double() * leaf.tensor.detach() * (branch.sign if branch is not None else 1.0)
+    product = gradient * leaf.tensor.detach()
     at = layout.wide(product, reading.batch).sum(-1) if leaf.positions else product.sum()
     yield Part(leaf.kind, leaf.name, at, branch.block if branch is not None else None, branch=branch)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ class Reading:
     tape: Tape = field(repr=False)
     batch: int
     calls: tuple[AttentionCall, ...] = field(repr=False)
+    output: Any = field(default=None, repr=False)  # what the module returned
 
     # -- the stream -----------------------------------------------------------------------------------------------
     def embedding(self, stream: str | None = None) -> Tensor:
@@ -182,8 +184,9 @@ def read(
     refuse_unproven(subject, anatomy)
     changes = changes or Changes()
     tape, seam = reader(anatomy, inputs, changes.seam)
-    _, recorder = run(subject, inputs, changes=replace(changes, seam=seam), grad=grad)
-    return reading_of(subject, anatomy, tape, inputs, tuple(recorder.finished(default_stack(subject))[0]))
+    output, recorder = run(subject, inputs, changes=replace(changes, seam=seam), grad=grad)
+    calls = tuple(recorder.finished(default_stack(subject))[0])
+    return replace(reading_of(subject, anatomy, tape, inputs, calls), output=output)
 
 
 def refuse_unproven(subject: Subject, anatomy: Anatomy) -> None:

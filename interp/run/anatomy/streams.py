@@ -92,12 +92,26 @@ def chains(graph: Graph) -> tuple[list[Chain], list[Value]]:
             break
         best = max(keys, key=keys.__getitem__)
         found.append(_chain(graph, best))
-        left -= candidates[best]
-        left -= {v for v in steps.spine(best) if v in graph.cores and graph.cores[v] is None}  # it adds its own write
+        left -= candidates[best] | _own(graph, best)
+    if not candidates and (best := _deepest(graph, sums)) is not None:
+        found.append(_chain(graph, best))
+        left -= _own(graph, best)
     if graph.result is not None:
         reach = graph.result.before | graph.result.bit
         found.sort(key=lambda c: c.end.index if reach & c.end.bit else -1, reverse=True)
     return found, sorted(left, key=lambda v: v.index)
+
+
+def _own(graph: Graph, last: Value) -> set[Value]:
+    """Attention-like modules that add their write to the stream themselves."""
+    return {v for v in graph.steps.spine(last) if v in graph.cores and graph.cores[v] is None}
+
+
+def _deepest(graph: Graph, sums: list[Value]) -> Value | None:
+    """Where no attention is on a write: the end of the longest chain on the way to the result."""
+    reach = 0 if graph.result is None else graph.result.before | graph.result.bit
+    chained = [v for v in sums if v.bit & reach and graph.steps.depth[v][1] > 1]
+    return max(chained, key=lambda v: (graph.steps.depth[v][1], v.index), default=None)
 
 
 def _covered(steps: Steps, value: Value) -> set[Value]:
