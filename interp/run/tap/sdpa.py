@@ -29,7 +29,10 @@ def attention(
         if stepwise is not None:
             out = stepwise[-1]
         else:
-            out = func(q, k, v, m, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+            as_given = (x.reshape(t.shape) for x, t in ((q, query), (k, key), (v, value)))
+            told = m.reshape(*query.shape[:-1], key.shape[-2]) if here.masks else attn_mask
+            out = func(*as_given, told, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+            out = out.reshape(*q.shape[:3], v.shape[-1])
         out = here.changed("output", out).reshape(*query.shape[:-1], value.shape[-1])
     if stepwise is not None:
         form = Seen(*(t.detach() for t in stepwise[:2]), how=how)
