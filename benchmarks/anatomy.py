@@ -6,15 +6,16 @@
 
 Every configuration that transformers knows is made small by its numbers (layers, widths, heads, vocabulary, pictures)
 and built with random weights, none of them a zero or a one. Each architecture runs in a process of its own, for
-``--seconds`` at most. An architecture is believed when its anatomy is proven on one input (errors at most 1e-5), holds
-on a second of another length (Σ again), and the outputs of the run that reads are those of a plain run, bit for bit.
+``--seconds`` of a processor at most. An architecture is believed when its anatomy is proven on one input (errors at
+most 1e-5), holds on a second of another length (Σ again), and the outputs of the run that reads are those of a plain
+run, bit for bit.
 Architectures that do not build, or do not run on the input that was made for them, are counted apart.
 """
 
 import argparse
 import os
 import pickle
-import signal
+import resource
 import sys
 import time
 import warnings
@@ -219,7 +220,7 @@ def apart(name: str, seconds: int) -> Row:
     child = os.fork()
     if not child:
         os.close(receive)
-        signal.alarm(seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds, resource.RLIM_INFINITY))
         try:
             row = tried(name)
         except Exception as error:

@@ -42,9 +42,17 @@ NOT_LOGITS = "norm and linear map do not give the logits (relative error {:.0e})
 def described(subject: Subject, graph: Graph, calls: tuple[AttentionCall, ...]) -> Anatomy:
     """The anatomy of a module that ran once, proven on that run. What cannot be proven is refused, part by part."""
     found, lost = chains(graph)
-    refused = [_lost(graph, core) for core in lost]
+    refused = tuple(_lost(graph, core) for core in lost)
     if not found:
         return Anatomy(refused=(NO_STREAM if graph.cores else NO_ATTENTION, *refused))
+    return anatomy_of(subject, graph, calls, found, refused)
+
+
+def anatomy_of(
+    subject: Subject, graph: Graph, calls: tuple[AttentionCall, ...], found: list[Chain], refused: tuple[str, ...]
+) -> Anatomy:
+    """The chains that were ``found``, checked: those that are believed, and the reasons against the others."""
+    refused = list(refused)
     broken = breaks(graph, found)
     if broken:
         return Anatomy(refused=(*(BROKEN_CHAIN.format(b) for b in broken), *refused))

@@ -8,6 +8,7 @@ from headwise.interp.run.anatomy.norms import MATRICES
 from headwise.interp.run.anatomy.streams import Chain, Graph
 
 GOES_ON = "a stream ends in {} and goes on in {} by operations that are no residual addition"
+STARTS_LATE = "a stream starts in {} from an attention that is on no stream"
 STILL_ADDS = "after the last block, {} still adds a write to the stream"
 WHOLE = "{} adds the stream to itself once more, as in x + block(x), so that no write is told from what it is added to"
 NOTHING = "no attention and nothing like it writes to it"
@@ -19,7 +20,13 @@ def breaks(graph: Graph, found: list[Chain]) -> list[str]:
     """Where a chain was lost half-way. No stream may begin where another of the same shape ended, and nothing between
     the last one's end and the result may add a write."""
     said = []
+    covered = {core for chain in found for write in chain.writes for core in write.cores} | {
+        v for c in found for v in c.line
+    }
     for chain in found:
+        start = chain.origin[0]
+        if any(core.bit & (start.before | start.bit) for core in graph.cores if core not in covered):
+            said.append(STARTS_LATE.format(_where(start)))
         for other in found:
             if other is not chain and _goes_on(graph, other, chain):
                 said.append(GOES_ON.format(_where(other.end), _where(chain.origin[0])))

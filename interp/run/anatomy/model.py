@@ -163,6 +163,7 @@ class Readout:
     scale: float | None = None  # the logits are multiplied by
     cap: float | None = None  # cap · tanh(logits / cap)
     links: tuple[Link, ...] = ()
+    layout: Layout = Layout()  # of the result
 
     def __repr__(self) -> str:
         return f"Readout({self.kind!r}{': ' + self.why_not if self.why_not else ''})"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headwise.interp.run.anatomy.reading import Reading
 
 EMBEDDING, CONSTANT = "embedding", "constant"
+BESIDE = "other"  # what enters by an attention's write and is not of its heads, as the convolution in ConvBERT
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +168,13 @@ def _heads(reading: Reading, branch: Branch, gradient: Tensor, layout: Layout) -
             keys = _Keys(call, wanted[:, head], head)
             yield Part(branch.kind, heads.call[0], by_query[:, head], branch.block, heads.call, head, branch, keys)
     with torch.no_grad():
-        empty = still.bring(tape, parts, tuple(torch.zeros_like(z) for z in outputs)).double() * gradient
-    yield Part(CONSTANT, branch.path, layout.wide(empty, reading.batch).sum(-1), branch.block, branch=branch)
+        rest = layout.wide(
+            still.bring(tape, parts, tuple(torch.zeros_like(z) for z in outputs)).double(), reading.batch
+        )
+    still_normed = any(heads.norms for heads in parts)  # a bias times a scale that differs by position
+    kind = CONSTANT if still_normed or bool((rest == rest[:1, :1]).all()) else BESIDE
+    at = (rest * layout.wide(gradient, reading.batch)).sum(-1)
+    yield Part(kind, branch.path, at, branch.block, branch=branch)
 
 
 @dataclass(frozen=True, eq=False)

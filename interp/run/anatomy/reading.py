@@ -111,7 +111,7 @@ class Reading:
         for link in readout.links:
             if not selected or link.kind not in ("select", "view"):
                 made = still.follow(self.tape, link, made)
-        return made if selected else stream.layout.wide(made, self.batch)
+        return made if selected else readout.layout.wide(made, self.batch)
 
     def parts(self, functional: Callable[[Tensor], Tensor]) -> Parts:
         """Direct contributions to ``functional``, a scalar of the logits before a soft cap as the model lays them out

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from torch import Tensor
 
 from headwise.interp.run.anatomy.back import NORM, SCALE, SHIFT, VIEW
 from headwise.interp.run.anatomy.graph import Value, between
-from headwise.interp.run.anatomy.model import Link, Readout
+from headwise.interp.run.anatomy.model import Link, Readout, layout_of
 from headwise.interp.run.anatomy.norms import MATRICES
 from headwise.interp.run.anatomy.streams import Chain, Graph
 
@@ -40,21 +42,22 @@ def readout_of(graph: Graph, chain: Chain) -> tuple[Readout | None, str]:
     why = _why_not(graph, links)
     kind = "none" if not maps and "other" not in kinds else "nonlinear" if why else "direct"
     weight, bias = _matrix(graph.tape[maps[-1].made]) if maps else (None, None)
-    factors = [_factor(graph.tape[link.made]) for link in links if link.kind == "scale"]
-    caps = [i for i, k in enumerate(kinds) if k == "cap"]
-    after = [_factor(graph.tape[link.made]) for link in links[caps[-1] :] if link.kind == "scale"] if caps else []
-    before = factors[: len(factors) - len(after)]
-    cap = after[0] if after else None
-    scale = _product(before) * (cap or 1.0) if before and None not in before else None
-    return Readout(kind, why or ("" if maps else NO_MAP), norms[-1] if norms else None, weight, bias,
-                   scale, cap, tuple(links)), ""  # fmt: skip
+    scale, cap = _scale_and_cap(graph, links)
+    layout = layout_of(graph.result.shape, graph.batch, graph.result.shape[-1])
+    norm = norms[-1] if norms else None
+    return Readout(kind, why or ("" if maps else NO_MAP), norm, weight, bias, scale, cap, tuple(links), layout), ""
 
 
-def _product(factors: list[float]) -> float:
-    product = 1.0
-    for factor in factors:
-        product *= factor
-    return product
+def _scale_and_cap(graph: Graph, links: list[Link]) -> tuple[float | None, float | None]:
+    """What the logits are multiplied by, and at what they are capped: cap · tanh(logits / cap)."""
+    capped = next((i for i, link in enumerate(links) if link.kind == "cap"), len(links))
+    before, after = (
+        [_factor(graph.tape[link.made]) for link in part if link.kind == "scale"]
+        for part in (links[:capped], links[capped:])
+    )
+    cap = prod(after) if after and None not in after else None
+    scale = prod(before) * (cap or 1.0) if before and None not in before else None
+    return None if scale == 1.0 else scale, cap
 
 
 def _why_not(graph: Graph, links: list[Link]) -> str:

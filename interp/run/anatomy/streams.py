@@ -145,6 +145,8 @@ def _leaves(graph: Graph, write: Write, stop: int) -> list[Write]:
     """A sum of parallel writes → its parts, where different attentions feed them."""
     value = write.value
     write.cores = graph.steps.attentions(value, stop)
+    while value.same is not None and value.same.copy is value.copy:
+        value = value.same  # as dropout, which gives back what it was given
     if value.operation not in SUMS or value.operation.startswith("sub") or value in graph.steps.back:
         return [write]
     pair = [(k, u) for k, u in value.operands.items() if u.live and k in SIDES]
@@ -171,14 +173,13 @@ def _blocks(graph: Graph, writes: list[Write]) -> tuple[str, ...]:
         for write, key in zip(writes, keys, strict=True):
             write.block = None if key is None else order.index(key)
         return tuple(name for name, _ in order)
-    own = [any(_is_self(graph, core) for core in w.cores) for w in writes]
-    opens = own if any(own) else [bool(w.cores) for w in writes]
-    block, names = -1, []
-    for write, new in zip(writes, opens, strict=True):
-        block += new
+    own = [w for w in writes if any(_is_self(graph, core) for core in w.cores)] or [w for w in writes if w.cores]
+    opens = list(dict.fromkeys(w.after for w in own))  # writes that are added together are of one block
+    for write in writes:
+        block = sum(after.index <= write.after.index for after in opens) - 1
         write.block = block if block >= 0 else None
-        names += [base if sum(opens) == 1 else graph.visits(write.value)[-1].path] if new else []
-    return tuple(names)
+    paths = {w.after: w.value.place.path for w in own}
+    return tuple(base if len(opens) == 1 else paths[after] for after in opens)
 
 
 def _member(visit: Visit, base: str) -> tuple[str, int] | None:

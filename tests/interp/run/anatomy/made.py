@@ -1,4 +1,4 @@
-"""Small transformers, each with its residual stream spelled another way; all weights are random, none a zero or a one."""
+"""Small transformers, each with its residual stream spelled another way; all weights are random, none zero or one."""
 
 import torch
 import torch.nn.functional as F
