@@ -162,6 +162,7 @@ def head(
     scale: str = "linear",
     selected: Mapping[str, Any] | None = None,
     height: int | None = None,
+    zooms: bool = True,
 ) -> dict[str, Any] | None:
     """Draw a matrix, and return what the user just did in it, once.
 
@@ -174,11 +175,13 @@ def head(
     scale: "linear" | "log" (five decades; scores stay linear).
     selected: the pinned token, as returned below, or None; it counts when it changes.
     height: of the cells, of the scrolling list, or of the picture at most, in pixels.
+    zooms: whether a rectangle may be dragged in a heatmap.
 
     Returns one of these in the run that the user's act started, else None. All numbers are positions in the
     full sequence:
         {"zoom": [q0, q1, k0, k1]}   a rectangle, ends not included; {"zoom": None}: zoom out
-        {"token": {"axis": "query" | "key", "index": int}}   pinned; {"token": None}: unpinned
+        {"token": {"axis": "query" | "key", "index": int}}   pinned; {"token": None}: unpinned; with "key": int where
+                                                             it was a cell's query
     Raises ValueError where the matrix is too large, or cannot be drawn over a picture.
     """
     for name, value, known in (("view", view, VIEWS), ("scale", scale, SCALES)):
@@ -193,6 +196,7 @@ def head(
         "scale": scale,
         "selected": None if selected is None else {"axis": selected["axis"], "index": int(selected["index"])},
         "height": height,
+        "zooms": zooms,
     }
     if view == "picture":
         where, pixels = _over_picture(matrix, MESSAGE - sum(array.nbytes for array in arrays.values()))

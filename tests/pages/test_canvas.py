@@ -265,7 +265,7 @@ def test_keyboard_moves_pins_and_zooms(picture):
         head.page.keyboard.press(key)
     sync_api.expect(head.readout).to_contain_text("query 2 ‘·and’ → key 1 ‘·Mary’ · weight 0.9")
     head.page.keyboard.press("Enter")
-    pin = {"token": {"axis": "query", "index": 2}}
+    pin = {"token": {"axis": "query", "index": 2}, "key": 1}
     head.sent(pin)
     head.page.keyboard.press("Shift+ArrowDown")
     head.page.keyboard.press("Shift+ArrowRight")
