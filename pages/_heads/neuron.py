@@ -215,7 +215,6 @@ def _waterfall(found: Neuron) -> str:
     """Bars that start where the one above ended, down to the score."""
     table, made = found.table.to_dict("records"), steps(found)
     low, high = min(0.0, *(s.end for s in made)), max(0.0, *(s.end for s in made))
-    longest = max((max(row["q"], row["k"]) for row in table if _is_pair(row)), default=1.0) or 1.0
     rows = []
     for step in made:
         row = table[step.row] if step.kind == PART else None
@@ -227,7 +226,7 @@ def _waterfall(found: Neuron) -> str:
         )
         rows.append(
             f"<div class='row {step.kind}' title='{_told(step, row)}'><span class='name'>{_name(step, row)}</span>"
-            f"<span class='of'>{'' if row is None else _of(row, longest)}</span><span class='track'>{bar}</span>"
+            f"<span class='of'>{'' if row is None else _of(row)}</span><span class='track'>{bar}</span>"
             f"<span class='value'>{_signed(step.value)}</span></div>"
         )
     return "".join(rows)
@@ -264,12 +263,13 @@ def _is_pair(row: dict) -> bool:
     return "angle" in row and row["angle"] == row["angle"]
 
 
-def _of(row: dict, longest: float) -> str:
-    """Query and key of one part: two numbers, or two arrows with the angle between them."""
+def _of(row: dict) -> str:
+    """Query and key of one part: two numbers, or two arrows, the query's to the right, with the angle between them."""
     if not _is_pair(row):
         return f"q {_signed(row['q'])} × k {_signed(row['k'])}"
+    longest = max(row["q"], row["k"]) or 1.0
     arrows = "".join(
-        f"<i style='width:{50 * row[side] / longest:.0f}%;transform:rotate({-turn:.0f}deg)'></i>"
+        f"<i style='width:{46 * row[side] / longest:.0f}%;transform:rotate({-turn:.0f}deg)'></i>"
         for side, turn in (("q", 0.0), ("k", row["angle"]))
     )
     against = "" if row["value"] >= 0 else " against"
