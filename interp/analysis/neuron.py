@@ -171,6 +171,14 @@ def neuron(
     return Neuron(call, head, query, key, parts, q, k, added, scores, weights, allowed).at(key)
 
 
+def rotary_pairs(cap: Capture, call: AttentionCall) -> tuple[tuple[int, int], ...]:
+    """Dimensions that rotary positions turn together in a call, as the model's anatomy proves them; () where none are
+    turned, or nothing was proven."""
+    anatomy = getattr(cap, "anatomy", None)
+    rotary = None if anatomy is None else anatomy.rotary.get((call.name, call.occurrence))
+    return () if rotary is None else rotary.pairs()
+
+
 def looks_most(call: AttentionCall, head: int, key: int) -> int:
     """The query that gives a key the most weight, in the first sample."""
     bands = call.bands(slice(head, head + 1))

@@ -7,7 +7,7 @@ import html
 import streamlit as st
 
 from headwise import Capture
-from headwise.interp.analysis.neuron import Neuron, looks_most, neuron
+from headwise.interp.analysis.neuron import Neuron, looks_most, neuron, rotary_pairs
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing.matrix import recorded
@@ -19,6 +19,7 @@ from headwise.pages._heads.downloads import capturing
 from headwise.pages._heads.head import choice
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.markdown import plain
+from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
 
 WORDS = {
@@ -158,7 +159,9 @@ def _keys_shown(cap: Capture, call: AttentionCall) -> tuple[int, int] | None:
 
 def _found(cap: Capture, call: AttentionCall, position: int) -> Neuron:
     """By a pinned query and the key that was chosen, or by a pinned key and the query that looks at it most."""
-    place = {"layer": call.layer, "head": state.head, "stack": call.stack}
+    with server().slots:
+        pairs = rotary_pairs(cap, call)
+    place = {"layer": call.layer, "head": state.head, "stack": call.stack, "pairs": pairs}
     if state.pin["axis"] == "key":
         return neuron(cap, query=looks_most(call, state.head, position), key=position, **place)
     found = neuron(cap, query=position, **place)
@@ -319,9 +322,14 @@ def _downloads(run: Run, call: AttentionCall, found: Neuron) -> None:
 def neuron_code(run: Run, call: AttentionCall, found: Neuron) -> str:
     """The Python that takes this score apart."""
     where = f"cap, {call.layer}, {found.head}, query={found.query}, key={found.key}, stack={call.stack!r}"
+    name, pairs = "neuron", []
+    if found.paired:
+        name, where = f"{name}, rotary_pairs", f"{where}, pairs=pairs"
+        pairs = [f"pairs = rotary_pairs(cap, cap.find({call.layer}, {call.stack!r}))"]
     return "\n".join(
         [
-            *capturing(run, "from headwise.interp.analysis.neuron import neuron"),
+            *capturing(run, f"from headwise.interp.analysis.neuron import {name}"),
+            *pairs,
             f"found = neuron({where})",
             "found.table, found.total, found.bias, found.score, found.weight, found.remainder",
         ]
