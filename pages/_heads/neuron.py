@@ -159,7 +159,7 @@ def _keys_shown(cap: Capture, call: AttentionCall) -> tuple[int, int] | None:
 
 def _found(cap: Capture, call: AttentionCall, position: int) -> Neuron:
     """By a pinned query and the key that was chosen, or by a pinned key and the query that looks at it most."""
-    with server().slots:
+    with st.spinner("Looking for rotary positions …", show_time=True), server().slots:
         pairs = rotary_pairs(cap, call)
     place = {"layer": call.layer, "head": state.head, "stack": call.stack, "pairs": pairs}
     if state.pin["axis"] == "key":
