@@ -311,7 +311,8 @@ def test_a_map_calls_its_rows_and_columns_by_their_names_and_does_not_zoom(pictu
     head.page.keyboard.press("Shift+ArrowDown")
     sync_api.expect(head.readout).not_to_contain_text("zoom")
     head.page.mouse.click(*head.at(4, 5))
-    head.sent({"token": {"axis": "query", "index": 5}, "key": 4})
+    dragged = {"token": {"axis": "query", "index": 3}, "key": 3}  # is a click where it ended
+    head.sent(dragged, {"token": {"axis": "query", "index": 5}, "key": 4})
 
 
 # --- the bipartite view ---------------------------------------------------------------------------------
