@@ -174,8 +174,7 @@ def neuron(
 def rotary_pairs(cap: Capture, call: AttentionCall) -> tuple[tuple[int, int], ...]:
     """Dimensions that rotary positions turn together in a call, as the model's anatomy proves them; () where none are
     turned, or nothing was proven."""
-    anatomy = getattr(cap, "anatomy", None)
-    rotary = None if anatomy is None else anatomy.rotary.get((call.name, call.occurrence))
+    rotary = cap.anatomy.rotary.get((call.name, call.occurrence))
     return () if rotary is None else rotary.pairs()
 
 

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from headwise import capture, load, wrap
-from headwise.interp.analysis.neuron import looks_most, neuron
+from headwise import capture, edits, load, rerun, wrap
+from headwise.interp.analysis.neuron import looks_most, neuron, rotary_pairs
 from headwise.interp.drawing.matrix import FORBIDDEN
 from headwise.interp.drawing.neurons import neuron_map, part_names, position_name, steps
 from headwise.interp.errors import InputError
+from headwise.interp.run.sites import Scores
 from tests.interp.run.test_parity import COMMON, GPT, GROUPED, T5, build
 from tests.interp.run.test_products import ByHand
 
@@ -257,3 +258,25 @@ def test_scores_only_is_one_sentence():
     cap = capture(wrap(ByHand(lambda q, k: -torch.cdist(q, k))), torch.randn(2, 5, 12))
     with pytest.raises(InputError, match="only its scores were seen"):
         neuron(cap, 0, 0, query=1)
+
+
+def test_rotary_pairs_are_those_that_the_anatomy_proves():
+    """Llama pairs d with d + D / 2, GPT-J neighbours, here the first four dimensions of eight; GPT-2 turns nothing."""
+    halves, neighbours = tuple((d, d + 4) for d in range(4)), ((0, 1), (2, 3))
+    auto = transformers.AutoModelForCausalLM
+    turns = (("Llama", GROUPED, halves), ("GPTJ", GPT | {"rotary_dim": 4}, neighbours), ("GPT2", GPT, ()))
+    for name, options, pairs in turns:
+        cap = capture(wrap(build(name, options, auto)), IDS)
+        assert rotary_pairs(cap, cap.calls[1]) == pairs
+    found = neuron(capture(wrap(build("GPTJ", GPT | {"rotary_dim": 4}, auto)), IDS), 0, 1, query=5, pairs=neighbours)
+    assert found.parts == ((0, 1), (2, 3), (4,), (5,), (6,), (7,))
+    assert found.table.partner.isna().tolist() == found.table.angle.isna().tolist() == [False] * 2 + [True] * 4
+
+
+def test_an_edited_run_is_taken_apart_too():
+    """Scores that an edit replaced: the parts are still q·k·scale, and what the edit made of them stands beside."""
+    cap = capture(load("tiny-decoder"), "The people of the United States")
+    plain = neuron(cap, 1, 5, query=4, key=2)
+    edited = neuron(rerun(cap, [edits.Scale(Scores(1, 5), 2.0)]), 1, 5, query=4, key=2)
+    assert edited.total == pytest.approx(plain.total, abs=1e-5)
+    assert edited.score == pytest.approx(2 * plain.score, abs=1e-4) and abs(edited.remainder) < 1e-5
