@@ -29,7 +29,9 @@ def captions(test) -> str:
 
 
 def expected(query: int, key: int | None = None, layer: int = 1, number: int = 5):
-    return neuron(capture(load("tiny-decoder"), TEXT), layer, number, query, key)
+    """As the page has it: its pairs are the halves of a head's 32 dimensions."""
+    pairs = [(d, d + 16) for d in range(16)]
+    return neuron(capture(load("tiny-decoder"), TEXT), layer, number, query, key, pairs=pairs)
 
 
 def figures(text: str) -> list[float]:
@@ -51,6 +53,7 @@ def test_sum_of_the_strongest_key(parts):
     assert weight == pytest.approx(found.weight, rel=0.01)
     assert "the largest of 7 keys" in said(test) and "not explained" in said(test)
     assert "Attention is not Explanation" in captions(test)
+    assert "Σ 16 pairs" in said(test) and ("cos" in said(test)) and (parts != "size" or "class='turn" in said(test))
 
 
 def test_a_chosen_key_and_one_that_is_hidden():
@@ -98,6 +101,7 @@ def test_code_makes_the_figures():
     scope = {}
     exec(code, scope)
     assert scope["found"].score == pytest.approx(expected(6, 2).score)
+    assert scope["found"].parts == expected(6, 2).parts
 
 
 def test_hostile_tokens_are_escaped():
