@@ -118,7 +118,7 @@ def neuron_view(run: Run, call: AttentionCall) -> None:
         _heading(call, found)
         st.html(STYLE + drawn(found))
         matrix = neuron_map(run.capture, found, _keys_shown(run.capture, call))
-        _canvas.head(matrix, key="neuron-map", selected={"axis": "query", "index": found.key}, height=300, zooms=False)
+        _canvas.rows(matrix, key="neuron-map", selected=found.key, height=300)
         st.caption(f"{WORDS['map']} {WORDS['can']}")
         _downloads(run, call, found)
 

@@ -162,7 +162,6 @@ def head(
     scale: str = "linear",
     selected: Mapping[str, Any] | None = None,
     height: int | None = None,
-    zooms: bool = True,
 ) -> dict[str, Any] | None:
     """Draw a matrix, and return what the user just did in it, once.
 
@@ -175,7 +174,6 @@ def head(
     scale: "linear" | "log" (five decades; scores stay linear).
     selected: the pinned token, as returned below, or None; it counts when it changes.
     height: of the cells, of the scrolling list, or of the picture at most, in pixels.
-    zooms: whether a rectangle may be dragged in a heatmap.
 
     Returns one of these in the run that the user's act started, else None. All numbers are positions in the
     full sequence:
@@ -196,12 +194,20 @@ def head(
         "scale": scale,
         "selected": None if selected is None else {"axis": selected["axis"], "index": int(selected["index"])},
         "height": height,
-        "zooms": zooms,
     }
     if view == "picture":
         where, pixels = _over_picture(matrix, MESSAGE - sum(array.nbytes for array in arrays.values()))
         header |= where
         arrays["pixels"] = pixels
+    return _mount(key, pack(header, **arrays))
+
+
+def rows(matrix: Matrix, *, key: str, selected: int, height: int) -> dict[str, Any] | None:
+    """Draw a matrix whose rows are chosen, not zoomed into. ``selected`` is the position whose row is outlined; the
+    one just chosen is returned as ``head`` returns a pinned query."""
+    header, arrays = _head_message(matrix, "heatmap")
+    pinned = {"axis": "query", "index": int(selected)}
+    header |= {"name": "headwise-map", "zooms": False, "scale": "linear", "selected": pinned, "height": height}
     return _mount(key, pack(header, **arrays))
 
 

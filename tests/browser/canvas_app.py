@@ -121,7 +121,7 @@ def draw(case, bump):
         named = replace(
             found, rows=replace(found.rows, name="source keys"), columns=replace(found.columns, name="dimensions")
         )
-        return show(named, zooms=False)
+        return _canvas.rows(named, key="head", selected=0, height=300)
     if case == "html":
         evil = "<img src=x onerror=window.hacked=1>"
         keys = [evil, "\u202eabc", "$a$", "e\u0301", "  \t"]

@@ -67,12 +67,12 @@ def test_a_chosen_key_and_one_that_is_hidden():
 
 def test_a_pinned_key_meets_the_query_that_looks_at_it_most(monkeypatch):
     drawn = {}
-    monkeypatch.setattr(_canvas, "head", lambda matrix, key, **how: drawn.update({key: (matrix, how)}))
+    monkeypatch.setattr(_canvas, "rows", lambda matrix, key, **how: drawn.update({key: (matrix, how)}))
     app(text=TEXT, layer="1", head="5", pin="key-3")
     matrix, how = drawn["neuron-map"]
     weights = capture(load("tiny-decoder"), TEXT).find(1).weights(5)[0]
     assert matrix.title == f"query {int(weights[:, 3].argmax())}, key by key"
-    assert how["selected"] == {"axis": "query", "index": 3}
+    assert how["selected"] == 3
 
 
 def test_a_merged_word_has_no_score_of_its_own():
