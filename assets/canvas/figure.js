@@ -104,7 +104,7 @@ export class Figure {
     this.endDrag();
     const { dataset } = this.root;
     dataset.view = message.view;
-    dataset.testid = message.view === "grid" ? "headwise-grid" : "headwise-head";
+    dataset.testid = message.name ?? (message.view === "grid" ? "headwise-grid" : "headwise-head");
     dataset.head = message.title;
     this.title.textContent = message.title;
     this.view.take(message);

@@ -34,8 +34,9 @@ export class Heatmap {
     this.height = message.height ?? 600;
     this.names = message.axis_names;
     this.anchor = null;
+    this.zooms = message.zooms ?? true;
     this.pins.take(message);
-    this.figure.out.hidden = !this.matrix.zoomed;
+    this.figure.out.hidden = !(this.zooms && this.matrix.zoomed);
   }
 
   keep(target) {
@@ -428,7 +429,7 @@ export class Heatmap {
       return [`zoom to queries ${span("query", q0, q1 - 1)} × keys ${span("key", k0, k1 - 1)}`];
     }
     const shown = target ?? this.pins.target(matrix);
-    if (!shown) return ["Point at a cell to read it · drag to zoom · click a row or a label to pin it"];
+    if (!shown) return [`Point at a cell to read it${this.zooms ? " · drag to zoom" : ""} · click a row or a label to pin it`];
     return shown.axis ? matrix.describeToken(shown.axis, shown.index) : matrix.describe(shown.q, shown.k);
   }
 
@@ -453,7 +454,7 @@ export class Heatmap {
   }
 
   drags(target) {
-    return Boolean(target) && !target.axis;
+    return this.zooms && Boolean(target) && !target.axis;
   }
 
   /** Rows and columns shown → [q0, q1, k0, k1] in the full sequence, ends not included. */
@@ -486,10 +487,15 @@ export class Heatmap {
     clearTimeout(this.timer);
     this.figure.cursor = target.axis ? this.figure.cursor : target;
     this.anchor = null;
-    const token = target.axis ? target : { axis: "query", index: target.q };
     // On a pooled picture a second click may follow and mean zoom: wait for it.
     const wait = this.matrix.pooled && !target.axis ? 280 : 0;
-    this.timer = setTimeout(() => this.pins.toggle(this.matrix, token), wait);
+    this.timer = setTimeout(() => this.pin(target), wait);
+  }
+
+  /** A token by its label, or by a cell its query; then the cell's key is told too. */
+  pin(target) {
+    if (target.axis) this.pins.toggle(this.matrix, target);
+    else this.pins.toggle(this.matrix, { axis: "query", index: target.q }, this.matrix.span("key", target.k)[0]);
   }
 
   visit(i) {
@@ -504,7 +510,7 @@ export class Heatmap {
     if (event.key === "Escape") return this.escape();
     if (event.key === "Enter" || event.key === " ") {
       if (this.anchor && cell) this.drop(this.anchor, cell);
-      else if (target) this.pins.toggle(matrix, target.axis ? target : { axis: "query", index: target.q });
+      else if (target) this.pin(target);
       this.anchor = null;
       figure.refresh();
       return true;
@@ -521,7 +527,7 @@ export class Heatmap {
     } else if (event.key === "Home") k = 0;
     else if (event.key === "End") k = K - 1;
     else return false;
-    this.anchor = event.shiftKey ? (this.anchor ?? before) : null;
+    this.anchor = event.shiftKey && this.zooms ? (this.anchor ?? before) : null;
     figure.look({ q, k });
     return true;
   }
@@ -532,7 +538,7 @@ export class Heatmap {
       figure.endDrag();
       this.anchor = null;
     } else if (this.pins.any) this.pins.clear();
-    else if (this.matrix.zoomed) figure.send({ zoom: null });
+    else if (this.zooms && this.matrix.zoomed) figure.send({ zoom: null });
     figure.cursor = null;
     figure.refresh();
     return true;

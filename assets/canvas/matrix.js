@@ -5,7 +5,12 @@ import { brief, exact, shorten, visible } from "./text.js";
 
 const FORBIDDEN = 1; // 0 allowed · 1 forbidden · 2 mixed (a pooled cell holding both) · 3 mixed, with weight where forbidden
 const LEAK = 1e-6; // a smaller weight on a forbidden position is rounding; as in interp/drawing/matrix.py
-const NOUN = { query: ["query", "queries"], key: ["key", "keys"] };
+
+/** "target queries" → ["query", "queries"]: what one position is called, and several. */
+const noun = (name) => {
+  const many = name.split(" ").at(-1);
+  return [many.replace(/ies$/, "y").replace(/s$/, ""), many];
+};
 
 export class Matrix {
   constructor(message) {
@@ -18,7 +23,7 @@ export class Matrix {
       key: { count: this.K, labels: message.key_labels.map(visible) },
     };
     ["query", "key"].forEach((axis, i) =>
-      Object.assign(this.axes[axis], { origin: message.origin[i], factor: message.factor[i], full: message.shape[i] }),
+      Object.assign(this.axes[axis], { noun: noun(message.axis_names[i]), origin: message.origin[i], factor: message.factor[i], full: message.shape[i] }),
     );
     for (const [axis, sound] of [
       ["query", message.query_sound],
@@ -131,7 +136,7 @@ export class Matrix {
     const [first, last] = this.span(axis, index);
     const label = this.axes[axis].labels[index];
     if (this.axes[axis].time) return [this.axes[axis].time.pads(first) ? `${label} (padding)` : label];
-    const head = `${NOUN[axis][first === last ? 0 : 1]} ${this.position(axis, index)}`;
+    const head = `${this.axes[axis].noun[first === last ? 0 : 1]} ${this.position(axis, index)}`;
     return label ? [head + " ‘", { token: shorten(label, 24) }, "’"] : [head];
   }
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headwise.interp.attention.axes import Axis, numbered
 from headwise.interp.attention.promise import UNKNOWN, Promise
-from headwise.interp.attention.scores import Scores, single
+from headwise.interp.attention.scores import Factors, Scores, single, version
 from headwise.interp.masks import Dense, Mask, Padding, recognise
 
 BAND_BYTES = 32 * 2**20  # working memory of one band of rows
@@ -54,7 +54,7 @@ class AttentionCall:
 
     def __post_init__(self):
         if not self._versions:  # a copy that is bound later must still notice what was overwritten in between
-            object.__setattr__(self, "_versions", tuple(_version(t) for t in self._kept))
+            object.__setattr__(self, "_versions", tuple(version(t) for t in self._kept))
 
     def bound(
         self,
@@ -141,7 +141,7 @@ class AttentionCall:
     @property
     def nbytes(self) -> int:
         """Bytes kept alive by this call: q and k and v, or the weights as seen."""
-        return sum(t.nbytes for t in self._kept if t is not None)
+        return int(self.grown(self.queries, self.keys))
 
     def grown(self, queries: int, keys: int) -> float:
         """What ``nbytes`` would be with that many queries and keys."""
@@ -182,6 +182,11 @@ class AttentionCall:
         return self.given if self.given is not None and self.given.is_floating_point() else None
 
     @property
+    def scale(self) -> float | None:
+        """What products of queries and keys are multiplied with, None where these were not seen."""
+        return None if self.form.factors is None else self.form.factors.scale
+
+    @property
     def told(self) -> bool:
         """Whether the module told its mask, rather than having it read off its scores."""
         return self.form.told
@@ -219,6 +224,24 @@ class AttentionCall:
         group = self.heads // self.kv_heads
         lengths = single(self.v[:, self._one(head).start // group]).norm(dim=-1)  # (B, K)
         return self.weights(head, rows) * lengths[:, None, :]
+
+    def query_vectors(self, head: int) -> Tensor:
+        """The queries of one head as they met the keys, rotary positions turned in → (B, Q, D) float32.
+
+        Raises ValueError where attention was written by hand in a way that only showed its scores.
+        """
+        return single(self._factors().q[:, self._one(head)][:, 0])
+
+    def key_vectors(self, head: int) -> Tensor:
+        """The keys that one head meets, those of its group where heads share them → (B, K, D) float32."""
+        factors = self._factors()
+        return single(factors.k[:, self._one(head).start // (self.heads // factors.k.shape[1])])
+
+    def added(self, head: int, rows: Rows = None) -> Tensor:
+        """What stands in the scores beside q·kᵀ·scale: bias and mask, or what a function of the model's made of it;
+        −inf where a key is hidden → (B, Q or R, K) float32."""
+        self._factors()
+        return self.form.added(*self._range(rows), self._one(head))[:, 0]
 
     @property
     def has_sink(self) -> bool:
@@ -298,6 +321,15 @@ class AttentionCall:
         return math.ceil((q1 - q0) / size), math.ceil((k1 - k0) / size)
 
     # -- inside ---------------------------------------------------------------------------------------------------
+    def _factors(self) -> Factors:
+        if self.form.factors is None:
+            raise ValueError(
+                f"{self.name}: attention was written by hand here and only its scores were seen, not the queries and "
+                "keys that made them. Look at scores instead."
+            )
+        self._check_fresh(self.form.factors.fresh)
+        return self.form.factors
+
     def _one(self, head: int) -> slice:
         if not -self.heads <= head < self.heads:
             raise IndexError(f"{self.name} has heads 0 … {self.heads - 1}, got {head}.")
@@ -321,8 +353,8 @@ class AttentionCall:
             stop = min(start + step, self.queries)
             yield start, stop, read(start, stop, heads)
 
-    def _check_fresh(self) -> None:
-        if tuple(_version(t) for t in self._kept) != self._versions:
+    def _check_fresh(self, fresh: bool = True) -> None:
+        if not fresh or tuple(version(t) for t in self._kept) != self._versions:
             raise RuntimeError(
                 f"{self.name}: the model overwrote this call's q, k or v in place after the run (a static cache does), "
                 "so its weights can no longer be recomputed. Read them before the next step, or capture "
@@ -340,7 +372,3 @@ def pool_cells(rows: Tensor, f_query: int, f_key: int, pool: str = "max") -> Ten
     cells[: rows.shape[0], : rows.shape[1]] = rows
     cells = cells.view(height, f_query, width, f_key)
     return cells.amax((1, 3)) if pool == "max" else cells.nanmean((1, 3))
-
-
-def _version(t: Tensor | None) -> int | None:
-    return None if t is None or t.is_inference() else t._version

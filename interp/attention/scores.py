@@ -22,6 +22,40 @@ from headwise.interp.masks import Bidirectional, Causal, Dense, Mask
 SENTINEL = -9_984.0
 
 
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Queries and keys as they met, positions rotated in: their products times ``scale`` are scores before anything is
+    added."""
+
+    q: Tensor  # (B, H, Q, D)
+    k: Tensor  # (B, Hk, K, D)
+    scale: float
+    versions: tuple = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "versions", (version(self.q), version(self.k)))
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nobody has written into them since."""
+        return self.versions == (version(self.q), version(self.k))
+
+    def fit(self, shape: tuple[int, ...]) -> bool:
+        """Whether their products have this shape (B, H, Q, K)."""
+        return (
+            (*self.q.shape[:3], self.k.shape[2]) == tuple(shape)
+            and self.q.shape[::3] == self.k.shape[::3]
+            and (self.q.shape[1] % self.k.shape[1] == 0)
+        )
+
+    def products(self, start: int, stop: int, heads: slice) -> Tensor:
+        """q·kᵀ·scale of some rows and heads → (B, h, R, K); key heads are shared by H / Hk query heads each."""
+        index = torch.arange(self.q.shape[1], device=self.q.device)[heads]
+        some = single(self.q[:, heads, start:stop])  # (B, h, R, D)
+        keys = single(self.k[:, index // (self.q.shape[1] // self.k.shape[1])])  # (B, h, K, D)
+        return (some @ keys.transpose(-1, -2)).mul_(self.scale)
+
+
 class Scores(Protocol):
     """What every way of being seen answers."""
 
@@ -52,11 +86,18 @@ class Scores(Protocol):
     def exact(self) -> bool:
         """Whether what is forbidden by ``mask`` has no weight by construction."""
 
+    @property
+    def factors(self) -> Factors | None:
+        """The queries and keys whose products the scores were made from; None where only the scores were seen."""
+
     def mask(self) -> Mask:
         """What the module allowed."""
 
     def scores(self, start: int, stop: int, heads: slice) -> Tensor:
         """Before the softmax, −inf where a key is hidden → (B, h, R, K), float32 or float64."""
+
+    def added(self, start: int, stop: int, heads: slice) -> Tensor:
+        """What is in the scores beside the products of ``factors``: bias and mask → (B, h, R, K)."""
 
     def weights(self, start: int, stop: int, heads: slice) -> Tensor:
         """After it; a row that sees nothing is zero → (B, h, R, K)."""
@@ -84,6 +125,7 @@ class Computed:
 
     told = True
     exact = property(lambda self: not _added(self.given))
+    factors = property(lambda self: Factors(self.q, self.k, self.scale))
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -105,7 +147,14 @@ class Computed:
         return Dense(self.given if self.given.dtype == torch.bool else self.given > SENTINEL)
 
     def scores(self, start: int, stop: int, heads: slice) -> Tensor:
-        s = _products(self.q, self.k, self.scale, (start, stop), heads)  # (B, h, R, K)
+        return self._masked(self.factors.products(start, stop, heads), start, stop, heads)
+
+    def added(self, start: int, stop: int, heads: slice) -> Tensor:
+        some = single(self.q[:, heads, start:stop])  # (B, h, R, D)
+        return self._masked(some.new_zeros(*some.shape[:3], self.k.shape[2]), start, stop, heads)
+
+    def _masked(self, s: Tensor, start: int, stop: int, heads: slice) -> Tensor:
+        """``s`` (B, h, R, K) with the mask in it; writes into ``s``."""
         if self.causal:  # torch's is_causal is top-left also when Q ≠ K
             s.masked_fill_(~Causal().rows(start, stop, s.shape[-1], device=s.device), -math.inf)
         if self.given is not None:
@@ -145,6 +194,7 @@ class Modified:
 
     given = None
     told = exact = False
+    factors = property(lambda self: Factors(self.q, self.k, self.scale))
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -162,10 +212,13 @@ class Modified:
         return _told_by(self.scores(0, self.q.shape[2], slice(None)))
 
     def scores(self, start: int, stop: int, heads: slice) -> Tensor:
-        s = _products(self.q, self.k, self.scale, (start, stop), heads)
+        s = self.factors.products(start, stop, heads)
         b, query, key = (torch.arange(n, device=s.device) for n in (s.shape[0], self.q.shape[2], self.k.shape[2]))
         index = torch.arange(self.q.shape[1], device=s.device)[heads]
         return self.modify(s, b, index, query[start:stop], key)
+
+    def added(self, start: int, stop: int, heads: slice) -> Tensor:
+        return self.scores(start, stop, heads) - self.factors.products(start, stop, heads)
 
     def weights(self, start: int, stop: int, heads: slice) -> Tensor:
         return softmax(self.scores(start, stop, heads))
@@ -189,6 +242,7 @@ class Seen:
     seen_scores: Tensor  # (B, H, Q, K)
     seen_weights: Tensor  # (B, H, Q, K)
     beside: Tensor | None = None
+    factors: Factors | None = None
     how: str = "softmax"
 
     given = None
@@ -209,6 +263,9 @@ class Seen:
     def scores(self, start: int, stop: int, heads: slice) -> Tensor:
         return single(self.seen_scores[:, heads, start:stop])
 
+    def added(self, start: int, stop: int, heads: slice) -> Tensor:
+        return self.scores(start, stop, heads) - self.factors.products(start, stop, heads)
+
     def weights(self, start: int, stop: int, heads: slice) -> Tensor:
         return single(self.seen_weights[:, heads, start:stop])
 
@@ -221,7 +278,9 @@ class Seen:
 
     def size(self, queries: int, keys: int) -> float:
         _, _, own_queries, own_keys = self.shape
-        return _square_size((self.seen_scores, self.seen_weights), queries / own_queries, keys / own_keys)
+        tall, wide = queries / own_queries, keys / own_keys
+        factors = 0 if self.factors is None else self.factors.q.nbytes * tall + self.factors.k.nbytes * wide
+        return _square_size((self.seen_scores, self.seen_weights), tall, wide) + factors
 
 
 def single(t: Tensor) -> Tensor:
@@ -229,19 +288,16 @@ def single(t: Tensor) -> Tensor:
     return t if t.dtype == torch.float64 else t.float()
 
 
+def version(t: Tensor | None) -> int | None:
+    """How often a tensor has been written into, as far as torch counts."""
+    return None if t is None or t.is_inference() else t._version
+
+
 def softmax(scores: Tensor) -> Tensor:
     """Softmax over keys in which a row of −inf gives zeros instead of NaN; writes into ``scores``."""
     top = scores.amax(-1, keepdim=True)
     e = scores.sub_(top.masked_fill_(top == -math.inf, 0)).exp_()
     return e.div_(e.sum(-1, keepdim=True).clamp_min_(torch.finfo(e.dtype).tiny))
-
-
-def _products(q: Tensor, k: Tensor, scale: float, rows: tuple[int, int], heads: slice) -> Tensor:
-    """q·kᵀ·scale of some rows and heads → (B, h, R, K); key heads are shared by H / Hk query heads each."""
-    index = torch.arange(q.shape[1], device=q.device)[heads]
-    some = single(q[:, heads, slice(*rows)])  # (B, h, R, D)
-    keys = single(k[:, index // (q.shape[1] // k.shape[1])])  # (B, h, K, D)
-    return (some @ keys.transpose(-1, -2)).mul_(scale)
 
 
 def _told_by(scores: Tensor) -> Mask:

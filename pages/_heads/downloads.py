@@ -63,42 +63,49 @@ def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
 
 def code(run: Run, call: AttentionCall, compared: bool = False) -> str:
     """The Python that makes this view."""
-    given = run.given
     region = state.zoom or (None if state.padding else recorded(run.capture, call))
     choices = (("words", state.words, False), ("special", state.special, True), ("region", region, None))
     options = "".join(f", {name}={value!r}" for name, value, default in choices if value != default)
-    placed = (state.device, state.dtype) != ("cpu", "float32")
-    placement = f", device={state.device!r}, dtype=torch.{state.dtype}" if placed else ""
-    reads = [name for name in ("read_image", "read_wav") if f"{name}(" in given.code]
-    steps = [name for name, used in (("extend", state.written), ("restart", given.prompt)) if used]
-    inputs = [f"inputs = subject.encode({given.code}{', truncate=True' if state.cut else ''})"]
-    if given.prompt:
-        inputs.append("inputs = restart(inputs)")
-    if state.written:
-        inputs.append(f"inputs = extend(subject, inputs, {list(state.written)})")
 
     def view_of(name: str) -> str:
         where = f"{name}.find({call.layer}, {call.stack!r})"
         return f"head_view({name}, {where}, head={state.head}, quantity={state.quantity!r}{options})"
 
     compares = [
-        f"other = capture(load({state.compare!r}{placement}), inputs)",
+        f"other = capture(load({state.compare!r}{_placement()}), inputs)",
         f"view = {view_of('other')}.minus(view)",
     ]
     return "\n".join(
         [
-            *(["from pathlib import Path", ""] if reads else []),
-            *(["import torch", ""] if placed else []),
-            "from headwise import capture, load",
-            *([f"from headwise.interp.run.generate import {', '.join(steps)}"] if steps else []),
-            "from headwise.interp.drawing.matrix import head_view",
-            *([f"from headwise.models import {', '.join(reads)}"] if reads else []),
-            "",
-            f"subject = load({state.model!r}{placement})",
-            *inputs,
-            "cap = capture(subject, inputs)",
+            *capturing(run, "from headwise.interp.drawing.matrix import head_view"),
             f"view = {view_of('cap')}",
             *(compares if compared else []),
             "view.values, view.queries, view.keys",
         ]
     )
+
+
+def capturing(run: Run, *imports: str) -> list[str]:
+    """The lines of Python that make the run's capture, ``cap``; ``imports`` are lines beside those that this needs."""
+    given = run.given
+    reads = [name for name in ("read_image", "read_wav") if f"{name}(" in given.code]
+    steps = [name for name, used in (("extend", state.written), ("restart", given.prompt)) if used]
+    more = [f"from headwise.interp.run.generate import {', '.join(steps)}"] if steps else []
+    return [
+        *(["from pathlib import Path", ""] if reads else []),
+        *(["import torch", ""] if _placement() else []),
+        "from headwise import capture, load",
+        *sorted([*imports, *more]),
+        *([f"from headwise.models import {', '.join(reads)}"] if reads else []),
+        "",
+        f"subject = load({state.model!r}{_placement()})",
+        f"inputs = subject.encode({given.code}{', truncate=True' if state.cut else ''})",
+        *(["inputs = restart(inputs)"] if given.prompt else []),
+        *([f"inputs = extend(subject, inputs, {list(state.written)})"] if state.written else []),
+        "cap = capture(subject, inputs)",
+    ]
+
+
+def _placement() -> str:
+    placed = (state.device, state.dtype) != ("cpu", "float32")
+    return f", device={state.device!r}, dtype=torch.{state.dtype}" if placed else ""

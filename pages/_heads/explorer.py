@@ -13,6 +13,7 @@ from headwise.pages._heads.downloads import downloads
 from headwise.pages._heads.grid import grid
 from headwise.pages._heads.head import choice, head
 from headwise.pages._heads.measures import chart, figures, measured
+from headwise.pages._heads.neuron import neuron_view, take_neuron_events
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.shelf import server
@@ -82,6 +83,7 @@ def explorer(run: Run, found: Survey) -> None:
     with right:
         call = cap.find(state.layer, state.stack)
         downloads(run, call, head(run, call))
+        neuron_view(run, call)
     if not share(run, state, stack=first_stack(cap), view=state.views[0]):
         st.caption(
             "A long text or a file of your own does not travel in a link; the link carries the rest of the view."
@@ -108,3 +110,4 @@ def _take_events(cap: Capture, table: pd.DataFrame) -> None:
     if state.layer not in layers:
         state.layer = min(layers)
     state.head = min(state.head, layers[state.layer].heads - 1)
+    take_neuron_events(layers[state.layer])

@@ -178,7 +178,8 @@ def head(
     Returns one of these in the run that the user's act started, else None. All numbers are positions in the
     full sequence:
         {"zoom": [q0, q1, k0, k1]}   a rectangle, ends not included; {"zoom": None}: zoom out
-        {"token": {"axis": "query" | "key", "index": int}}   pinned; {"token": None}: unpinned
+        {"token": {"axis": "query" | "key", "index": int}}   pinned; {"token": None}: unpinned; with "key": int where
+                                                             it was a cell's query
     Raises ValueError where the matrix is too large, or cannot be drawn over a picture.
     """
     for name, value, known in (("view", view, VIEWS), ("scale", scale, SCALES)):
@@ -198,6 +199,15 @@ def head(
         where, pixels = _over_picture(matrix, MESSAGE - sum(array.nbytes for array in arrays.values()))
         header |= where
         arrays["pixels"] = pixels
+    return _mount(key, pack(header, **arrays))
+
+
+def rows(matrix: Matrix, *, key: str, selected: int, height: int) -> dict[str, Any] | None:
+    """Draw a matrix whose rows are chosen, not zoomed into. ``selected`` is the position whose row is outlined; the
+    one just chosen is returned as ``head`` returns a pinned query."""
+    header, arrays = _head_message(matrix, "heatmap")
+    pinned = {"axis": "query", "index": int(selected)}
+    header |= {"name": "headwise-map", "zooms": False, "scale": "linear", "selected": pinned, "height": height}
     return _mount(key, pack(header, **arrays))
 
 

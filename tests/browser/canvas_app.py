@@ -116,6 +116,12 @@ def draw(case, bump):
         values = attention(30)[8:14]
         values[2, 5] = np.nan
         return show(matrix(values, TOKENS[:6], words[:30], quantity=Quantity("score", "score"), title="cross"))
+    if case == "map":
+        found = matrix(attention(n)[:, :6], keys="012345", quantity=Quantity("adds", "signed"))
+        named = replace(
+            found, rows=replace(found.rows, name="source keys"), columns=replace(found.columns, name="dimensions")
+        )
+        return _canvas.rows(named, key="head", selected=0, height=300)
     if case == "html":
         evil = "<img src=x onerror=window.hacked=1>"
         keys = [evil, "\u202eabc", "$a$", "e\u0301", "  \t"]

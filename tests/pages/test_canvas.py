@@ -265,7 +265,7 @@ def test_keyboard_moves_pins_and_zooms(picture):
         head.page.keyboard.press(key)
     sync_api.expect(head.readout).to_contain_text("query 2 ‘·and’ → key 1 ‘·Mary’ · weight 0.9")
     head.page.keyboard.press("Enter")
-    pin = {"token": {"axis": "query", "index": 2}}
+    pin = {"token": {"axis": "query", "index": 2}, "key": 1}
     head.sent(pin)
     head.page.keyboard.press("Shift+ArrowDown")
     head.page.keyboard.press("Shift+ArrowRight")
@@ -287,6 +287,32 @@ def test_label_click_pins_and_unpins(picture):
     head.sent({"token": None})
     head.page.mouse.click(*head.label(3))
     head.sent({"token": None}, {"token": {"axis": "query", "index": 3}})
+
+
+def test_a_cell_pins_its_query_and_tells_its_key(picture):
+    """Another cell of the row is another key; the same one again lets go."""
+    head = picture("words")
+    first, second = ({"token": {"axis": "query", "index": 3}, "key": key} for key in (1, 2))
+    head.page.mouse.click(*head.at(1, 3))
+    head.sent(first)
+    head.page.mouse.click(*head.at(2, 3))
+    head.sent(first, second)
+    head.page.mouse.click(*head.at(2, 3))
+    head.sent(first, second, {"token": None})
+
+
+def test_a_map_calls_its_rows_and_columns_by_their_names_and_does_not_zoom(picture):
+    head = picture("map")
+    sync_api.expect(head.root).to_have_attribute("data-testid", "headwise-map")
+    sync_api.expect(head.readout).not_to_contain_text("zoom")
+    head.hover(head.at(2, 3))
+    sync_api.expect(head.readout).to_contain_text("key 3 ‘·John’ → dimension 2 ‘2’ · adds 0.")
+    head.drag(head.at(0, 0), head.at(3, 3))
+    head.page.keyboard.press("Shift+ArrowDown")
+    sync_api.expect(head.readout).not_to_contain_text("zoom")
+    head.page.mouse.click(*head.at(4, 5))
+    dragged = {"token": {"axis": "query", "index": 3}, "key": 3}  # is a click where it ended
+    head.sent(dragged, {"token": {"axis": "query", "index": 5}, "key": 4})
 
 
 # --- the bipartite view ---------------------------------------------------------------------------------

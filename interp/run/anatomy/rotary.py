@@ -83,7 +83,7 @@ def pairing(given: Tensor, made: Tensor) -> Rotary | None:
     if not changed or (float(torch.linalg.vector_norm(x)) == 0):
         return None
     start, stop = changed[0], changed[-1] + 1
-    for dims in {stop - start, x.shape[-1] - start, _even(stop - start)}:
+    for dims in (stop - start, _even(stop - start), x.shape[-1] - start):  # the fewest: what stands still is no pair
         if dims % 2 or start + dims > x.shape[-1]:
             continue
         for name in ("half", "adjacent"):

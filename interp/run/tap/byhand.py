@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.attention.scores import Seen
+from headwise.interp.attention.scores import Factors, Seen
 from headwise.interp.errors import InputError
+from headwise.interp.run.tap import products
 from headwise.interp.run.tap.carried import Axes, Carried, after, is_cut, mixed, placed
 from headwise.interp.run.tap.changes import CallChanges
 from headwise.interp.run.tap.recorder import Lost, Softmax
@@ -29,7 +30,8 @@ def softmax(tap, func, input, dim=None, *args, **kwargs):
     out = func(input, dim, *args, **kwargs) if dim is not None else func(input, *args, **kwargs)
     if dim is None or input.ndim < 2 or not input.is_floating_point():
         return out
-    seen = Softmax(out.shape, dim % out.ndim)
+    product = tap.products.get(input) if dim in (-1, input.ndim - 1) else None
+    seen = Softmax(out.shape, dim % out.ndim, factors=None if product is None else product.factors(tap.four))
     axes = tuple(range(out.ndim))
     tap.softmaxes[out] = Carried(seen, axes, (input, axes))
     if tap.recorder.frames:
@@ -65,6 +67,8 @@ def product(tap, func, *operands, **kwargs):
     if meeting is not None and meeting.ends:
         ended = meeting.ended(out) if left is meeting.weights else meeting.ended(out.mT).mT
         return ended if kwargs.get("out") is None else out.copy_(ended)
+    if meeting is None and left not in tap.softmaxes and right not in tap.softmaxes:
+        products.made(tap, left, right, out)
     if (carried := tap.softmaxes.get(left)) is not None and _is_parameter(right) and right.ndim == 2:
         _carry(tap, mixed(carried, left.ndim - 1, left, out), out)
     return out
@@ -97,6 +101,8 @@ def einsum(tap, func, equation, *operands, **kwargs):
                 turned = range(out.ndim) if values is None else axes.result
                 return meeting.ended(out.permute(*turned)).permute(_inverse(turned))
     out = func(equation, *operands, **kwargs)
+    if not any(operand in tap.softmaxes for operand in operands):
+        products.made_by(tap, equation, operands, out)
     if talking is not None and talking[2] is not None:
         carried, weights, axis = talking
         _carry(tap, mixed(carried, axis, weights, out), out)
@@ -205,9 +211,18 @@ def _meet(tap, carried: Carried, t: Tensor, axes: Axes, v: Tensor | None, by_equ
             values = here.changed("value", values)
             v = layout.back(values, v)
     beside = None if sink is None else sink[..., 0].detach()
-    form = Seen(scores.detach(), weights.detach(), beside, how="mha" if tap.mha_heads else "softmax")
+    how = "mha" if tap.mha_heads else "softmax"
+    form = Seen(scores.detach(), weights.detach(), beside, _factors(carried, axes, scores), how)
     tap.recorder.add(AttentionCall(*tap.place(), form, None if values is None else values.detach()))
     return Meeting(t, v, weights.shape, layout, here)
+
+
+def _factors(carried: Carried, axes: Axes, scores: Tensor) -> Factors | None:
+    """The queries and keys of the softmax, where weights (axes of them) and scores (B, H, Q, K) lie as these do."""
+    factors, last = carried.softmax.factors, len(carried.softmax.shape) - 1
+    straight = axes == tuple(range(last + 1)) or (axes[-2:] == (last - 1, last) and set(axes[:-2]) == {None})
+    fits = factors is not None and straight and not carried.mixed and factors.fit(scores.shape)
+    return factors if fits else None
 
 
 def mixing_axis(equation: str, flip: bool) -> int | None:

@@ -25,7 +25,8 @@ def attention(tap, func, query, key, value, score_mod, block_mask, scale, *rest)
         if here.masks or here.reaches_weights:
             stepwise = here.attended(Modified(query, k, scale, modify), v)
             if stepwise is not None:
-                form, out = Seen(*(t.detach() for t in stepwise[:2]), how="flex"), stepwise[-1].to(out.dtype)
+                form = Seen(*(t.detach() for t in stepwise[:2]), factors=form.factors, how="flex")
+                out = stepwise[-1].to(out.dtype)
         out = here.changed("output", out)
     tap.recorder.add(AttentionCall(*tap.place(), form, v.detach()))
     return out, *statistics

@@ -14,7 +14,7 @@ from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from headwise.interp.run.tap import byhand, flex, mha, sdpa
+from headwise.interp.run.tap import byhand, flex, mha, products, sdpa
 from headwise.interp.run.tap.recorder import Recorder
 
 
@@ -25,6 +25,7 @@ class Tap(TorchFunctionMode):
         super().__init__()
         self.recorder = recorder
         self.softmaxes: WeakIdKeyDictionary = WeakIdKeyDictionary()  # tensor → what it carries of a softmax
+        self.products: WeakIdKeyDictionary = WeakIdKeyDictionary()  # tensor → the product it may be the scores of
         self.mha_heads: int | None = None  # set while inside nn.MultiheadAttention
         self.mha_kind = "self"
 
@@ -44,6 +45,8 @@ class Tap(TorchFunctionMode):
         out = func(*args, **kwargs)
         if self.softmaxes and isinstance(out, Tensor | tuple | list):
             byhand.carry_on(self, func, [*args, *kwargs.values()], out)
+        if self.products or func in FUSED:
+            products.follow(self, func, args, kwargs, out)
         return out
 
     def place(self) -> tuple[str, str]:
@@ -63,6 +66,7 @@ class Tap(TorchFunctionMode):
         return t.reshape(-1, *t.shape[-3:])
 
 
+FUSED = {torch.baddbmm, Tensor.baddbmm}
 HANDLERS = {
     F.scaled_dot_product_attention: sdpa.attention,
     F.multi_head_attention_forward: mha.attention,

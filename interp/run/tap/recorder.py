@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.claims import ATTENTION_LIKE, CROSS_NAME
+from headwise.interp.attention.scores import Factors
 from headwise.interp.run.parts import is_keras, named_parts
 from headwise.interp.run.tap.changes import CallChanges, Changes
 from headwise.interp.run.tap.channels import over_channels
@@ -57,6 +58,7 @@ class Softmax:
     shape: torch.Size
     dim: int
     used: bool = False
+    factors: Factors | None = None  # of the scores that went in, where they were a product
     fate: Lost = Lost.UNMET  # what became of it, unless it was used
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.attention.scores import Computed, Seen
+from headwise.interp.attention.scores import Computed, Factors, Seen
 
 
 def attention(
@@ -35,7 +35,7 @@ def attention(
             out = out.reshape(*q.shape[:3], v.shape[-1])
         out = here.changed("output", out).reshape(*query.shape[:-1], value.shape[-1])
     if stepwise is not None:
-        form = Seen(*(t.detach() for t in stepwise[:2]), how=how)
+        form = Seen(*(t.detach() for t in stepwise[:2]), factors=Factors(q.detach(), k.detach(), factor), how=how)
     else:
         form = Computed(q.detach(), k.detach(), factor, m, is_causal, how)
     tap.recorder.add(AttentionCall(*tap.place(), form, v.detach()))
