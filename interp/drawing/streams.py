@@ -1,0 +1,389 @@
+"""What stands in the residual stream, ready to be drawn: a table of cells, layers down and positions across; the parts
+of an answer as a list that adds up, and as a map of heads; and each with its sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from headwise.interp.analysis.targets import Target, answer_position, row_at, tokens_of
+from headwise.interp.attention.axes import Axis, numbered
+from headwise.interp.drawing.matrix import Matrix, Span
+from headwise.interp.drawing.paper.text import brief, visible
+from headwise.interp.drawing.quantities import Quantity
+from headwise.interp.errors import InputError
+from headwise.interp.run.capture import Capture
+from headwise.interp.run.generate import Sampling, distribution, top
+
+Head = tuple[str, int, int]  # stack, layer, head
+
+LENS_SHADES = {  # what colours a cell of the lens → what it is called, of a token
+    "chance": "chance of {}",
+    "rank": "rank of {}",
+    "kl": "nats to the end",
+}
+NORM_SHADES = {  # a column of ``norms`` → what it is called
+    "norm": "length",
+    "change": "length of what was added",
+    "cosine": "cosine to the state before",
+}
+FEW = 12  # rows of a table that are shown of many
+WIDE = 96  # positions that stand in one table
+STRONGEST = {"head": 8, "mlp": 2, "attention": 3, "cross": 3, "mixer": 3, "positions": 1}  # parts told one by one
+
+
+@dataclass(frozen=True)
+class Window:
+    """The rows and the positions of a table that are shown. Rows are told from the end, the last state first."""
+
+    rows: tuple[int, ...]
+    first: int
+    end: int
+    count: int
+
+    @property
+    def before(self) -> int | None:
+        """A position on the page before."""
+        return self.first - 1 if self.first > 0 else None
+
+    @property
+    def after(self) -> int | None:
+        return self.end if self.end < self.count else None
+
+
+def window(states: int, positions: int, chosen: tuple[int, int], every: bool = False) -> Window:
+    """Which of many ``states`` and ``positions`` are shown around the ``chosen`` (row, position): some rows, spread
+    evenly, or ``every`` one; positions in pages, of which the last is full."""
+    rows = set(range(states))
+    if not every and states > FEW + 2:
+        rows = set(np.linspace(0, states - 1, FEW).round().astype(int).tolist()) | {chosen[0]}
+    end = positions - (positions - 1 - chosen[1]) // WIDE * WIDE
+    return Window(tuple(sorted(rows, reverse=True)), max(0, end - WIDE), end, positions)
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """A table of small cells.
+
+    ``values`` (rows, columns), NaN where there is none, and ``shades`` of them, 0 … 1 on the colour scale (``signed``:
+    0.5 is zero) · ``texts`` what stands in the cells, and whether that are ``tokens`` · ``quantity`` what a value is,
+    ``low`` and ``high`` what the ends of the scale mean · ``places`` the numbers of the rows, ``first`` the position of
+    the first column, None where columns are no positions.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: np.ndarray
+    shades: np.ndarray
+    quantity: str
+    low: str
+    high: str
+    places: tuple[int, ...]
+    first: int | None = None
+    texts: tuple[tuple[str, ...], ...] | None = None
+    tokens: bool = False
+    signed: bool = False
+
+
+def lens_cells(lens: Any, token: int, name: str, shade: str, shown: Window) -> Cells:
+    """What a lens reads: in each cell the most probable token, coloured by ``shade``, one of LENS_SHADES."""
+    values = {"chance": lens.probability, "rank": lens.rank}[shade](token) if shade != "kl" else lens.kl
+    whole = _array(values)
+    if shade == "chance":
+        shades, low, high = whole, "0", "1"
+    elif shade == "rank":
+        most = max(2.0, float(whole.max()))
+        shades, low, high = 1 - np.log(whole) / math.log(most), f"{most:,.0f}", "1"
+    else:
+        most = max(1e-9, float(np.nanmax(whole)))
+        shades, low, high = whole / most, "0", brief(most)
+    part = np.ix_(shown.rows, range(shown.first, shown.end))
+    texts = tuple(tuple(lens.best_labels[row][shown.first : shown.end]) for row in shown.rows)
+    return Cells(
+        tuple(lens.labels[row] for row in shown.rows),
+        tuple(lens.positions.labels[shown.first : shown.end]),
+        whole[part],
+        shades[part],
+        LENS_SHADES[shade].format(visible(name)),
+        low,
+        high,
+        shown.rows,
+        shown.first,
+        texts,
+        tokens=True,
+    )
+
+
+def norm_cells(table: pd.DataFrame, labels: Sequence[str], measure: str, shown: Window) -> Cells:
+    """How long each state is, how much was added to it, and how far that turned it: one of NORM_SHADES. ``table`` is of
+    ``norms``, ``labels`` name the positions."""
+    whole, names = norm_grid(table, measure)
+    known = whole[np.isfinite(whole)]
+    least, most = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+    if measure == "cosine":  # what turns is told, what goes on straight is pale
+        shades, low, high = (1 - whole) / max(1e-9, 1 - least), "1", f"{least:.2f}"
+    else:  # lengths differ by orders of magnitude
+        positive = max(least, most * 1e-4, 1e-12)
+        shades = np.log(np.maximum(whole, positive) / positive) / max(1e-9, math.log(max(most, positive) / positive))
+        low, high = brief(positive), brief(most)
+    part = np.ix_(shown.rows, range(shown.first, shown.end))
+    write = (lambda value: f"{value:.2f}") if measure == "cosine" else brief
+    texts = [["" if np.isnan(value) else write(float(value)).replace("-", "−") for value in row] for row in whole[part]]
+    return Cells(
+        tuple(names[row] for row in shown.rows),
+        tuple(labels[shown.first : shown.end]),
+        whole[part],
+        shades[part],
+        NORM_SHADES[measure],
+        low.replace("-", "−"),
+        high.replace("-", "−"),
+        shown.rows,
+        shown.first,
+        tuple(map(tuple, texts)),
+    )
+
+
+def norm_grid(table: pd.DataFrame, measure: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A column of ``norms`` → (states, positions), and what the states are called."""
+    rows = tuple(dict.fromkeys(table["row"]))
+    wide = table.pivot(index="row", columns="position", values=measure).reindex(rows)
+    return wide.to_numpy(float), tuple(map(str, dict(zip(table["row"], table["label"], strict=True)).values()))
+
+
+# -- who says it ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Part:
+    """One line of the list: what ``value`` a part, or several (``count``), put onto the answer. ``head`` is (stack,
+    layer, head) where it is one head."""
+
+    name: str
+    value: float
+    count: int = 1
+    head: Head | None = None
+
+
+def parts(table: pd.DataFrame) -> tuple[Part, ...]:
+    """The rows of ``logit_attribution`` as a list that a person can read and that adds up to the same: the strongest of
+    each kind one by one, the others of the kind together."""
+    found: list[Part] = []
+    several = table["stack"].nunique() > 1
+    for kind in dict.fromkeys(table["part"]):
+        rows = table[table["part"] == kind]
+        rows = rows.reindex(rows["value"].abs().sort_values(ascending=False, kind="stable").index)
+        most = STRONGEST.get(kind, 2)
+        most = most if len(rows) > most + 1 else len(rows)  # "1 other" could as well be told
+        strong = rows.iloc[:most].sort_values("value", ascending=False, kind="stable")
+        found += [_part(row, several) for row in strong.itertuples()]
+        if len(rows) > most:
+            noun = {"head": "heads", "mlp": "MLPs", "bias": "biases", "mixer": "mixers"}.get(kind, f"{kind} parts")
+            found.append(
+                Part(f"{len(rows) - most} other {noun}", float(rows["value"].iloc[most:].sum()), len(rows) - most)
+            )
+    return tuple(found)
+
+
+def _part(row: Any, several: bool) -> Part:
+    if row.part != "head":
+        return Part(str(row.name), float(row.value))
+    head = (str(row.stack), int(row.layer), int(row.head))
+    return Part(f"{f'{row.stack} ' if several else ''}{head[1]}·{head[2]} head", float(row.value), head=head)
+
+
+def head_map(
+    table: pd.DataFrame, title: str = "", of: str = ""
+) -> tuple[Matrix, list[list[tuple[str, int, int] | None]]]:
+    """What every head and every MLP put onto the answer: layers down, the last on top, heads across and other writes
+    beside them; and which head a cell is."""
+    whole = table[table["block"].notna() & table["part"].isin(["head", "mlp", "attention", "cross", "mixer", "mixed"])]
+    blocks = sorted({int(block) for block in whole["block"]}, reverse=True)
+    columns: dict[tuple[str, str, int], str] = {}  # (part, stack, head) → what it is called
+    several = whole.loc[whole["part"] == "head", "stack"].nunique() > 1
+    for row in whole.sort_values(["stack", "head"], kind="stable").itertuples():
+        if row.part == "head":
+            name = f"{str(row.stack)[:1]}{int(row.head)}" if several else str(int(row.head))
+            columns[("head", str(row.stack), int(row.head))] = name
+    for kind in dict.fromkeys(whole.loc[whole["part"] != "head", "part"]):
+        columns[(kind, "", -1)] = {"mlp": "MLP"}.get(kind, kind)
+    values = np.full((len(blocks), len(columns)), np.nan, np.float32)
+    heads: list[list[Head | None]] = [[None] * len(columns) for _ in blocks]
+    place = {key: column for column, key in enumerate(columns)}
+    for row in whole.itertuples():
+        own = row.part == "head"
+        r = blocks.index(int(row.block))
+        c = place[("head", str(row.stack), int(row.head)) if own else (row.part, "", -1)]
+        values[r, c] = row.value + (0 if np.isnan(values[r, c]) else values[r, c])
+        if own:
+            heads[r][c] = (str(row.stack), int(row.layer), int(row.head))
+    quantity = Quantity("onto the answer", "signed")
+    spans = Span(tuple(map(str, blocks)), "layers"), Span(tuple(columns.values()), "heads")
+    return Matrix(torch.from_numpy(values), *spans, quantity, title=title, of=of), heads
+
+
+def map_cells(matrix: Matrix) -> Cells:
+    """A map of heads as cells."""
+    values = matrix.values.numpy().astype(float)
+    most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    return Cells(
+        tuple(f"layer {name}" for name in matrix.rows.labels),
+        matrix.columns.labels,
+        values,
+        0.5 + 0.5 * values / (most or 1.0),
+        matrix.quantity.name,
+        signed_number(-most),
+        signed_number(most),
+        tuple(range(len(matrix.rows))),
+        signed=True,
+    )
+
+
+# -- sentences --------------------------------------------------------------------------------------------------------
+def when_sentence(lens: Any, token: int, name: str, position: int) -> str:
+    """When a token becomes what the model would say at a position."""
+    ranks = [int(rank) for rank in _array(lens.rank(token))[:, position]]
+    first = next((row for row in range(len(ranks)) if all(rank == 1 for rank in ranks[row:])), None)
+    said = visible(name)
+    if first is not None:
+        before = sum(rank == 1 for rank in ranks[:first])
+        since = "from the start on" if first == 0 else f"{lens.labels[first]} on"
+        return f"{said} is the most probable {'' if first == 0 else 'from '}{since}" + (
+            " (and once before)." if before == 1 else f" (and {before} times before)." if before else "."
+        )
+    best = min(ranks)
+    where = lens.labels[ranks.index(best)]
+    return f"{said} ends on rank {ranks[-1]:,}" + (f"; its best was {best:,}, {where}." if best < ranks[-1] else ".")
+
+
+def who_sentence(table: pd.DataFrame, total: float) -> str:
+    """How much of the answer a few heads carry."""
+    heads = table[table["part"] == "head"]
+    if heads.empty:
+        return ""
+    several = heads["stack"].nunique() > 1
+    ranked = heads.reindex((heads["value"] * math.copysign(1, total)).sort_values(ascending=False, kind="stable").index)
+    three = [_part(row, several).name.removesuffix(" head") for row in ranked.iloc[:3].itertuples()]
+    share = float(ranked["value"].iloc[:3].sum())
+    last = ranked.iloc[-1]
+    against = _part(next(ranked.iloc[-1:].itertuples()), several).name.removesuffix(" head")
+    said = f"Heads {', '.join(three)} alone put {signed_number(share)} of {signed_number(total)}"
+    works = last["value"] * total < 0
+    return said + (f"; {against} works most against it ({signed_number(last['value'])})." if works else ".")
+
+
+def turning_sentence(table: pd.DataFrame, positions: Sequence[str]) -> str:
+    """Where the stream turns most, and where it is longest."""
+    known = table[table["cosine"].notna()]
+    if known.empty:
+        return ""
+    turn, long = known.loc[known["cosine"].idxmin()], table.loc[table["norm"].idxmax()]
+    name = [f"{visible(positions[int(row['position'])])} ({int(row['position'])})" for row in (turn, long)]
+    return (
+        f"It turns most {turn['label']} at {name[0]}, to a cosine of {turn['cosine']:.2f}; it is longest "
+        f"{long['label']} at {name[1]}, {brief(float(long['norm']))}."
+    ).replace("-", "−")
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Suggestion:
+    """An answer that a model itself would give: ``asked`` is what a person types for it, ``name`` how it reads."""
+
+    token: int
+    asked: str
+    name: str
+    probability: float
+
+
+def suggestions(cap: Capture, position: int | None = None, count: int = 10) -> tuple[Suggestion, ...]:
+    """What a model itself would answer, the most probable first; () where it gives no answer."""
+    try:
+        place = answer_position(cap) if position is None or not cap.scores_positions else position
+        row = row_at(cap, place)
+    except (InputError, IndexError):
+        return ()
+    best = top(distribution(row, Sampling()), cap.subject, count)
+    labels = cap.subject.labels if place is None else ()
+    found = []
+    for token, label, probability in best:
+        name = labels[token] if token < len(labels) else label
+        found.append(Suggestion(token, _asked(cap, token, name, len(row), place), name, probability))
+    return tuple(found)
+
+
+def _asked(cap: Capture, token: int, name: str, size: int, place: int | None) -> str:
+    """A name that ``target`` takes for this token; its number where the name would be another's."""
+    try:
+        same = tokens_of(cap, name, size, place) == (token,)
+    except InputError:
+        same = False
+    return name if same else f"#{token}"
+
+
+def wanted(text: str) -> int | str | None:
+    """What a person typed, for ``target``: "" is what the model says, "#12" the token or class of that number."""
+    number = text.removeprefix("#")
+    return int(number) if number != text and number.isdecimal() else text or None
+
+
+def question(aim: Target) -> str:
+    """ "why ·Mary rather than ·John?" """
+    one, other = (visible(name) for name in aim.names)
+    return f"Why {one}?" if aim.against is None else f"Why {one} rather than {other}?"
+
+
+def signed_number(value: float) -> str:
+    """A value in a list of parts."""
+    if abs(value) < 0.005:
+        return "0.00"
+    text = f"{value:+.2f}" if abs(value) < 100 else f"{value:+,.0f}"
+    return text.replace("-", "−")
+
+
+def error(value: float | None) -> str:
+    """A relative error in a line."""
+    if value is None:
+        return "not measured"
+    return f"{value:.0e}".replace("e-0", "e-").replace("-", "−") if value else "0"
+
+
+def _array(values: Any) -> np.ndarray:
+    return np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values, float)
+
+
+def axis_of(cap: Capture, stream: str, count: int) -> Axis:
+    """What the positions of a stream are called."""
+    wanted = ("source", "input") if stream.startswith("enc") else ("target", "input")
+    names = (*wanted, *cap.axes)
+    found = (cap.axes[name] for name in names if name in cap.axes and len(cap.axes[name]) == count)
+    return next(found, numbered(count))
+
+
+def figure_of(cells: Cells, of: str = "") -> Matrix:
+    """A table of cells as a matrix, for files."""
+    kind = "signed" if cells.signed else "weight" if cells.low == "0" else "score"
+    values = torch.from_numpy(np.array(cells.values, np.float32))
+    columns = Span(cells.columns, "heads" if cells.first is None else "positions", cells.first or 0)
+    return Matrix(values, Span(cells.rows, "states"), columns, Quantity(cells.quantity, kind), of=of)
+
+
+def lens_table(lens: Any, token: int) -> pd.DataFrame:
+    """What a lens reads, a cell a row: for a spreadsheet."""
+    states, positions = len(lens.labels), len(lens.positions)
+    best = [lens.best_labels[row][position] for row in range(states) for position in range(positions)]
+    return pd.DataFrame(
+        {
+            "state": np.repeat(lens.labels, positions),
+            "position": np.tile(np.arange(positions), states),
+            "token": list(lens.positions.labels) * states,
+            "best": best,
+            "confidence": _array(lens.confidence).ravel(),
+            "probability": _array(lens.probability(token)).ravel(),
+            "rank": _array(lens.rank(token)).ravel().astype(int),
+            "kl_to_end": _array(lens.kl).ravel(),
+        }
+    )

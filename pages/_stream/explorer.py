@@ -1,0 +1,59 @@
+"""When the answer appears on the left, who says it on the right. A click runs only this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.defence import fragment
+from headwise.pages._shared.leading import to_head
+from headwise.pages._shared.sidebar import Run, share
+from headwise.pages._stream.choices import state
+from headwise.pages._stream.question import ask
+from headwise.pages._stream.when import when
+from headwise.pages._stream.who import who
+
+STYLE = """<style>
+@media (max-width: 1100px) {
+.st-key-sides > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock] { flex-wrap: wrap }
+.st-key-sides > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock] > [data-testid=stColumn] {
+  min-width: 100% }
+}
+.st-key-sides h4 { font-size: .95rem; padding: 0 }
+.st-key-sides [data-testid=stVerticalBlock] { gap: .55rem }
+.st-key-sides .note { font-size: .8rem; line-height: 1.4; opacity: .72 }
+</style>"""
+
+
+@fragment
+def explorer(run: Run, found: Any) -> None:
+    names = tuple(stream.name for stream in found.streams)
+    if state.stream not in names:
+        state.stream = names[0] if names else ""
+    _take_events()
+    st.html(STYLE)
+    asked = ask(run, names)
+    with st.container(key="sides"):
+        left, right = st.columns([7, 6], gap="medium")
+    with left:
+        when(run, asked)
+    with right:
+        who(run, asked)
+    if not share(run, state, stream=names[0] if names else ""):
+        st.caption(
+            "A long text or a file of your own does not travel in a link; the link carries the rest of the view."
+        )
+
+
+def _take_events() -> None:
+    """What the pictures say the person just did, before anything is drawn."""
+    for key in ("stream-cells", "stream-lines", "stream-bars", "stream-map"):
+        acted = _canvas.event(key)
+        if "go" in acted:
+            to_head(**acted["go"])
+        if "row" in acted:
+            state.row = int(acted["row"])
+        if "position" in acted:
+            state.position = int(acted["position"])

@@ -1,0 +1,100 @@
+"""The question of the page: why this answer, rather than that one?"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from headwise.interp.analysis.targets import Target, target
+from headwise.interp.drawing import streams
+from headwise.interp.drawing.paper.text import visible
+from headwise.interp.errors import InputError
+from headwise.pages._shared.sidebar import Run
+from headwise.pages._stream.choices import ALONE, StreamChoices, state
+
+WIDTH = 232  # pixels of a field
+
+
+@dataclass(frozen=True)
+class Question:
+    """``aim`` is what is asked, None where that is no question, and ``problem`` says why. ``own`` is the answer alone,
+    None where the model gives none."""
+
+    own: Target | None
+    aim: Target | None
+    problem: str = ""
+
+
+def ask(run: Run, names: tuple[str, ...]) -> Question:
+    """Draw the fields, and understand what stands in them. ``names``: of the model's streams."""
+    found = streams.suggestions(run.capture, None if state.asked < 0 else state.asked)
+    asked = _understood(run, found)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="question"):
+        said = streams.question(asked.aim or asked.own) if asked.own else "What stands in the stream?"
+        st.html(f"<div data-testid='question' style='font-size:1.12rem;font-weight:600'>{html.escape(said)}</div>")
+        if found:
+            _fields(found, asked)
+        if len(names) > 1:
+            st.segmented_control(
+                "Stream",
+                names,
+                format_func=lambda name: f"{name.capitalize()} stream",
+                required=True,
+                label_visibility="collapsed",
+                on_change=state.other_positions,
+                **StreamChoices.stream.widget,
+            )
+    return asked
+
+
+def _fields(found: tuple[streams.Suggestion, ...], asked: Question) -> None:
+    likely = {s.asked: f"{visible(s.name)}  {s.probability:.0%}" for s in found}
+    first, second = (visible(s.name) for s in found[:2]) if len(found) > 1 else (visible(found[0].name), "")
+    ways = (
+        ("Answer", StreamChoices.answer, {"": f"answer {first}, the model’s"}, "answer"),
+        (
+            "Rather than",
+            StreamChoices.against,
+            {"": "rather than the next", ALONE: "rather than nothing"},
+            "rather than",
+        ),
+    )
+    if asked.own is not None and asked.aim is not None and asked.aim.against is not None and second:
+        ways[1][2][""] = f"rather than {visible(asked.aim.names[1]) if state.against == '' else 'the next'}"
+    for label, choice, fixed, lead in ways:
+        options = [*fixed, *likely]
+        value = getattr(state, choice.key)
+        names = fixed | {key: f"{lead} {told}" for key, told in likely.items()}
+        st.selectbox(
+            label,
+            [*options, *([value] if value not in options else [])],
+            format_func=lambda key, names=names, lead=lead: names.get(key, f"{lead} {visible(key)}"),
+            accept_new_options=True,
+            label_visibility="collapsed",
+            width=WIDTH,
+            help=None,
+            **choice.widget,
+        )
+
+
+def _understood(run: Run, found: tuple[streams.Suggestion, ...]) -> Question:
+    cap, place = run.capture, None if state.asked < 0 else state.asked
+    try:
+        own = target(cap, streams.wanted(state.answer), position=place)
+    except InputError as error:
+        try:
+            return Question(target(cap, position=place), None, str(error))
+        except InputError as none:
+            return Question(None, None, str(none))
+    other: Any = streams.wanted(state.against)
+    if other is None:
+        other = next((s.token for s in found if s.token != own.token), None)
+    if other is None or state.against == ALONE:
+        return Question(own, own)
+    try:
+        return Question(own, target(cap, own.token, other, place))
+    except InputError as error:
+        return Question(own, None, str(error))

@@ -1,0 +1,133 @@
+"""When the answer appears: every state of the stream read early, or how long it is and how it turns."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import streamlit as st
+
+from headwise.interp.drawing import streams
+from headwise.interp.drawing.paper.text import visible
+from headwise.interp.errors import InputError
+from headwise.pages._shared.buttons import choice
+from headwise.pages._shared.sidebar import Run
+from headwise.pages._stream import pictures
+from headwise.pages._stream.choices import StreamChoices, state
+from headwise.pages._stream.downloads import cells_files
+from headwise.pages._stream.found import lens_of, norms_of
+from headwise.pages._stream.question import Question
+
+TITLES = {
+    "lens": ("When the answer appears", "logit lens: final norm and unembedding, read early"),
+    "tuned": ("When the answer appears", "tuned lens: a learned map to the end, then the same"),
+    "norms": ("How the stream grows and turns", "length and direction of every state"),
+}
+TOP = 5  # tokens of the chosen cell
+
+
+def when(run: Run, asked: Question) -> None:
+    """The left half."""
+    title = st.empty()
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        choice("Read by", StreamChoices.reading)
+        if state.reading == "norms":
+            choice("Colour", StreamChoices.measure, {"norm": "Length", "change": "Change", "cosine": "Turn"}.get)
+        else:
+            choice("Colour", StreamChoices.shade, {"chance": "Chance", "rank": "Rank", "kl": "To the end"}.get)
+        every = st.container(width="content")
+    lens = _lens(run, asked)
+    title.html(_heading(*TITLES[state.reading if lens is not None else "norms"]))
+    if lens is None:
+        _norms(run, every)
+    else:
+        _read(run, asked, lens, every)
+
+
+def _lens(run: Run, asked: Question) -> Any | None:
+    """The lens that was asked for; None where that is none, and where there is none, which is said."""
+    if state.reading == "norms":
+        return None
+    try:
+        found = lens_of(run, state.stream, state.reading == "tuned")
+    except InputError as error:
+        st.info(str(error), icon=":material/visibility_off:")
+        return None
+    return found if asked.own is not None else None
+
+
+def _chosen(states: int, positions: int, answer: int) -> tuple[int, int]:
+    """The (row, position) looked at."""
+    row = state.row if 0 <= state.row < states else states - 1
+    return row, state.position if 0 <= state.position < positions else min(answer, positions - 1)
+
+
+def _window(states: int, positions: int, at: tuple[int, int], every: Any) -> streams.Window:
+    if states > streams.FEW + 2:
+        with every:
+            st.toggle(f"All {states}", help="Every state, instead of some.", **StreamChoices.every.widget)
+    return streams.window(states, positions, at, state.every)
+
+
+def _read(run: Run, asked: Question, lens: Any, every: Any) -> None:
+    own = asked.own
+    states, positions = len(lens.labels), len(lens.positions)
+    answer = positions - 1 if own.position is None else own.position
+    answer = 0 if own.position is None else answer
+    at = _chosen(states, positions, answer)
+    shown = _window(states, positions, at, every)
+    cells = streams.lens_cells(lens, own.token, own.names[0], state.shade, shown)
+    pictures.cells(cells, key="stream-cells", title="Read early", selected=at, window=shown, marked=answer)
+    _note(streams.when_sentence(lens, own.token, own.names[0], at[1]))
+    left, right = st.columns(2, gap="medium")
+    where = f"{visible(lens.positions.labels[at[1]])} ({at[1]})"
+    with left:
+        st.html(_heading(f"Rank of {visible(own.names[0])}", f"at {where}"))
+        other = [] if asked.aim is None or asked.aim.against is None else [(asked.aim.names[1], asked.aim.against)]
+        ranks = [(name, lens.rank(token)[:, at[1]]) for name, token in [(own.names[0], own.token), *other]]
+        pictures.lines(ranks, lens.labels, key="stream-lines", title="Rank through the layers", row=at[0])
+    with right:
+        st.html(_heading(lens.labels[at[0]].capitalize(), f"at {where}"))
+        rows = [
+            {"name": label, "value": float(p), "text": f"{p:.0%}" if p >= 0.1 else f"{p:.1%}"}
+            for _, label, p in lens.top(at[0], at[1], TOP)
+        ]
+        pictures.bars(rows, key="stream-top", title="Most probable", signed=False)
+        _note(f"{float(lens.kl[at[0], at[1]]):.2f} nats from the end")
+        _ask_here(run, own.position, at[1], where)
+    cells_files(run, cells, lens=lens, token=own.token)
+
+
+def _ask_here(run: Run, answer: int | None, position: int, where: str) -> None:
+    """Let the question be about another position."""
+    if answer is None or answer == position:
+        return
+
+    def ask() -> None:
+        state.asked, state.answer, state.against = position, "", ""
+
+    st.button(f"Ask at {where}".replace("[", r"\["), icon=":material/help:", on_click=ask)
+
+
+def _norms(run: Run, every: Any) -> None:
+    table = norms_of(run, state.stream)
+    states, positions = table["row"].nunique(), table["position"].nunique()
+    axis = streams.axis_of(run.capture, state.stream, positions)
+    at = _chosen(states, positions, positions - 1)
+    shown = _window(states, positions, at, every)
+    cells = streams.norm_cells(table, axis.labels, state.measure, shown)
+    pictures.cells(cells, key="stream-cells", title="Norms", selected=at, window=shown)
+    _note(streams.turning_sentence(table, axis.labels))
+    cells_files(run, cells, table=table)
+
+
+def _heading(title: str, small: str = "") -> str:
+    return (
+        f"<div style='font-size:.92rem;line-height:1.3'><b>{html.escape(title)}</b> "
+        f"<span style='font-size:.78rem;opacity:.66'>{html.escape(small)}</span></div>"
+    )
+
+
+def _note(text: str) -> None:
+    if text:
+        st.html(f"<div class='note'>{html.escape(text)}</div>")
