@@ -1,7 +1,6 @@
 // One bar a line, from zero to both sides, and under a rule the sums. A line may lead to a head.
 
 import { address, element, plain } from "./parts.js";
-import { visible } from "./text.js";
 
 export class Bars {
   constructor(holder) {
@@ -23,9 +22,8 @@ export class Bars {
       const [from, to] = [at(Math.min(0, row.value)), at(Math.max(0, row.value))];
       bar.style.cssText = `left:${from}%;width:${to - from}%`;
       bar.style.background = signed ? theme.diverging.css[row.value < 0 ? 26 : 229] : theme.accent;
-      const name = visible(row.name);
-      const inside = [element("b", {}, name), element("span.track", {}, bar), element("em", {}, row.text)];
-      const about = { title: row.title ?? `${name} ${row.text}` };
+      const inside = [element("b", {}, row.name), element("span.track", {}, bar), element("em", {}, row.text)];
+      const about = { title: `${row.name} ${row.text}` };
       if (!row.go) return element("div.line", about, ...inside);
       const link = element("a.line", { ...about, href: address(this.message.base, row.go) }, ...inside);
       link.go = row.go;

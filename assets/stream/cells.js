@@ -4,6 +4,7 @@
 import { address, element, plain } from "./parts.js";
 import { visible } from "./text.js";
 
+const NARROW = 16; // columns whose tokens may be cut so that all are in sight
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
 export class Cells {
@@ -27,6 +28,7 @@ export class Cells {
     const table = element("table", { role: "grid", "aria-label": title });
     table.classList.toggle("bare", !texts);
     table.style.setProperty("--row", `${this.message.height}px`);
+    table.style.setProperty("--cell", `${texts ? (columns.length <= NARROW ? 30 : 44) : 20}px`);
     const heads = this.names.map((name, c) =>
       element("th", { scope: "col", title: `${this.place(c)}${name}`, "aria-current": this.marked(c) }, name),
     );
@@ -77,21 +79,30 @@ export class Cells {
   }
 
   legend(theme) {
-    const { quantity, low, high, signed, pages } = this.message;
+    const { quantity, low, high, signed, pages, rest } = this.message;
     const bar = element("i.bar");
     const { css } = signed ? theme.diverging : theme.sequential;
     bar.style.background = `linear-gradient(90deg, ${[0, 51, 102, 153, 204, 255].map((i) => css[i]).join()})`;
-    this.head.replaceChildren(element("span.legend", {}, quantity, element("span", {}, low), bar, element("span", {}, high)));
+    const ends = [element("span", {}, low), bar, element("span", {}, high)];
+    this.head.replaceChildren(element("span.legend", {}, quantity, ...ends));
+    if (rest)
+      this.head.prepend(
+        element("span.pages", {}, rest.said, this.button(rest.word, `${rest.word} states`, () => ({ every: !rest.every }))),
+      );
     if (!pages) return;
     const turn = (text, label, position) => {
-      const button = element("button", { type: "button", "aria-label": label }, text);
+      const button = this.button(text, label, () => ({ row: this.message.places[this.at[0]], position }));
       button.disabled = position === null;
-      button.addEventListener("click", () => this.holder.send({ row: this.message.places[this.at[0]], position }));
       return button;
     };
-    this.head.prepend(
-      element("span.pages", {}, turn("‹", "Earlier", pages.before), pages.said, turn("›", "Later", pages.after)),
-    );
+    const [before, after] = [turn("‹", "Earlier", pages.before), turn("›", "Later", pages.after)];
+    this.head.prepend(element("span.pages", {}, before, pages.said, after));
+  }
+
+  button(text, label, event) {
+    const button = element("button", { type: "button", "aria-label": label }, text);
+    button.addEventListener("click", () => this.holder.send(event()));
+    return button;
   }
 
   choose(selected) {

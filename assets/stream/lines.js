@@ -1,7 +1,6 @@
 // Ranks through the layers: the best on top, one decade a rule. A click chooses a layer.
 
 import { element, shape } from "./parts.js";
-import { visible } from "./text.js";
 
 const [LEFT, RIGHT, TOP, HEIGHT, FOOT] = [34, 8, 8, 84, 16];
 
@@ -41,7 +40,7 @@ export class Lines {
     const keys = lines.map((line, i) => {
       const dash = element("i", { class: i ? "dashed" : "" });
       dash.style.borderColor = i ? theme.ink(0.55) : theme.accent;
-      return element("span", {}, dash, visible(line.name));
+      return element("span", {}, dash, line.name);
     });
     this.holder.root.replaceChildren(svg, ...(lines.length > 1 ? [element("div.keys", {}, ...keys)] : []));
     if (this.selected) this.choose(this.selected);
@@ -58,7 +57,7 @@ export class Lines {
     const { lines, labels } = this.message;
     const half = (this.x(1) - this.x(0)) / 2;
     const strip = shape("rect", { x: this.x(row) - half, y: 0, width: 2 * half, height: HEIGHT, class: "strip" });
-    const said = lines.map((line) => `${visible(line.name)} rank ${line.ranks[row].toLocaleString("en")}`);
+    const said = lines.map((line) => `${line.name} rank ${line.ranks[row].toLocaleString("en")}`);
     strip.append(shape("title", {}, `${labels[row]} · ${said.join(" · ")}`));
     strip.addEventListener("click", () => {
       this.choose([row]);

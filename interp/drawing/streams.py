@@ -14,9 +14,7 @@ import torch
 
 from headwise.interp.analysis.targets import Target, answer_position, row_at, tokens_of
 from headwise.interp.attention.axes import Axis, numbered
-from headwise.interp.drawing.matrix import Matrix, Span
 from headwise.interp.drawing.paper.text import brief, visible
-from headwise.interp.drawing.quantities import Quantity
 from headwise.interp.errors import InputError
 from headwise.interp.run.capture import Capture
 from headwise.interp.run.generate import Sampling, distribution, top
@@ -33,9 +31,10 @@ NORM_SHADES = {  # a column of ``norms`` → what it is called
     "change": "length of what was added",
     "cosine": "cosine to the state before",
 }
+NOUNS = {"head": ("head", "heads"), "mlp": ("MLP", "MLPs"), "bias": ("bias", "biases"), "mixer": ("mixer", "mixers")}
 FEW = 12  # rows of a table that are shown of many
 WIDE = 96  # positions that stand in one table
-STRONGEST = {"head": 8, "mlp": 2, "attention": 3, "cross": 3, "mixer": 3, "positions": 1}  # parts told one by one
+STRONGEST = {"head": 7, "mlp": 1, "attention": 3, "cross": 3, "mixer": 3, "positions": 1}  # parts told one by one
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Window:
     first: int
     end: int
     count: int
+    states: int
 
     @property
     def before(self) -> int | None:
@@ -64,7 +64,7 @@ def window(states: int, positions: int, chosen: tuple[int, int], every: bool = F
     if not every and states > FEW + 2:
         rows = set(np.linspace(0, states - 1, FEW).round().astype(int).tolist()) | {chosen[0]}
     end = positions - (positions - 1 - chosen[1]) // WIDE * WIDE
-    return Window(tuple(sorted(rows, reverse=True)), max(0, end - WIDE), end, positions)
+    return Window(tuple(sorted(rows, reverse=True)), max(0, end - WIDE), end, positions, states)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +131,9 @@ def norm_cells(table: pd.DataFrame, labels: Sequence[str], measure: str, shown: 
     else:  # lengths differ by orders of magnitude
         positive = max(least, most * 1e-4, 1e-12)
         shades = np.log(np.maximum(whole, positive) / positive) / max(1e-9, math.log(max(most, positive) / positive))
-        low, high = brief(positive), brief(most)
+        low, high = short(positive), short(most)
     part = np.ix_(shown.rows, range(shown.first, shown.end))
-    write = (lambda value: f"{value:.2f}") if measure == "cosine" else brief
+    write = (lambda value: f"{value:.2f}") if measure == "cosine" else short
     texts = [["" if np.isnan(value) else write(float(value)).replace("-", "−") for value in row] for row in whole[part]]
     return Cells(
         tuple(names[row] for row in shown.rows),
@@ -172,7 +172,7 @@ def parts(table: pd.DataFrame) -> tuple[Part, ...]:
     """The rows of ``logit_attribution`` as a list that a person can read and that adds up to the same: the strongest of
     each kind one by one, the others of the kind together."""
     found: list[Part] = []
-    several = table["stack"].nunique() > 1
+    several = _several(table)
     for kind in dict.fromkeys(table["part"]):
         rows = table[table["part"] == kind]
         rows = rows.reindex(rows["value"].abs().sort_values(ascending=False, kind="stable").index)
@@ -181,65 +181,64 @@ def parts(table: pd.DataFrame) -> tuple[Part, ...]:
         strong = rows.iloc[:most].sort_values("value", ascending=False, kind="stable")
         found += [_part(row, several) for row in strong.itertuples()]
         if len(rows) > most:
-            noun = {"head": "heads", "mlp": "MLPs", "bias": "biases", "mixer": "mixers"}.get(kind, f"{kind} parts")
-            found.append(
-                Part(f"{len(rows) - most} other {noun}", float(rows["value"].iloc[most:].sum()), len(rows) - most)
-            )
+            rest = rows["value"].iloc[most:]
+            found.append(Part(f"{len(rest)} other {_noun(kind, plural=True)}", float(rest.sum()), len(rest)))
     return tuple(found)
 
 
 def _part(row: Any, several: bool) -> Part:
     if row.part != "head":
         return Part(str(row.name), float(row.value))
-    head = (str(row.stack), int(row.layer), int(row.head))
-    return Part(f"{f'{row.stack} ' if several else ''}{head[1]}·{head[2]} head", float(row.value), head=head)
+    _, layer, number = head = _head(row)
+    return Part(f"{f'{row.stack} ' if several else ''}head {layer}.{number}", float(row.value), head=head)
 
 
-def head_map(
-    table: pd.DataFrame, title: str = "", of: str = ""
-) -> tuple[Matrix, list[list[tuple[str, int, int] | None]]]:
-    """What every head and every MLP put onto the answer: layers down, the last on top, heads across and other writes
+def _several(table: pd.DataFrame) -> bool:
+    """Are there heads of several stacks?"""
+    return table.loc[table["part"] == "head", "stack"].nunique() > 1
+
+
+def head_map(table: pd.DataFrame) -> tuple[Cells, list[list[Head | None]]]:
+    """What every head and every other write put onto the answer: layers down, the last on top, heads across and MLPs
     beside them; and which head a cell is."""
-    whole = table[table["block"].notna() & table["part"].isin(["head", "mlp", "attention", "cross", "mixer", "mixed"])]
+    whole = table[table["block"].notna() & (table["part"] != "bias")]
+    several = _several(whole)
     blocks = sorted({int(block) for block in whole["block"]}, reverse=True)
-    columns: dict[tuple[str, str, int], str] = {}  # (part, stack, head) → what it is called
-    several = whole.loc[whole["part"] == "head", "stack"].nunique() > 1
-    for row in whole.sort_values(["stack", "head"], kind="stable").itertuples():
-        if row.part == "head":
-            name = f"{str(row.stack)[:1]}{int(row.head)}" if several else str(int(row.head))
-            columns[("head", str(row.stack), int(row.head))] = name
-    for kind in dict.fromkeys(whole.loc[whole["part"] != "head", "part"]):
-        columns[(kind, "", -1)] = {"mlp": "MLP"}.get(kind, kind)
-    values = np.full((len(blocks), len(columns)), np.nan, np.float32)
+    keys = {_column(row): None for row in whole.itertuples()}
+    columns = sorted(keys, key=lambda key: (key[0] != "head", key[1] if several else "", key[2]))
+    values = np.full((len(blocks), len(columns)), np.nan)
     heads: list[list[Head | None]] = [[None] * len(columns) for _ in blocks]
-    place = {key: column for column, key in enumerate(columns)}
     for row in whole.itertuples():
-        own = row.part == "head"
-        r = blocks.index(int(row.block))
-        c = place[("head", str(row.stack), int(row.head)) if own else (row.part, "", -1)]
-        values[r, c] = row.value + (0 if np.isnan(values[r, c]) else values[r, c])
-        if own:
-            heads[r][c] = (str(row.stack), int(row.layer), int(row.head))
-    quantity = Quantity("onto the answer", "signed")
-    spans = Span(tuple(map(str, blocks)), "layers"), Span(tuple(columns.values()), "heads")
-    return Matrix(torch.from_numpy(values), *spans, quantity, title=title, of=of), heads
-
-
-def map_cells(matrix: Matrix) -> Cells:
-    """A map of heads as cells."""
-    values = matrix.values.numpy().astype(float)
-    most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+        r, c = blocks.index(int(row.block)), columns.index(_column(row))
+        values[r, c] = row.value + np.nan_to_num(values[r, c])
+        heads[r][c] = _head(row) if row.part == "head" else None
+    most = float(np.nanmax(np.abs(values), initial=0)) or 1.0
+    names = [f"{key[1][:1] if several else ''}{key[2]}" if key[0] == "head" else _noun(key[0]) for key in columns]
     return Cells(
-        tuple(f"layer {name}" for name in matrix.rows.labels),
-        matrix.columns.labels,
+        tuple(f"layer {block}" for block in blocks),
+        tuple(names),
         values,
-        0.5 + 0.5 * values / (most or 1.0),
-        matrix.quantity.name,
+        0.5 + 0.5 * values / most,
+        "onto the answer",
         signed_number(-most),
         signed_number(most),
-        tuple(range(len(matrix.rows))),
+        tuple(range(len(blocks))),
         signed=True,
-    )
+    ), heads
+
+
+def _column(row: Any) -> tuple[str, str, int]:
+    """Which column of the map a part stands in."""
+    return ("head", str(row.stack), int(row.head)) if row.part == "head" else (str(row.part), "", -1)
+
+
+def _head(row: Any) -> Head:
+    return str(row.stack), int(row.layer), int(row.head)
+
+
+def _noun(kind: str, plural: bool = False) -> str:
+    one, many = NOUNS.get(kind, (kind, f"{kind} parts"))
+    return many if plural else one
 
 
 # -- sentences --------------------------------------------------------------------------------------------------------
@@ -250,10 +249,7 @@ def when_sentence(lens: Any, token: int, name: str, position: int) -> str:
     said = visible(name)
     if first is not None:
         before = sum(rank == 1 for rank in ranks[:first])
-        since = "from the start on" if first == 0 else f"{lens.labels[first]} on"
-        return f"{said} is the most probable {'' if first == 0 else 'from '}{since}" + (
-            " (and once before)." if before == 1 else f" (and {before} times before)." if before else "."
-        )
+        return f"{said} leads from “{lens.labels[first]}” on" + (f", and in {before} states before." if before else ".")
     best = min(ranks)
     where = lens.labels[ranks.index(best)]
     return f"{said} ends on rank {ranks[-1]:,}" + (f"; its best was {best:,}, {where}." if best < ranks[-1] else ".")
@@ -262,17 +258,16 @@ def when_sentence(lens: Any, token: int, name: str, position: int) -> str:
 def who_sentence(table: pd.DataFrame, total: float) -> str:
     """How much of the answer a few heads carry."""
     heads = table[table["part"] == "head"]
-    if heads.empty:
+    if len(heads) < 4:
         return ""
-    several = heads["stack"].nunique() > 1
-    ranked = heads.reindex((heads["value"] * math.copysign(1, total)).sort_values(ascending=False, kind="stable").index)
-    three = [_part(row, several).name.removesuffix(" head") for row in ranked.iloc[:3].itertuples()]
-    share = float(ranked["value"].iloc[:3].sum())
-    last = ranked.iloc[-1]
-    against = _part(next(ranked.iloc[-1:].itertuples()), several).name.removesuffix(" head")
-    said = f"Heads {', '.join(three)} alone put {signed_number(share)} of {signed_number(total)}"
-    works = last["value"] * total < 0
-    return said + (f"; {against} works most against it ({signed_number(last['value'])})." if works else ".")
+    several, toward = _several(table), heads["value"] * math.copysign(1, total)
+    ranked = heads.reindex(toward.sort_values(ascending=False, kind="stable").index)
+    names = [_part(row, several).name.replace("head ", "") for row in ranked.itertuples()]
+    values = ranked["value"].to_numpy(float)
+    said = f"Heads {names[0]}, {names[1]} and {names[2]} put on {signed_number(values[:3].sum())}"
+    if values[-1] * total < 0:
+        said += f"; {names[-1]} works most against it, {signed_number(values[-1])}"
+    return f"{said}. All together: {signed_number(total)}."
 
 
 def turning_sentence(table: pd.DataFrame, positions: Sequence[str]) -> str:
@@ -284,7 +279,7 @@ def turning_sentence(table: pd.DataFrame, positions: Sequence[str]) -> str:
     name = [f"{visible(positions[int(row['position'])])} ({int(row['position'])})" for row in (turn, long)]
     return (
         f"It turns most {turn['label']} at {name[0]}, to a cosine of {turn['cosine']:.2f}; it is longest "
-        f"{long['label']} at {name[1]}, {brief(float(long['norm']))}."
+        f"{long['label']} at {name[1]}, {short(float(long['norm']))}."
     ).replace("-", "−")
 
 
@@ -344,6 +339,11 @@ def signed_number(value: float) -> str:
     return text.replace("-", "−")
 
 
+def short(value: float) -> str:
+    """A length where room is short: 3 digits at most."""
+    return (f"{value / 1e3:.2g}k" if abs(value) >= 999.5 and abs(value) < 1e6 else brief(value)).replace("-", "−")
+
+
 def error(value: float | None) -> str:
     """A relative error in a line."""
     if value is None:
@@ -361,14 +361,6 @@ def axis_of(cap: Capture, stream: str, count: int) -> Axis:
     names = (*wanted, *cap.axes)
     found = (cap.axes[name] for name in names if name in cap.axes and len(cap.axes[name]) == count)
     return next(found, numbered(count))
-
-
-def figure_of(cells: Cells, of: str = "") -> Matrix:
-    """A table of cells as a matrix, for files."""
-    kind = "signed" if cells.signed else "weight" if cells.low == "0" else "score"
-    values = torch.from_numpy(np.array(cells.values, np.float32))
-    columns = Span(cells.columns, "heads" if cells.first is None else "positions", cells.first or 0)
-    return Matrix(values, Span(cells.rows, "states"), columns, Quantity(cells.quantity, kind), of=of)
 
 
 def lens_table(lens: Any, token: int) -> pd.DataFrame:

@@ -10,18 +10,18 @@ from headwise.pages._stream.choices import state
 
 ABOUT = {  # a reading, or a way to take apart → what it tells, and the papers (title, address)
     "lens": (
-        "The lens asks what the model would say if it stopped here: the last norm and the unembedding, on a state they "
-        "were not trained for. Early rows may look like noise and yet hold the answer in other directions.",
+        "The lens asks what the model would say if it stopped here: the last norm and the unembedding, on a state "
+        "they were not trained for. Early rows may look like noise and yet hold the answer in other directions.",
         [("nostalgebraist 2020", "https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens")],
     ),
     "tuned": (
-        "The tuned lens first maps a state to where the end would be, by a map learned for each layer. It finds answers "
-        "earlier; some of what it finds, the map may have learned from the text and not the model from this input.",
+        "The tuned lens first maps a state to where the end would be, by a map learned for each layer. It finds "
+        "answers earlier; some of what it finds, the map may have learned from texts, and not the model from this one.",
         [("Belrose et al. 2023", "https://arxiv.org/abs/2303.08112")],
     ),
     "norms": (
-        "Lengths and angles say where the stream changes, not what it says. A long state makes later writes count less, "
-        "because the last norm divides by it.",
+        "Lengths and angles say where the stream changes, not what it says. A long state makes later writes count "
+        "less, because the last norm divides by it.",
         [],
     ),
     "parts": (
@@ -33,19 +33,19 @@ ABOUT = {  # a reading, or a way to take apart → what it tells, and the papers
         ],
     ),
     "positions": (
-        "A head’s part is split by where it read: weight times what the value there puts onto the answer. What stands at "
-        "a position has itself come from elsewhere by then.",
+        "A head’s part is split by where it read: weight times what the value there puts onto the answer. What stands "
+        "at a position has itself come from elsewhere by then.",
         [("Elhage et al. 2021", "https://transformer-circuits.pub/2021/framework/index.html")],
     ),
 }
 STYLE = "font-size:.8rem;line-height:1.45;border:1px solid color-mix(in srgb,currentColor 14%,transparent);"
 
 
-def about() -> None:
-    """The card."""
-    told = [ABOUT[state.reading], ABOUT["positions" if state.parts == "positions" else "parts"]]
+def about(reading: str) -> None:
+    """The card, below what is taken apart; ``reading``: what stands beside it."""
+    told = [ABOUT[reading], ABOUT["positions" if state.parts == "positions" else "parts"]]
     paragraphs = "".join(
-        f"<div style='margin-top:.25rem'><span style='opacity:.75'>{html.escape(text)}</span> {_references(papers)}</div>"
+        f"<div style='margin-top:.2rem'><span class=about>{html.escape(text)}</span> {_references(papers)}</div>"
         for text, papers in told
     )
     st.html(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,33 +18,37 @@ KINDS = {"png": "image/png", "svg": "image/svg+xml", "csv": "text/csv"}
 
 
 def cells_files(
-    run: Run, cells: streams.Cells, *, lens: Any = None, token: int = 0, table: pd.DataFrame | None = None
+    run: Run, cells: streams.Cells, title: str, numbers: Callable[[], pd.DataFrame], name: str = "stream"
 ) -> None:
-    """Buttons for what stands on the left."""
-    theme, stamp = _theme(), export.stamp(run.capture)
-    matrix = streams.figure_of(cells, run.subject.name)
-    numbers = (lambda: streams.lens_table(lens, token)) if lens is not None else lambda: table
+    """Buttons for a table of cells, and for the numbers behind it."""
+    look = _look(run, title)
     _buttons(
-        "stream",
-        png=lambda: export.to_png(matrix, theme=theme, stamp=stamp),
-        svg=lambda: export.to_svg(matrix, theme=theme, stamp=stamp),
+        name,
+        png=lambda: export.cells_figure(cells, "png", **look),
+        svg=lambda: export.cells_figure(cells, "svg", **look),
         csv=lambda: _csv(numbers()),
     )
 
 
-def parts_files(run: Run, aim: Target, table: pd.DataFrame) -> None:
-    """Buttons for what stands on the right."""
-    theme, stamp = _theme(), export.stamp(run.capture)
-    matrix, _ = streams.head_map(table, f"direct effect on {aim}", run.subject.name)
+def bars_files(run: Run, rows: Sequence[dict], sums: Sequence[tuple], title: str, table: pd.DataFrame) -> None:
+    """The same for a list of bars."""
+    look = _look(run, title)
+    lines, below = [(row["name"], row["value"], row["text"]) for row in rows], [each[:2] for each in sums]
     _buttons(
         "parts",
-        png=lambda: export.to_png(matrix, theme=theme, stamp=stamp),
-        svg=lambda: export.to_svg(matrix, theme=theme, stamp=stamp),
+        png=lambda: export.bars_figure(lines, below, "png", **look),
+        svg=lambda: export.bars_figure(lines, below, "svg", **look),
         csv=lambda: _csv(table),
     )
 
 
-def _buttons(name: str, **makers: Any) -> None:
+def _look(run: Run, title: str) -> dict[str, Any]:
+    """Read now: a file is made on another thread, which has no session."""
+    theme = "dark" if st.context.theme.type == "dark" else "light"
+    return {"title": f"{run.subject.name} · {title}", "theme": theme, "stamp": export.stamp(run.capture)}
+
+
+def _buttons(name: str, **makers: Callable[[], bytes]) -> None:
     with st.container(horizontal=True, gap="small"):
         for kind, make in makers.items():
             st.download_button(
@@ -55,10 +60,6 @@ def _buttons(name: str, **makers: Any) -> None:
                 icon=":material/download:",
                 on_click="ignore",
             )
-
-
-def _theme() -> str:
-    return "dark" if st.context.theme.type == "dark" else "light"
 
 
 def _csv(table: pd.DataFrame) -> bytes:

@@ -21,8 +21,10 @@ STYLE = """<style>
 .st-key-sides > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock] > [data-testid=stColumn] {
   min-width: 100% }
 }
-.st-key-sides h4 { font-size: .95rem; padding: 0 }
+.st-key-sides button { min-height: 1.75rem; padding-block: 0 }
+.st-key-sides button p { font-size: .82rem }
 .st-key-sides [data-testid=stVerticalBlock] { gap: .55rem }
+.st-key-sides .about { opacity: .75 }
 .st-key-sides .note { font-size: .8rem; line-height: 1.4; opacity: .72 }
 </style>"""
 
@@ -36,11 +38,11 @@ def explorer(run: Run, found: Any) -> None:
     st.html(STYLE)
     asked = ask(run, names)
     with st.container(key="sides"):
-        left, right = st.columns([7, 6], gap="medium")
+        left, right = st.columns([17, 11], gap="medium")
     with left:
-        when(run, asked)
+        read_as = when(run, asked)
     with right:
-        who(run, asked)
+        who(run, asked, read_as)
     if not share(run, state, stream=names[0] if names else ""):
         st.caption(
             "A long text or a file of your own does not travel in a link; the link carries the rest of the view."
@@ -57,3 +59,5 @@ def _take_events() -> None:
             state.row = int(acted["row"])
         if "position" in acted:
             state.position = int(acted["position"])
+        if "every" in acted:
+            state.every = bool(acted["every"])

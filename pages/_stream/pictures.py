@@ -14,7 +14,7 @@ import streamlit as st
 
 from headwise.assets import ASSETS
 from headwise.interp.drawing.paper.text import brief
-from headwise.interp.drawing.streams import Cells, Head, Window
+from headwise.interp.drawing.streams import FEW, Cells, Head, Window
 from headwise.pages._shared import canvas as _canvas
 
 HERE = ASSETS / "stream"
@@ -57,8 +57,13 @@ def cells(
     if window is not None and (window.before is not None or window.after is not None):
         said = f"positions {window.first:,}–{window.end - 1:,} of {window.count:,}"
         pages = {"before": window.before, "after": window.after, "said": said}
+    rest = None
+    if window is not None and window.states > FEW + 2:
+        said = f"{len(window.rows)} of {window.states} states"
+        every = len(window.rows) == window.states
+        rest = {"said": said, "every": every, "word": "fewer" if every else "all"}
     known = np.isfinite(shown.shades)
-    steps = np.rint(np.clip(np.where(known, shown.shades, 0), 0, 1) * 255).astype(int)
+    steps = np.rint(np.clip(np.where(known, shown.shades, 0), 0, 1) * 255).astype(int).astype(object)
     message = {
         "view": "cells",
         "title": title,
@@ -78,6 +83,7 @@ def cells(
         "first": shown.first,
         "marked": marked,
         "pages": pages,
+        "rest": rest,
         "height": next(height for most, height in HEIGHTS if len(shown.rows) <= most),
         "links": leads and [[_go(head) for head in row] for row in leads.heads],
         "base": leads and leads.base,

@@ -12,10 +12,11 @@ from headwise.interp.analysis.targets import Target, target
 from headwise.interp.drawing import streams
 from headwise.interp.drawing.paper.text import visible
 from headwise.interp.errors import InputError
+from headwise.pages._shared.choices import Choice
 from headwise.pages._shared.sidebar import Run
 from headwise.pages._stream.choices import ALONE, StreamChoices, state
 
-WIDTH = 232  # pixels of a field
+WIDTH = 190  # pixels of a field
 
 
 @dataclass(frozen=True)
@@ -52,32 +53,26 @@ def ask(run: Run, names: tuple[str, ...]) -> Question:
 
 def _fields(found: tuple[streams.Suggestion, ...], asked: Question) -> None:
     likely = {s.asked: f"{visible(s.name)}  {s.probability:.0%}" for s in found}
-    first, second = (visible(s.name) for s in found[:2]) if len(found) > 1 else (visible(found[0].name), "")
-    ways = (
-        ("Answer", StreamChoices.answer, {"": f"answer {first}, the model’s"}, "answer"),
-        (
-            "Rather than",
-            StreamChoices.against,
-            {"": "rather than the next", ALONE: "rather than nothing"},
-            "rather than",
-        ),
+    next_one = next((visible(s.name) for s in found if asked.own is None or s.token != asked.own.token), "nothing")
+    fixed = {"": f"answer {visible(found[0].name)} (its own)"}
+    _field("Answer", StreamChoices.answer, "answer", fixed, likely)
+    fixed = {"": f"rather than {next_one} (next)", ALONE: "rather than nothing"}
+    _field("Rather than", StreamChoices.against, "rather than", fixed, likely)
+
+
+def _field(label: str, choice: Choice, lead: str, fixed: dict[str, str], likely: dict[str, str]) -> None:
+    """A field whose options are the ``fixed`` and the ``likely`` answers, and where any other can be typed."""
+    names = {key: f"{lead} {told}" for key, told in likely.items()} | fixed
+    value = getattr(state, choice.key)
+    st.selectbox(
+        label,
+        [*fixed, *likely, *([value] if value not in names else [])],
+        format_func=lambda key: names.get(key, f"{lead} {visible(key)}"),
+        accept_new_options=True,
+        label_visibility="collapsed",
+        width=WIDTH,
+        **choice.widget,
     )
-    if asked.own is not None and asked.aim is not None and asked.aim.against is not None and second:
-        ways[1][2][""] = f"rather than {visible(asked.aim.names[1]) if state.against == '' else 'the next'}"
-    for label, choice, fixed, lead in ways:
-        options = [*fixed, *likely]
-        value = getattr(state, choice.key)
-        names = fixed | {key: f"{lead} {told}" for key, told in likely.items()}
-        st.selectbox(
-            label,
-            [*options, *([value] if value not in options else [])],
-            format_func=lambda key, names=names, lead=lead: names.get(key, f"{lead} {visible(key)}"),
-            accept_new_options=True,
-            label_visibility="collapsed",
-            width=WIDTH,
-            help=None,
-            **choice.widget,
-        )
 
 
 def _understood(run: Run, found: tuple[streams.Suggestion, ...]) -> Question:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import streamlit as st
@@ -17,6 +16,7 @@ from headwise.pages._stream.choices import StreamChoices, state
 from headwise.pages._stream.downloads import cells_files
 from headwise.pages._stream.found import lens_of, norms_of
 from headwise.pages._stream.question import Question
+from headwise.pages._stream.words import heading, note
 
 TITLES = {
     "lens": ("When the answer appears", "logit lens: final norm and unembedding, read early"),
@@ -26,8 +26,8 @@ TITLES = {
 TOP = 5  # tokens of the chosen cell
 
 
-def when(run: Run, asked: Question) -> None:
-    """The left half."""
+def when(run: Run, asked: Question) -> str:
+    """The left half → what it was read as, one of TITLES."""
     title = st.empty()
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         choice("Read by", StreamChoices.reading)
@@ -35,13 +35,14 @@ def when(run: Run, asked: Question) -> None:
             choice("Colour", StreamChoices.measure, {"norm": "Length", "change": "Change", "cosine": "Turn"}.get)
         else:
             choice("Colour", StreamChoices.shade, {"chance": "Chance", "rank": "Rank", "kl": "To the end"}.get)
-        every = st.container(width="content")
     lens = _lens(run, asked)
-    title.html(_heading(*TITLES[state.reading if lens is not None else "norms"]))
+    read_as = "norms" if lens is None else state.reading
+    title.html(heading(*TITLES[read_as]))
     if lens is None:
-        _norms(run, every)
+        _norms(run)
     else:
-        _read(run, asked, lens, every)
+        _read(run, asked, lens)
+    return read_as
 
 
 def _lens(run: Run, asked: Question) -> Any | None:
@@ -62,40 +63,32 @@ def _chosen(states: int, positions: int, answer: int) -> tuple[int, int]:
     return row, state.position if 0 <= state.position < positions else min(answer, positions - 1)
 
 
-def _window(states: int, positions: int, at: tuple[int, int], every: Any) -> streams.Window:
-    if states > streams.FEW + 2:
-        with every:
-            st.toggle(f"All {states}", help="Every state, instead of some.", **StreamChoices.every.widget)
-    return streams.window(states, positions, at, state.every)
-
-
-def _read(run: Run, asked: Question, lens: Any, every: Any) -> None:
+def _read(run: Run, asked: Question, lens: Any) -> None:
     own = asked.own
     states, positions = len(lens.labels), len(lens.positions)
-    answer = positions - 1 if own.position is None else own.position
-    answer = 0 if own.position is None else answer
+    answer = own.position or 0  # where a model scores its whole input, most read the first position
     at = _chosen(states, positions, answer)
-    shown = _window(states, positions, at, every)
+    shown = streams.window(states, positions, at, state.every)
     cells = streams.lens_cells(lens, own.token, own.names[0], state.shade, shown)
     pictures.cells(cells, key="stream-cells", title="Read early", selected=at, window=shown, marked=answer)
-    _note(streams.when_sentence(lens, own.token, own.names[0], at[1]))
+    note(streams.when_sentence(lens, own.token, own.names[0], at[1]))
     left, right = st.columns(2, gap="medium")
     where = f"{visible(lens.positions.labels[at[1]])} ({at[1]})"
     with left:
-        st.html(_heading(f"Rank of {visible(own.names[0])}", f"at {where}"))
+        st.html(heading(f"Rank of {visible(own.names[0])}", f"at {where}"))
         other = [] if asked.aim is None or asked.aim.against is None else [(asked.aim.names[1], asked.aim.against)]
-        ranks = [(name, lens.rank(token)[:, at[1]]) for name, token in [(own.names[0], own.token), *other]]
+        ranks = [(visible(name), lens.rank(token)[:, at[1]]) for name, token in [(own.names[0], own.token), *other]]
         pictures.lines(ranks, lens.labels, key="stream-lines", title="Rank through the layers", row=at[0])
     with right:
-        st.html(_heading(lens.labels[at[0]].capitalize(), f"at {where}"))
+        st.html(heading(lens.labels[at[0]].capitalize(), f"at {where}"))
         rows = [
-            {"name": label, "value": float(p), "text": f"{p:.0%}" if p >= 0.1 else f"{p:.1%}"}
+            {"name": visible(label), "value": float(p), "text": f"{p:.0%}" if p >= 0.1 else f"{p:.1%}"}
             for _, label, p in lens.top(at[0], at[1], TOP)
         ]
         pictures.bars(rows, key="stream-top", title="Most probable", signed=False)
-        _note(f"{float(lens.kl[at[0], at[1]]):.2f} nats from the end")
+        note(f"{float(lens.kl[at[0], at[1]]):.2f} nats from the end")
         _ask_here(run, own.position, at[1], where)
-    cells_files(run, cells, lens=lens, token=own.token)
+    cells_files(run, cells, TITLES[state.reading][0], lambda: streams.lens_table(lens, own.token))
 
 
 def _ask_here(run: Run, answer: int | None, position: int, where: str) -> None:
@@ -109,25 +102,13 @@ def _ask_here(run: Run, answer: int | None, position: int, where: str) -> None:
     st.button(f"Ask at {where}".replace("[", r"\["), icon=":material/help:", on_click=ask)
 
 
-def _norms(run: Run, every: Any) -> None:
+def _norms(run: Run) -> None:
     table = norms_of(run, state.stream)
     states, positions = table["row"].nunique(), table["position"].nunique()
     axis = streams.axis_of(run.capture, state.stream, positions)
     at = _chosen(states, positions, positions - 1)
-    shown = _window(states, positions, at, every)
+    shown = streams.window(states, positions, at, state.every)
     cells = streams.norm_cells(table, axis.labels, state.measure, shown)
     pictures.cells(cells, key="stream-cells", title="Norms", selected=at, window=shown)
-    _note(streams.turning_sentence(table, axis.labels))
-    cells_files(run, cells, table=table)
-
-
-def _heading(title: str, small: str = "") -> str:
-    return (
-        f"<div style='font-size:.92rem;line-height:1.3'><b>{html.escape(title)}</b> "
-        f"<span style='font-size:.78rem;opacity:.66'>{html.escape(small)}</span></div>"
-    )
-
-
-def _note(text: str) -> None:
-    if text:
-        st.html(f"<div class='note'>{html.escape(text)}</div>")
+    note(streams.turning_sentence(table, axis.labels))
+    cells_files(run, cells, TITLES["norms"][0], lambda: table)

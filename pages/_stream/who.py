@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import pandas as pd
@@ -17,27 +16,32 @@ from headwise.pages._shared.sidebar import Run
 from headwise.pages._stream import pictures
 from headwise.pages._stream.about import about
 from headwise.pages._stream.choices import StreamChoices, state
-from headwise.pages._stream.downloads import code, parts_files
+from headwise.pages._stream.downloads import bars_files, cells_files, code
 from headwise.pages._stream.found import parts_of, positions_of
 from headwise.pages._stream.question import Question
+from headwise.pages._stream.words import heading, note
 
 TALL = 330  # pixels of a list that scrolls
 
 
-def who(run: Run, asked: Question) -> None:
-    """The right half."""
-    small = f"direct effect on {asked.aim}" if asked.aim else ""
-    st.html(
-        f"<div style='font-size:.92rem;line-height:1.3'><b>Who says it</b> "
-        f"<span style='font-size:.78rem;opacity:.66'>{html.escape(small)}</span></div>"
-    )
+def who(run: Run, asked: Question, read_as: str) -> None:
+    """The right half. ``read_as``: what stands on the left."""
+    title = f"direct effect on {asked.aim}" if asked.aim else ""
+    st.html(heading("Who says it", title))
     choice("Taken apart into", StreamChoices.parts)
-    table = _table(run, asked)
-    if table is not None:
-        base = heads_address(run.subject.family)
-        {"parts": _parts, "map": _map, "positions": _positions}[state.parts](run, asked, table, base)
-        parts_files(run, asked.aim, table)
-    about()
+    if (table := _table(run, asked)) is None:
+        about(read_as)
+    elif state.parts == "map":
+        _map(run, table)
+        about(read_as)
+    else:
+        rows, numbers = _sources(run, asked) if state.parts == "positions" else (_parts(table), table)
+        sums = _sums(table)
+        base, tall = heads_address(run.subject.family), TALL if state.parts == "positions" else None
+        pictures.bars(rows, key="stream-bars", title=f"Who says it: {title}", sums=sums, height=tall, base=base)
+        note(_sentence(table))
+        about(read_as)
+        bars_files(run, rows, sums, title, numbers)
     with st.expander("Show the code", icon=":material/code:"):
         st.code(code(run, asked.aim), language="python")
 
@@ -63,32 +67,32 @@ def _sums(table: pd.DataFrame) -> list[tuple[str, str, bool]]:
     ]
 
 
-def _parts(run: Run, asked: Question, table: pd.DataFrame, base: str) -> None:
-    rows = [
+def _sentence(table: pd.DataFrame) -> str:
+    if state.parts == "positions":
+        return "What reached the answer through heads, by the position where they read it."
+    return streams.who_sentence(table, float(table.attrs["total"]))
+
+
+def _parts(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
         {"name": part.name, "value": part.value, "text": streams.signed_number(part.value), "head": part.head}
         for part in streams.parts(table)
     ]
-    pictures.bars(rows, key="stream-bars", title="Parts of the answer", sums=_sums(table), base=base)
-    _note(streams.who_sentence(table, float(table.attrs["total"])))
 
 
-def _map(run: Run, asked: Question, table: pd.DataFrame, base: str) -> None:
-    matrix, heads = streams.head_map(table)
-    leads = pictures.Leads(base, heads)
-    pictures.cells(streams.map_cells(matrix), key="stream-map", title="Heads and MLPs", leads=leads)
-    _note("Click a head to look at it. " + streams.who_sentence(table, float(table.attrs["total"])))
-
-
-def _positions(run: Run, asked: Question, table: pd.DataFrame, base: str) -> None:
+def _sources(run: Run, asked: Question) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """Where heads read what they put onto the answer, in the order of the text."""
     found = positions_of(run, asked.aim)
     rows = [
-        {"name": visible(row.token), "value": float(row.value), "text": streams.signed_number(row.value)}
+        {"name": visible(str(row.token)), "value": float(row.value), "text": streams.signed_number(row.value)}
         for row in found.itertuples()
     ]
-    pictures.bars(rows, key="stream-bars", title="Where it was read", sums=_sums(table), height=TALL)
-    _note("What reached the answer through heads, by the position where they read it.")
+    return rows, found
 
 
-def _note(text: Any) -> None:
-    if text:
-        st.html(f"<div class='note'>{html.escape(str(text))}</div>")
+def _map(run: Run, table: pd.DataFrame) -> None:
+    cells, heads = streams.head_map(table)
+    leads = pictures.Leads(heads_address(run.subject.family), heads)
+    pictures.cells(cells, key="stream-map", title="Heads and MLPs", leads=leads)
+    note(f"Click a head to look at it. {_sentence(table)}")
+    cells_files(run, cells, "Who says it", lambda: table, "map")
