@@ -325,6 +325,14 @@ def wanted(text: str) -> int | str | None:
     return int(number) if number != text and number.isdecimal() else text or None
 
 
+def shortened(text: str, name: str) -> str:
+    """That of a word of several tokens only the first is looked at; "" where it is one."""
+    word = text.replace("·", " ").strip()
+    if not word or text.startswith("#") or word == name.strip():
+        return ""
+    return f"“{word}” is several tokens; what is looked at is the first, {visible(name)}."
+
+
 def question(aim: Target) -> str:
     """ "why ·Mary rather than ·John?" """
     one, other = (visible(name) for name in aim.names)

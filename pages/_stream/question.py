@@ -15,6 +15,7 @@ from headwise.interp.errors import InputError
 from headwise.pages._shared.choices import Choice
 from headwise.pages._shared.sidebar import Run
 from headwise.pages._stream.choices import ALONE, StreamChoices, state
+from headwise.pages._stream.words import note
 
 WIDTH = 190  # pixels of a field
 
@@ -48,6 +49,11 @@ def ask(run: Run, names: tuple[str, ...]) -> Question:
                 on_change=state.other_positions,
                 **StreamChoices.stream.widget,
             )
+    if asked.own is not None:
+        names = (asked.aim or asked.own).names
+        for text, name in zip((state.answer, state.against), names, strict=True):
+            if name and text != ALONE:
+                note(streams.shortened(text, name))
     return asked
 
 
