@@ -4,7 +4,6 @@ of an answer as a list that adds up, and as a map of heads; and each with its se
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from headwise.interp.analysis.lens import Lens
 from headwise.interp.analysis.targets import Target, answer_position, row_at, tokens_of
-from headwise.interp.attention.axes import Axis, numbered
 from headwise.interp.drawing.paper.text import brief, visible
 from headwise.interp.errors import InputError
+from headwise.interp.run.anatomy import Anatomy
 from headwise.interp.run.capture import Capture
 from headwise.interp.run.generate import Sampling, distribution, top
 
@@ -31,10 +31,16 @@ NORM_SHADES = {  # a column of ``norms`` → what it is called
     "change": "length of what was added",
     "cosine": "cosine to the state before",
 }
-NOUNS = {"head": ("head", "heads"), "mlp": ("MLP", "MLPs"), "bias": ("bias", "biases"), "mixer": ("mixer", "mixers")}
+NOUNS = {  # what one of a kind is called, and several
+    "head": ("head", "heads"),
+    "mlp": ("MLP", "MLPs"),
+    "constant": ("constant", "constants"),
+    "mixer": ("mixer", "mixers"),
+}
+ORDER = ("embedding", "head", "attention", "cross", "mlp", "mixer", "mixed", "other", "constant")
 FEW = 12  # rows of a table that are shown of many
 WIDE = 96  # positions that stand in one table
-STRONGEST = {"head": 7, "mlp": 1, "attention": 3, "cross": 3, "mixer": 3, "positions": 1}  # parts told one by one
+STRONGEST = {"head": 7, "mlp": 1, "attention": 3, "cross": 3, "mixer": 3, "constant": 0}  # parts told one by one
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class Cells:
     signed: bool = False
 
 
-def lens_cells(lens: Any, token: int, name: str, shade: str, shown: Window) -> Cells:
+def lens_cells(lens: Lens, token: int, name: str, shade: str, shown: Window) -> Cells:
     """What a lens reads: in each cell the most probable token, coloured by ``shade``, one of LENS_SHADES."""
     values = {"chance": lens.probability, "rank": lens.rank}[shade](token) if shade != "kl" else lens.kl
     whole = _array(values)
@@ -106,8 +112,8 @@ def lens_cells(lens: Any, token: int, name: str, shade: str, shown: Window) -> C
     part = np.ix_(shown.rows, range(shown.first, shown.end))
     texts = tuple(tuple(lens.best_labels[row][shown.first : shown.end]) for row in shown.rows)
     return Cells(
-        tuple(lens.labels[row] for row in shown.rows),
-        tuple(lens.positions.labels[shown.first : shown.end]),
+        tuple(state_name(lens.labels[row]) for row in shown.rows),
+        tuple(lens.axis.labels[shown.first : shown.end]),
         whole[part],
         shades[part],
         LENS_SHADES[shade].format(visible(name)),
@@ -120,9 +126,10 @@ def lens_cells(lens: Any, token: int, name: str, shade: str, shown: Window) -> C
     )
 
 
-def norm_cells(table: pd.DataFrame, labels: Sequence[str], measure: str, shown: Window) -> Cells:
+def norm_cells(table: pd.DataFrame, measure: str, shown: Window) -> Cells:
     """How long each state is, how much was added to it, and how far that turned it: one of NORM_SHADES. ``table`` is of
-    ``norms``, ``labels`` name the positions."""
+    ``norms``."""
+    labels = table["token"].iloc[: shown.count].tolist()
     whole, names = norm_grid(table, measure)
     known = whole[np.isfinite(whole)]
     least, most = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
@@ -151,9 +158,14 @@ def norm_cells(table: pd.DataFrame, labels: Sequence[str], measure: str, shown: 
 
 def norm_grid(table: pd.DataFrame, measure: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """A column of ``norms`` → (states, positions), and what the states are called."""
-    rows = tuple(dict.fromkeys(table["row"]))
-    wide = table.pivot(index="row", columns="position", values=measure).reindex(rows)
-    return wide.to_numpy(float), tuple(map(str, dict(zip(table["row"], table["label"], strict=True)).values()))
+    rows = tuple(dict.fromkeys(table["after"]))
+    wide = table.pivot(index="after", columns="position", values=measure).reindex(rows)
+    return wide.to_numpy(float), tuple(map(state_name, rows))
+
+
+def state_name(label: str) -> str:
+    """ "start", or "after 3" of the state that follows block 3."""
+    return f"after {label}" if label.isdecimal() else label
 
 
 # -- who says it ------------------------------------------------------------------------------------------------------
@@ -173,7 +185,7 @@ def parts(table: pd.DataFrame) -> tuple[Part, ...]:
     each kind one by one, the others of the kind together."""
     found: list[Part] = []
     several = _several(table)
-    for kind in dict.fromkeys(table["part"]):
+    for kind in sorted(dict.fromkeys(table["part"]), key=_place):
         rows = table[table["part"] == kind]
         rows = rows.reindex(rows["value"].abs().sort_values(ascending=False, kind="stable").index)
         most = STRONGEST.get(kind, 2)
@@ -182,8 +194,14 @@ def parts(table: pd.DataFrame) -> tuple[Part, ...]:
         found += [_part(row, several) for row in strong.itertuples()]
         if len(rows) > most:
             rest = rows["value"].iloc[most:]
-            found.append(Part(f"{len(rest)} other {_noun(kind, plural=True)}", float(rest.sum()), len(rest)))
+            others = "other " if most else ""
+            found.append(Part(f"{len(rest)} {others}{_noun(kind, plural=True)}", float(rest.sum()), len(rest)))
     return tuple(found)
+
+
+def _place(kind: str) -> int:
+    """Where a kind stands in the list."""
+    return ORDER.index(kind) if kind in ORDER else len(ORDER) - 2
 
 
 def _part(row: Any, several: bool) -> Part:
@@ -201,7 +219,7 @@ def _several(table: pd.DataFrame) -> bool:
 def head_map(table: pd.DataFrame) -> tuple[Cells, list[list[Head | None]]]:
     """What every head and every other write put onto the answer: layers down, the last on top, heads across and MLPs
     beside them; and which head a cell is."""
-    whole = table[table["block"].notna() & (table["part"] != "bias")]
+    whole = table[table["block"].notna() & (table["part"] != "constant")]
     several = _several(whole)
     blocks = sorted({int(block) for block in whole["block"]}, reverse=True)
     keys = {_column(row): None for row in whole.itertuples()}
@@ -242,17 +260,27 @@ def _noun(kind: str, plural: bool = False) -> str:
 
 
 # -- sentences --------------------------------------------------------------------------------------------------------
-def when_sentence(lens: Any, token: int, name: str, position: int) -> str:
+def when_sentence(lens: Lens, token: int, name: str, position: int) -> str:
     """When a token becomes what the model would say at a position."""
     ranks = [int(rank) for rank in _array(lens.rank(token))[:, position]]
     first = next((row for row in range(len(ranks)) if all(rank == 1 for rank in ranks[row:])), None)
     said = visible(name)
     if first is not None:
         before = sum(rank == 1 for rank in ranks[:first])
-        return f"{said} leads from “{lens.labels[first]}” on" + (f", and in {before} states before." if before else ".")
+        also = f", and in {before} states before." if before else "."
+        return f"{said} leads from “{state_name(lens.labels[first])}” on{also}"
     best = min(ranks)
-    where = lens.labels[ranks.index(best)]
+    where = state_name(lens.labels[ranks.index(best)])
     return f"{said} ends on rank {ranks[-1]:,}" + (f"; its best was {best:,}, {where}." if best < ranks[-1] else ".")
+
+
+def distance_sentence(lens: Lens, row: int, position: int) -> str:
+    """How far a place is from the end, and what a tuned lens gained there on other texts."""
+    said = f"{float(lens.kl[row, position]):.2f} nats from the end."
+    if lens.translators is not None and row < len(lens.translators.gained):
+        plain, gained = lens.translators.plain[row], lens.translators.gained[row]
+        said += f" On texts kept apart: {gained:.2f} after this block, through the logit lens {plain:.2f}."
+    return f"{said} {lens.note[:1].upper()}{lens.note[1:]}." if lens.note else said
 
 
 def who_sentence(table: pd.DataFrame, total: float) -> str:
@@ -270,17 +298,15 @@ def who_sentence(table: pd.DataFrame, total: float) -> str:
     return f"{said}. All together: {signed_number(total)}."
 
 
-def turning_sentence(table: pd.DataFrame, positions: Sequence[str]) -> str:
-    """Where the stream turns most, and where it is longest."""
+def turning_sentence(table: pd.DataFrame) -> str:
+    """Where the stream turns most, and where it is longest. ``table`` is of ``norms``."""
     known = table[table["cosine"].notna()]
     if known.empty:
         return ""
     turn, long = known.loc[known["cosine"].idxmin()], table.loc[table["norm"].idxmax()]
-    name = [f"{visible(positions[int(row['position'])])} ({int(row['position'])})" for row in (turn, long)]
-    return (
-        f"It turns most {turn['label']} at {name[0]}, to a cosine of {turn['cosine']:.2f}; it is longest "
-        f"{long['label']} at {name[1]}, {short(float(long['norm']))}."
-    ).replace("-", "−")
+    where = [f"{state_name(row['after'])} at {visible(row['token'])} ({row['position']})" for row in (turn, long)]
+    said = f"It turns most {where[0]}, to a cosine of {turn['cosine']:.2f}; it is longest {where[1]}, "
+    return (said + f"{short(float(long['norm']))}.").replace("-0.", "−0.")
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
@@ -325,6 +351,14 @@ def wanted(text: str) -> int | str | None:
     return int(number) if number != text and number.isdecimal() else text or None
 
 
+def no_answer(name: str, anatomy: Anatomy) -> str:
+    """Why nothing can be asked about the answer of a model with streams; "" where something can."""
+    if anatomy.readout is None or anatomy.readout.kind == "none":
+        why = anatomy.readout.why_not if anatomy.readout is not None else "nothing is read off it"
+        return f"{name} gives no answer that could be asked about: {why.rstrip('.')}."
+    return ""
+
+
 def shortened(text: str, name: str) -> str:
     """That of a word of several tokens only the first is looked at; "" where it is one."""
     word = text.replace("·", " ").strip()
@@ -352,6 +386,11 @@ def short(value: float) -> str:
     return (f"{value / 1e3:.2g}k" if abs(value) >= 999.5 and abs(value) < 1e6 else brief(value)).replace("-", "−")
 
 
+def percent(chance: float) -> str:
+    """A probability."""
+    return f"{chance:.0%}" if chance >= 0.0995 else f"{chance:.1%}" if chance >= 0.0005 else "< 0.1%"
+
+
 def error(value: float | None) -> str:
     """A relative error in a line."""
     if value is None:
@@ -361,29 +400,3 @@ def error(value: float | None) -> str:
 
 def _array(values: Any) -> np.ndarray:
     return np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values, float)
-
-
-def axis_of(cap: Capture, stream: str, count: int) -> Axis:
-    """What the positions of a stream are called."""
-    wanted = ("source", "input") if stream.startswith("enc") else ("target", "input")
-    names = (*wanted, *cap.axes)
-    found = (cap.axes[name] for name in names if name in cap.axes and len(cap.axes[name]) == count)
-    return next(found, numbered(count))
-
-
-def lens_table(lens: Any, token: int) -> pd.DataFrame:
-    """What a lens reads, a cell a row: for a spreadsheet."""
-    states, positions = len(lens.labels), len(lens.positions)
-    best = [lens.best_labels[row][position] for row in range(states) for position in range(positions)]
-    return pd.DataFrame(
-        {
-            "state": np.repeat(lens.labels, positions),
-            "position": np.tile(np.arange(positions), states),
-            "token": list(lens.positions.labels) * states,
-            "best": best,
-            "confidence": _array(lens.confidence).ravel(),
-            "probability": _array(lens.probability(token)).ravel(),
-            "rank": _array(lens.rank(token)).ravel().astype(int),
-            "kl_to_end": _array(lens.kl).ravel(),
-        }
-    )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import streamlit as st
 
+from headwise.interp.run.anatomy import Anatomy
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.leading import to_head
@@ -31,13 +30,13 @@ STYLE = """<style>
 
 
 @fragment
-def explorer(run: Run, found: Any) -> None:
+def explorer(run: Run, found: Anatomy) -> None:
     names = tuple(stream.name for stream in found.streams)
     if state.stream not in names:
         state.stream = names[0] if names else ""
     _take_events()
     st.html(STYLE)
-    asked = ask(run, names)
+    asked = ask(run, found)
     with st.container(key="sides"):
         left, right = st.columns([17, 11], gap="medium")
     with left:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
-from headwise.interp.analysis.lens import lens, norms
+from headwise.interp.analysis.lens import Lens, lens, norms
 from headwise.interp.analysis.logits import by_position, logit_attribution
 from headwise.interp.analysis.targets import Target
+from headwise.interp.run.anatomy import Anatomy
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
 
 WAIT = {"show_time": True}
 
 
-def anatomy_of(run: Run) -> Any:
+def anatomy_of(run: Run) -> Anatomy:
     """The streams of the model, found and proven."""
     with st.spinner("Finding the residual stream, and proving it …", **WAIT):
         return server().made("anatomy", run.key, lambda: run.capture.anatomy)
 
 
-def lens_of(run: Run, stream: str, tuned: bool) -> Any:
+def lens_of(run: Run, stream: str, tuned: bool) -> Lens:
     """Every state read early. Raises InputError where there is no direct readout, or no tuned lens."""
     with st.spinner("Reading every state …", **WAIT):
         return server().made(

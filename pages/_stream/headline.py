@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import html
-from typing import Any
 
 import streamlit as st
 
 from headwise.interp.drawing.streams import error
+from headwise.interp.run.anatomy import Anatomy
 from headwise.pages._shared.headline import line, shape, sizes
 from headwise.pages._shared.sidebar import Run
 
 READOUTS = {
     "direct": ("readout direct: norm, then unembedding", ""),
-    "nonlinear": ("readout not direct", "alarm"),
-    "none": ("no readout", "alarm"),
+    "nonlinear": ("readout not direct", ""),
+    "none": ("no readout", ""),
 }
 
 
-def header_line(run: Run, found: Any | None) -> str:
+def header_line(run: Run, found: Anatomy | None) -> str:
     """The line as HTML; all of it escaped. ``found`` is the anatomy, None while it is looked for."""
     cap = run.capture
     start = [f"<b>{html.escape(run.subject.name)}</b>", *([shape(cap)] if cap.calls else []), sizes(cap)]
@@ -27,7 +27,7 @@ def header_line(run: Run, found: Any | None) -> str:
     return line([*start, *(_marked(*words) for words in _proof(found))])
 
 
-def refusals(found: Any) -> None:
+def refusals(found: Anatomy) -> None:
     """What of the anatomy could not be proven, and why."""
     for sentence in found.refused:
         st.html(
@@ -35,7 +35,7 @@ def refusals(found: Any) -> None:
         )
 
 
-def _proof(found: Any) -> list[tuple[str, str, str]]:
+def _proof(found: Anatomy) -> list[tuple[str, str, str]]:
     """(words, class, hover)."""
     proof, parts = found.proof, []
     if found.streams:

@@ -12,6 +12,7 @@ from headwise.interp.analysis.targets import Target, target
 from headwise.interp.drawing import streams
 from headwise.interp.drawing.paper.text import visible
 from headwise.interp.errors import InputError
+from headwise.interp.run.anatomy import Anatomy
 from headwise.pages._shared.choices import Choice
 from headwise.pages._shared.sidebar import Run
 from headwise.pages._stream.choices import ALONE, StreamChoices, state
@@ -30,10 +31,15 @@ class Question:
     problem: str = ""
 
 
-def ask(run: Run, names: tuple[str, ...]) -> Question:
-    """Draw the fields, and understand what stands in them. ``names``: of the model's streams."""
-    found = streams.suggestions(run.capture, None if state.asked < 0 else state.asked)
-    asked = _understood(run, found)
+def ask(run: Run, anatomy: Anatomy) -> Question:
+    """Draw the fields, and understand what stands in them."""
+    names = tuple(stream.name for stream in anatomy.streams)
+    why_not = streams.no_answer(run.subject.name, anatomy) if names else ""  # without any, the left side says why
+    if why_not or not names:
+        found, asked = (), Question(None, None, why_not)
+    else:
+        found = streams.suggestions(run.capture, None if state.asked < 0 else state.asked)
+        asked = _understood(run, found)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="question"):
         said = streams.question(asked.aim or asked.own) if asked.own else "What stands in the stream?"
         st.html(f"<div data-testid='question' style='font-size:1.12rem;font-weight:600'>{html.escape(said)}</div>")

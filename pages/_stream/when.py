@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import streamlit as st
 
+from headwise.interp.analysis.lens import Lens
 from headwise.interp.drawing import streams
 from headwise.interp.drawing.paper.text import visible
 from headwise.interp.errors import InputError
@@ -45,16 +44,19 @@ def when(run: Run, asked: Question) -> str:
     return read_as
 
 
-def _lens(run: Run, asked: Question) -> Any | None:
+def _lens(run: Run, asked: Question) -> Lens | None:
     """The lens that was asked for; None where that is none, and where there is none, which is said."""
     if state.reading == "norms":
         return None
+    if asked.own is None:
+        if asked.problem:
+            st.info(asked.problem, icon=":material/visibility_off:")
+        return None
     try:
-        found = lens_of(run, state.stream, state.reading == "tuned")
+        return lens_of(run, state.stream, state.reading == "tuned")
     except InputError as error:
         st.info(str(error), icon=":material/visibility_off:")
         return None
-    return found if asked.own is not None else None
 
 
 def _chosen(states: int, positions: int, answer: int) -> tuple[int, int]:
@@ -63,9 +65,9 @@ def _chosen(states: int, positions: int, answer: int) -> tuple[int, int]:
     return row, state.position if 0 <= state.position < positions else min(answer, positions - 1)
 
 
-def _read(run: Run, asked: Question, lens: Any) -> None:
+def _read(run: Run, asked: Question, lens: Lens) -> None:
     own = asked.own
-    states, positions = len(lens.labels), len(lens.positions)
+    states, positions = len(lens.labels), len(lens.axis)
     answer = own.position or 0  # where a model scores its whole input, most read the first position
     at = _chosen(states, positions, answer)
     shown = streams.window(states, positions, at, state.every)
@@ -73,25 +75,35 @@ def _read(run: Run, asked: Question, lens: Any) -> None:
     pictures.cells(cells, key="stream-cells", title="Read early", selected=at, window=shown, marked=answer)
     note(streams.when_sentence(lens, own.token, own.names[0], at[1]))
     left, right = st.columns(2, gap="medium")
-    where = f"{visible(lens.positions.labels[at[1]])} ({at[1]})"
+    where = f"{visible(lens.axis.labels[at[1]])} ({at[1]})"
     with left:
-        st.html(heading(f"Rank of {visible(own.names[0])}", f"at {where}"))
-        other = [] if asked.aim is None or asked.aim.against is None else [(asked.aim.names[1], asked.aim.against)]
-        ranks = [(visible(name), lens.rank(token)[:, at[1]]) for name, token in [(own.names[0], own.token), *other]]
-        pictures.lines(ranks, lens.labels, key="stream-lines", title="Rank through the layers", row=at[0])
+        _ranks(asked, lens, at, where)
     with right:
-        st.html(heading(lens.labels[at[0]].capitalize(), f"at {where}"))
-        rows = [
-            {"name": visible(label), "value": float(p), "text": f"{p:.0%}" if p >= 0.1 else f"{p:.1%}"}
-            for _, label, p in lens.top(at[0], at[1], TOP)
-        ]
-        pictures.bars(rows, key="stream-top", title="Most probable", signed=False)
-        note(f"{float(lens.kl[at[0], at[1]]):.2f} nats from the end")
-        _ask_here(run, own.position, at[1], where)
-    cells_files(run, cells, TITLES[state.reading][0], lambda: streams.lens_table(lens, own.token))
+        _best(lens, at, where)
+        _ask_here(own.position, at[1], where)
+    cells_files(run, cells, TITLES[state.reading][0], lambda: lens.table(own.token))
 
 
-def _ask_here(run: Run, answer: int | None, position: int, where: str) -> None:
+def _ranks(asked: Question, lens: Lens, at: tuple[int, int], where: str) -> None:
+    """The answer's rank through the layers, and that of its alternative."""
+    aim = asked.aim or asked.own
+    st.html(heading(f"Rank of {visible(aim.names[0])}", f"at {where}"))
+    told = [(name, token) for name, token in zip(aim.names, (aim.token, aim.against), strict=True) if token is not None]
+    ranks = [(visible(name), lens.rank(token)[:, at[1]]) for name, token in told]
+    labels = [streams.state_name(label) for label in lens.labels]
+    pictures.lines(ranks, labels, key="stream-lines", title="Rank through the layers", row=at[0])
+
+
+def _best(lens: Lens, at: tuple[int, int], where: str) -> None:
+    """The most probable answers of the chosen cell."""
+    st.html(heading(streams.state_name(lens.labels[at[0]]).capitalize(), f"at {where}"))
+    best = [(visible(name), chance) for _, name, chance in lens.top(*at, TOP)]
+    rows = [{"name": name, "value": chance, "text": streams.percent(chance)} for name, chance in best]
+    pictures.bars(rows, key="stream-top", title="Most probable", signed=False)
+    note(streams.distance_sentence(lens, *at))
+
+
+def _ask_here(answer: int | None, position: int, where: str) -> None:
     """Let the question be about another position."""
     if answer is None or answer == position:
         return
@@ -103,12 +115,15 @@ def _ask_here(run: Run, answer: int | None, position: int, where: str) -> None:
 
 
 def _norms(run: Run) -> None:
-    table = norms_of(run, state.stream)
-    states, positions = table["row"].nunique(), table["position"].nunique()
-    axis = streams.axis_of(run.capture, state.stream, positions)
+    try:
+        table = norms_of(run, state.stream)
+    except InputError as error:
+        st.info(str(error), icon=":material/visibility_off:")
+        return
+    states, positions = table["after"].nunique(), table["position"].nunique()
     at = _chosen(states, positions, positions - 1)
     shown = streams.window(states, positions, at, state.every)
-    cells = streams.norm_cells(table, axis.labels, state.measure, shown)
+    cells = streams.norm_cells(table, state.measure, shown)
     pictures.cells(cells, key="stream-cells", title="Norms", selected=at, window=shown)
-    note(streams.turning_sentence(table, axis.labels))
+    note(streams.turning_sentence(table))
     cells_files(run, cells, TITLES["norms"][0], lambda: table)

@@ -49,7 +49,8 @@ def who(run: Run, asked: Question, read_as: str) -> None:
 def _table(run: Run, asked: Question) -> pd.DataFrame | None:
     """The parts; None where there are none, which is said."""
     if asked.aim is None:
-        st.error(asked.problem)
+        if asked.own is not None:  # else it is said on the left
+            st.error(asked.problem)
         return None
     try:
         return parts_of(run, asked.aim)
@@ -83,11 +84,10 @@ def _parts(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _sources(run: Run, asked: Question) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Where heads read what they put onto the answer, in the order of the text."""
     found = positions_of(run, asked.aim)
-    rows = [
-        {"name": visible(str(row.token)), "value": float(row.value), "text": streams.signed_number(row.value)}
-        for row in found.itertuples()
-    ]
-    return rows, found
+    cross = {"cross": "source "} if found["sequence"].nunique() > 1 else {}
+    told = [(cross.get(row.sequence, "") + visible(row.token), float(row.value)) for row in found.itertuples()]
+    told.append(("not through heads", float(found.attrs["rest"])))
+    return [{"name": name, "value": v, "text": streams.signed_number(v)} for name, v in told], found
 
 
 def _map(run: Run, table: pd.DataFrame) -> None:

@@ -47,7 +47,8 @@ def test_a_decoder_is_read_early_and_taken_apart(drawn):
     cap = capture(load("tiny-decoder"), TEXT)
     aim, early = target(cap), lens(cap)
     cells, how = drawn["stream-cells"]
-    assert cells.rows == tuple(reversed(early.labels)) and cells.columns == cap.axes["input"].labels
+    assert cells.rows == ("after 3", "after 2", "after 1", "after 0", "start") and len(early.labels) == 5
+    assert cells.columns == cap.axes["input"].labels
     assert cells.values[0, -1] == pytest.approx(float(cap.logits[0, -1].softmax(-1)[aim.token]), rel=1e-4)
     assert how["selected"] == (4, len(cells.columns) - 1) and how["marked"] == len(cells.columns) - 1
     assert "embedding + 8 writes = stream to" in said(test, "headline")
@@ -96,7 +97,7 @@ def test_norms_are_those_of_the_library(drawn):
     table = norms(capture(load("tiny-decoder"), TEXT))
     cells, _ = drawn["stream-cells"]
     for row, place in enumerate(cells.places):
-        own = table[table["row"] == place].sort_values("position")["norm"]
+        own = table[table["after"] == ("start", "0", "1", "2", "3")[place]].sort_values("position")["norm"]
         assert cells.values[row] == pytest.approx(own.to_numpy(), rel=1e-6)
 
 

@@ -19,10 +19,11 @@ RANKS = np.array([[5, 2], [1, 9], [1, 2]])
 
 def lens() -> SimpleNamespace:
     return SimpleNamespace(
-        labels=("start", "after 0", "after 1"),
-        positions=Axis(("a", " b")),
+        labels=("start", "0", "1"),
+        axis=Axis(("a", " b")),
         best_labels=[["x", "y"], [" p", "q"], [" p", "<b>"]],
-        confidence=np.array([[0.4, 0.5], [0.3, 0.6], [0.9, 0.7]]),
+        translators=None,
+        note="",
         kl=np.array([[2.0, 1.0], [0.5, 4.0], [0.0, 0.0]]),
         probability=lambda token: CHANCES,
         rank=lambda token: RANKS,
@@ -91,22 +92,32 @@ def test_lens_cells_by_rank_and_by_distance_to_the_end():
 def test_norm_cells_tell_where_the_stream_turns():
     table = pd.DataFrame(
         [
-            (0, "start", 0, 2.0, np.nan, np.nan),
-            (0, "start", 1, 3.0, np.nan, np.nan),
-            (1, "after 0", 0, 2000.0, 1999.0, 1.0),
-            (1, "after 0", 1, 4.0, 5.0, -0.5),
+            ("start", 0, "a", 2.0, np.nan, np.nan),
+            ("start", 1, " b", 3.0, np.nan, np.nan),
+            ("0", 0, "a", 2000.0, 1999.0, 1.0),
+            ("0", 1, " b", 4.0, 5.0, -0.5),
         ],
-        columns=["row", "label", "position", "norm", "change", "cosine"],
+        columns=["after", "position", "token", "norm", "change", "cosine"],
     )
     shown = streams.window(2, 2, (1, 1))
-    turn = streams.norm_cells(table, ("a", " b"), "cosine", shown)
+    turn = streams.norm_cells(table, "cosine", shown)
     assert turn.texts == (("1.00", "−0.50"), ("", "")) and turn.shades[0].tolist() == [0, 1]
     assert np.isnan(turn.shades[1]).all()
-    long = streams.norm_cells(table, ("a", " b"), "norm", shown)
+    long = streams.norm_cells(table, "norm", shown)
     assert long.texts == (("2k", "4"), ("2", "3")) and long.shades[0, 0] == pytest.approx(1)
-    assert streams.turning_sentence(table, ("a", " b")) == (
+    assert streams.turning_sentence(table) == (
         "It turns most after 0 at ·b (1), to a cosine of −0.50; it is longest after 0 at a (0), 2k."
     )
+
+
+def test_how_far_a_place_is_from_the_end_and_what_a_tuned_lens_gained():
+    read = lens()
+    assert streams.distance_sentence(read, 1, 1) == "4.00 nats from the end."
+    read.translators, read.note = SimpleNamespace(plain=(3.0, 2.0), gained=(1.0, 0.5)), "it bends"
+    assert streams.distance_sentence(read, 1, 1) == (
+        "4.00 nats from the end. On texts kept apart: 0.50 after this block, through the logit lens 2.00. It bends."
+    )
+    assert streams.distance_sentence(read, 2, 0) == "0.00 nats from the end. It bends."
 
 
 # -- parts ------------------------------------------------------------------------------------------------------------
@@ -116,7 +127,7 @@ def test_parts_add_up_to_the_same_and_keep_the_strongest():
         ("embedding", None, None, None, "", "embedding", 0.1),
         *heads(values.tolist()),
         *[("mlp", layer, layer, None, "", f"MLP {layer}", 0.2 * layer) for layer in range(6)],
-        ("bias", None, None, None, "", "last norm’s bias", 0.05),
+        ("constant", None, None, None, "", "constant of norm", 0.05),
     )
     found = streams.parts(table)
     assert sum(part.value for part in found) == pytest.approx(table["value"].sum())
@@ -127,7 +138,7 @@ def test_parts_add_up_to_the_same_and_keep_the_strongest():
     assert all(values[part.head[1], part.head[2]] == part.value for part in shown)
     names = [part.name for part in found]
     assert f"{30 - len(shown)} other heads" in names and "5 other MLPs" in names and "MLP 5" in names
-    assert names[0] == "embedding" and names[-1] == "last norm’s bias"
+    assert names[0] == "embedding" and names[-1] == "constant of norm"
 
 
 def test_heads_of_two_stacks_are_told_apart():
@@ -142,7 +153,9 @@ def test_heads_of_two_stacks_are_told_apart():
 
 def test_the_map_has_the_last_layer_on_top_and_zero_in_the_middle():
     table = attribution(
-        *heads([[1.0, 0.0], [-2.0, 0.5]]), ("mlp", 1, 1, None, "", "MLP 1", 0.25), ("bias", 1, 1, None, "", "bias", 9.0)
+        *heads([[1.0, 0.0], [-2.0, 0.5]]),
+        ("mlp", 1, 1, None, "", "MLP 1", 0.25),
+        ("constant", 1, 1, None, "", "constant", 9.0),
     )
     cells, leads = streams.head_map(table)
     assert cells.rows == ("layer 1", "layer 0") and cells.columns == ("0", "1", "MLP")
@@ -157,7 +170,7 @@ def test_the_map_has_the_last_layer_on_top_and_zero_in_the_middle():
 def test_when_an_answer_leads_and_when_it_never_does():
     assert streams.when_sentence(lens(), 7, " p", 0) == "·p leads from “after 0” on."
     assert streams.when_sentence(lens(), 7, " p", 1) == "·p ends on rank 2."
-    ranks = {"rank": lambda token: np.array([[1], [3], [2]]), "labels": ("start", "after 0", "after 1")}
+    ranks = {"rank": lambda token: np.array([[1], [3], [2]]), "labels": ("start", "0", "1")}
     assert streams.when_sentence(SimpleNamespace(**ranks), 7, "p", 0) == "p ends on rank 2; its best was 1, start."
 
 
