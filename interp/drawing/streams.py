@@ -32,6 +32,7 @@ NORM_SHADES = {  # a column of ``norms`` → what it is called
     "cosine": "cosine to the state before",
 }
 NOUNS = {  # what one of a kind is called, and several
+    "embedding": ("embedding", "embeddings"),
     "head": ("head", "heads"),
     "mlp": ("MLP", "MLPs"),
     "constant": ("constant", "constants"),
@@ -40,7 +41,15 @@ NOUNS = {  # what one of a kind is called, and several
 ORDER = ("embedding", "head", "attention", "cross", "mlp", "mixer", "mixed", "other", "constant")
 FEW = 12  # rows of a table that are shown of many
 WIDE = 96  # positions that stand in one table
-STRONGEST = {"head": 7, "mlp": 1, "attention": 3, "cross": 3, "mixer": 3, "constant": 0}  # parts told one by one
+STRONGEST = {
+    "head": 7,
+    "mlp": 1,
+    "attention": 3,
+    "cross": 3,
+    "mixer": 3,
+    "embedding": 0,
+    "constant": 0,
+}  # told one by one
 
 
 @dataclass(frozen=True)
@@ -334,6 +343,11 @@ def suggestions(cap: Capture, position: int | None = None, count: int = 10) -> t
         name = labels[token] if token < len(labels) else label
         found.append(Suggestion(token, _asked(cap, token, name, len(row), place), name, probability))
     return tuple(found)
+
+
+def place_asked(cap: Capture, asked: int) -> int | None:
+    """A position at which an answer may be asked for; None, which is where the model gives its own, for any other."""
+    return asked if cap.scores_positions and 0 <= asked < cap.result.length else None
 
 
 def _asked(cap: Capture, token: int, name: str, size: int, place: int | None) -> str:

@@ -38,8 +38,9 @@ def ask(run: Run, anatomy: Anatomy) -> Question:
     if why_not or not names:
         found, asked = (), Question(None, None, why_not)
     else:
-        found = streams.suggestions(run.capture, None if state.asked < 0 else state.asked)
-        asked = _understood(run, found)
+        place = streams.place_asked(run.capture, state.asked)
+        found = streams.suggestions(run.capture, place)
+        asked = _understood(run, found, place)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="question"):
         said = streams.question(asked.aim or asked.own) if asked.own else "What stands in the stream?"
         st.html(f"<div data-testid='question' style='font-size:1.12rem;font-weight:600'>{html.escape(said)}</div>")
@@ -87,8 +88,8 @@ def _field(label: str, choice: Choice, lead: str, fixed: dict[str, str], likely:
     )
 
 
-def _understood(run: Run, found: tuple[streams.Suggestion, ...]) -> Question:
-    cap, place = run.capture, None if state.asked < 0 else state.asked
+def _understood(run: Run, found: tuple[streams.Suggestion, ...], place: int | None) -> Question:
+    cap = run.capture
     try:
         own = target(cap, streams.wanted(state.answer), position=place)
     except InputError as error:

@@ -82,7 +82,7 @@ def test_every_view_draws_and_every_address_opens(drawn, view):
 
 @pytest.mark.parametrize(
     "model, parts",
-    [("tiny-encoder", True), ("tiny-encoder-decoder", True), ("tiny-vit", True), ("tiny-classifier", None),
+    [("tiny-encoder", None), ("tiny-encoder-decoder", True), ("tiny-vit", True), ("tiny-classifier", None),
      ("tiny-attention-only", True)],
 )  # fmt: skip
 def test_every_kind_of_model(drawn, model, parts):
