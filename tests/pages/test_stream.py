@@ -3,10 +3,11 @@
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from headwise import capture
+from headwise import Capture, capture
 from headwise.interp.analysis.lens import lens, norms
 from headwise.interp.analysis.logits import logit_attribution
 from headwise.interp.analysis.targets import target
+from headwise.interp.run.anatomy import Anatomy
 from headwise.models import load
 from headwise.pages._stream import pictures
 from tests.browser.serving import ROOT
@@ -129,3 +130,32 @@ def test_the_code_makes_the_view(drawn):
     assert made["parts"].attrs["own"] == pytest.approx(
         target(capture(load("tiny-decoder"), TEXT), " people", " of").value(made["cap"]), rel=1e-5
     )
+
+
+def test_a_stream_that_could_not_be_proven_is_said_and_nothing_is_drawn(drawn, monkeypatch):
+    refused = Anatomy(refused=("Two additions could each be the stream.",))
+    monkeypatch.setattr(Capture, "anatomy", property(lambda cap: refused))
+    test = app(text="A text of which nothing is on the shelf.")
+    assert not test.exception and not test.error
+    assert "Two additions could each be the stream." in said(test, "refused")
+    (info,) = test.info
+    assert "could not be proven" in info.value and not drawn
+
+
+def test_an_answer_at_another_position(drawn):
+    """At the third token a decoder is asked for its fourth."""
+    app(text=TEXT, asked="2", against="∅")
+    cap = capture(load("tiny-decoder"), TEXT)
+    cells, how = drawn["stream-cells"]
+    assert how["marked"] == 2 and how["selected"] == (4, 2)
+    best = float(cap.logits[0, 2].softmax(-1).max())
+    assert cells.values[0, 2] == pytest.approx(best, rel=1e-4)
+    assert drawn["stream-bars"][1]["sums"][1][1] == f"{float(cap.logits[0, 2].max()):+.2f}".replace("-", "−")
+
+
+def test_a_part_leads_to_its_head(drawn):
+    app(text=TEXT, parts="map")
+    cells, how = drawn["stream-map"]
+    assert cells.columns == (*map(str, range(8)), "MLP") and cells.rows[0] == "layer 3"
+    assert how["leads"].heads[0][5] == ("decoder", 3, 5) and how["leads"].heads[0][8] is None
+    assert how["leads"].base == "./?text=The+people+of+the+United+States&"
