@@ -28,13 +28,15 @@ from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing import bertviz
 from headwise.interp.drawing.matrix import Matrix, Span, axis_name, one_of_many
-from headwise.interp.drawing.paper import heatmap, picture
+from headwise.interp.drawing.paper import bars, heatmap, picture, table
 from headwise.interp.drawing.paper.pens import Png, Print, Svg
 from headwise.interp.drawing.paper.sound import times
+from headwise.interp.drawing.streams import Cells
 from headwise.interp.run.capture import Capture
 from headwise.interp.subject import Subject
 
 VERSION = "0.1.0"  # of Headwise
+PENS = {"png": Png, "svg": Svg}
 NPZ_BYTES = 256 * 2**20  # weights one NPZ may hold
 BERTVIZ_TOKENS = 64  # BertViz draws H·Q·K lines at once; above this the browser stalls
 
@@ -136,6 +138,27 @@ def picture_svg(
 ) -> bytes:
     """The same figure as SVG: two embedded pictures, vectors and text."""
     return picture.draw(matrix, query, _print(Svg, matrix, scale, theme, stamp))
+
+
+def cells_figure(
+    cells: Cells, kind: str, *, title: str = "", theme: str = "light", stamp: Mapping[str, Any] | None = None
+) -> bytes:
+    """A table of cells as a figure for print, with what stands in them; ``kind`` "png" or "svg". The rest as above."""
+    return table.draw(cells, title, _paper(kind, theme, stamp))
+
+
+def bars_figure(
+    rows: Sequence[bars.Row],
+    sums: Sequence[tuple[str, str]],
+    kind: str,
+    *,
+    title: str = "",
+    theme: str = "light",
+    stamp: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Parts that add up, as a figure for print: ``rows`` of name, value and how that is written, ``sums`` of name and
+    value in words; ``kind`` "png" or "svg"."""
+    return bars.draw(rows, sums, title, _paper(kind, theme, stamp))
 
 
 def to_csv(matrix: Matrix) -> bytes:
@@ -269,6 +292,13 @@ def _print(
 ) -> Print:
     about = dict(stamp) if stamp is not None else {"headwise": VERSION}
     return Print(pen, scale, theme, about, (*parts, *matrix.left_out, *_stamp_parts(about)))
+
+
+def _paper(kind: str, theme: str, stamp: Mapping[str, Any] | None) -> Print:
+    if kind not in PENS:
+        raise ValueError(f"kind expects one of {', '.join(PENS)}; got {kind!r}.")
+    about = dict(stamp) if stamp is not None else {"headwise": VERSION}
+    return Print(PENS[kind], theme=theme, stamp=about, footer=_stamp_parts(about))
 
 
 def _parts_shown(matrix: Matrix) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from headwise.interp.drawing.paper.colour import SCALES
 from headwise.interp.drawing.quantities import QUANTITIES
-from headwise.pages._shared.choices import MODEL, POSITIONS, Choice, InputChoices, dashed, numbers
+from headwise.pages._shared.choices import MODEL, POSITIONS, Choice, HeadChoices, dashed, numbers
 
 
 def _region(text: str) -> tuple[int, int, int, int]:
@@ -24,13 +24,9 @@ def _token(text: str) -> dict[str, Any]:
     return {"axis": axis, "index": int(index)}
 
 
-class HeadsChoices(InputChoices):
-    """Which head is looked at, and how. ``layer`` and ``head`` are −1 until somebody chooses: the head that is most
-    worth a first look."""
+class HeadsChoices(HeadChoices):
+    """Which head is looked at, and how."""
 
-    stack = Choice("", until=MODEL)
-    layer = Choice(-1, between=(0, None), until=MODEL)
-    head = Choice(-1, between=(0, None), until=MODEL)
     compare = Choice("", until=MODEL)  # the model that this one is subtracted from
     view = Choice("", among=("heatmap", "bipartite", "picture"))  # "" is what suits the input best
     views = Choice((), link=False)  # that this input has, the best first

@@ -11,10 +11,11 @@ from headwise.interp.drawing.survey import Survey, survey
 from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._heads.downloads import downloads
 from headwise.pages._heads.grid import grid
-from headwise.pages._heads.head import choice, head
+from headwise.pages._heads.head import head
 from headwise.pages._heads.measures import chart, figures, measured
 from headwise.pages._heads.neuron import neuron_view, take_neuron_events
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run, share

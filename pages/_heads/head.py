@@ -16,7 +16,7 @@ from headwise.interp.subject import same_tokens
 from headwise.models import available, fetched
 from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._shared import canvas as _canvas
-from headwise.pages._shared.choices import Choice
+from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
 
@@ -136,16 +136,3 @@ def _other(run: Run) -> Capture | None:
     except (InputError, LoadError) as error:
         st.info(str(error))
         return None
-
-
-def choice(label: str, of: Choice, name=str.capitalize, options: tuple[str, ...] | None = None) -> None:
-    """A row of buttons, one of which is on."""
-    st.segmented_control(
-        label,
-        options or of.among,
-        format_func=name,
-        required=True,
-        label_visibility="collapsed",
-        width="content",
-        **of.widget,
-    )

@@ -8,8 +8,9 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ MODULES = (  # dependencies first
     *("pack", "colour", "text", "legend", "sound", "matrix", "pins", "figure"),
     *("grid", "heatmap", "bipartite", "picture", "main"),
 )
+FILES = tuple(CANVAS / f"{name}.js" for name in MODULES)
 EMPTY = 255  # the thumbnail byte that stands for NaN
 LARGEST_HEAD = 512  # rows and columns of one head; pool or crop above
 LARGEST_PICTURE = 592  # positions of a head over its picture: 24 × 24 patches and some special tokens
@@ -52,9 +54,9 @@ export default mount;
 """
 
 
-def script() -> str:
-    """The component's JavaScript as it is sent: every module of `assets/canvas` in one inline module."""
-    files = [(f"{name}.js", (CANVAS / f"{name}.js").read_text("utf-8")) for name in MODULES]
+def script(paths: Iterable[Path] = FILES) -> str:
+    """A component's JavaScript as it is sent: modules, of which the last is main.js, in one inline module."""
+    files = [(path.name, path.read_text("utf-8")) for path in paths]
     packed = gzip.compress(json.dumps(files).encode(), mtime=0)
     return LOADER % base64.b64encode(packed).decode()
 

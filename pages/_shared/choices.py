@@ -161,6 +161,13 @@ class Choices:
 
     def publish(self, **defaults: Any) -> bool:
         """Write what differs from the defaults into the address. False when a text is too long to be carried."""
+        wanted, whole = self.address(**defaults)
+        if dict(st.query_params) != wanted:
+            st.query_params.from_dict(wanted)
+        return whole
+
+    def address(self, **defaults: Any) -> tuple[dict[str, str], bool]:
+        """What differs from the defaults, as an address tells it; and whether that is all of it."""
         wanted, whole = {}, True
         for choice in self.each():
             default = defaults.get(choice.key, choice.default)
@@ -171,9 +178,7 @@ class Choices:
                 whole = False
             else:
                 wanted[choice.key] = choice.write(value)
-        if dict(st.query_params) != wanted:
-            st.query_params.from_dict(wanted)
-        return whole
+        return wanted, whole
 
     def news(self, key: str, part: str = "point_indices") -> list | None:
         """Places just selected in the table or chart of that key. None where nothing changed: a selection stays, only
@@ -251,3 +256,12 @@ class InputChoices(Choices):
         self.file = ""
         self.examples[family] = None
         self.another_input()
+
+
+class HeadChoices(InputChoices):
+    """Which head is looked at, wherever one came from. ``layer`` and ``head`` are −1 until somebody chooses: the head
+    that is most worth a first look."""
+
+    stack = Choice("", until=MODEL)
+    layer = Choice(-1, between=(0, None), until=MODEL)
+    head = Choice(-1, between=(0, None), until=MODEL)

@@ -16,6 +16,7 @@ from headwise.interp.drawing.paper import picture as over
 from headwise.interp.drawing.paper.colour import Palette
 from headwise.interp.drawing.paper.pens import Png
 from headwise.interp.drawing.paper.text import width
+from headwise.interp.drawing.streams import Cells
 
 SPACE = "{http://www.w3.org/2000/svg}"
 BLACK = (0, 0, 0)
@@ -140,3 +141,51 @@ def test_chips_that_need_a_second_line_stand_between_the_title_and_the_picture()
     middles = [(x + w / 2, y + h / 2) for x, y, w, h in sides[1:]]  # the first is the chosen query's
     assert len(middles) == 8  # a rim for each chip, and the chip in its middle
     assert np.allclose(middles[::2], middles[1::2], atol=0.02)
+
+
+# -- tables and bars ---------------------------------------------------------------------------------------------------
+def cells(rows: int, columns: int, text: str = "", **more) -> Cells:
+    shades = np.linspace(0, 1, rows * columns).reshape(rows, columns)
+    texts = ((text,) * columns,) * rows if text else None
+    names = [tuple(f"{name}{i}" for i in range(n)) for name, n in (("after ", rows), ("t", columns))]
+    return Cells(*names, shades, shades, "chance", "0", "1", tuple(range(rows)), 0, texts, **more)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (31, 96)])
+@pytest.mark.parametrize("text", ["", "·tok", "·avery<b>longtoken&"])
+def test_a_table_stands_on_its_sheet(shape, text):
+    svg = export.cells_figure(cells(*shape, text=text), "svg", title="A title that is longer than a small table")
+    sheet = ElementTree.fromstring(svg)
+    wide, high = float(sheet.get("width")), float(sheet.get("height"))
+    for t in sheet.iter(SPACE + "text"):
+        x, y, size = (float(t.get(name)) for name in ("x", "y", "font-size"))
+        long = width("".join(t.itertext()), size)
+        left = x - {"start": 0, "middle": long / 2, "end": long}[t.get("text-anchor")]
+        assert left >= 0 and left + long <= wide + 1 and 0 < y < high
+    squares = [r for r in sheet.iter(SPACE + "rect") if r.get("height") == "22"]
+    assert len(squares) == shape[0] * shape[1]
+
+
+def test_a_tables_cells_have_the_canvas_colours():
+    svg = export.cells_figure(cells(1, 2, text="x"), "svg").decode()
+    table = Palette.of("light").table
+    for row in (0, 255):
+        assert 'fill="#{:02x}{:02x}{:02x}"'.format(*table[row]) in svg
+
+
+def test_bars_start_at_zero_and_are_as_long_as_their_values():
+    """−1 … 3 on 320 pixels: 80 a unit."""
+    rows = [("one", 3.0, "+3.00"), ("two", -1.0, "−1.00"), ("three", 0.5, "+0.50")]
+    svg = export.bars_figure(rows, [("sum", "+2.50")], "svg", title="parts")
+    found = [r for r in ElementTree.fromstring(svg).iter(SPACE + "rect") if r.get("height") == "11"]
+    assert [float(r.get("width")) for r in found] == [240, 80, 40]
+    ends = [(float(r.get("x")), float(r.get("x")) + float(r.get("width"))) for r in found]
+    assert ends[0][0] == ends[1][1] == ends[2][0]
+    assert {"one", "+3.00", "−1.00", "sum", "+2.50", "parts"} <= {text for text, *_ in written(svg)}
+
+
+def test_figures_of_tables_and_bars_come_as_png_too_and_as_nothing_else():
+    assert export.cells_figure(cells(2, 2), "png", theme="dark")[1:4] == b"PNG"
+    assert export.bars_figure([("a", -1.0, "−1")], [], "png")[1:4] == b"PNG"
+    with pytest.raises(ValueError, match="kind expects one of png, svg"):
+        export.cells_figure(cells(2, 2), "pdf")

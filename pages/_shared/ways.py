@@ -1,0 +1,24 @@
+"""The pages of the app. Loads none of them: the first visitor of a server sees the menu meanwhile."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import streamlit as st
+
+PAGES = {
+    "heads": ":material/grid_view:",
+    "stream": ":material/waterfall_chart:",
+    "masks": ":material/filter_b_and_w:",
+    "embeddings": ":material/scatter_plot:",
+}
+
+
+def page(name: str):
+    """A page whose code is loaded when it is drawn."""
+
+    def draw() -> None:
+        getattr(import_module(f"headwise.pages.{name}"), name)()
+
+    where = {"default": True} if name == "heads" else {"url_path": name}
+    return st.Page(draw, title=name.capitalize(), icon=PAGES[name], **where)
