@@ -118,7 +118,7 @@ def brief(thing: Any) -> str:
     >>> Write(3, "mlp")
     Write(3, 'mlp')
     >>> HeadOutput(3, 1, stack="cross")
-    HeadOutput(3, 1, stack='cross')
+    HeadOutput(3, 1, 'cross')
     """
     shown, plain = [], True
     for one in fields(thing):
