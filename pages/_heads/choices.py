@@ -46,7 +46,7 @@ class HeadsChoices(HeadChoices):
     seed = Choice(0, between=(0, 2**31 - 1))
     zoom = Choice(None, read=_region, write=dashed, until=POSITIONS)
     neuron = Choice(-1, between=(-1, None), until=POSITIONS)  # the key whose score is taken apart; −1: the strongest
-    parts = Choice("size", among=("size", "dimension"))
+    apart = Choice("size", among=("size", "dimension"))
     pin = Choice(None, read=_token, write=lambda token: f"{token['axis']}-{token['index']}", until=POSITIONS)
 
 

@@ -125,7 +125,7 @@ def neuron_view(run: Run, call: AttentionCall) -> None:
 
 def drawn(found: Neuron) -> str:
     """The sum and its parts as HTML."""
-    body = _waterfall(found) if state.parts == "size" else _bars(found)
+    body = _waterfall(found) if state.apart == "size" else _bars(found)
     return f"<div class='neuron' data-testid='neuron'>{_sum(found)}{body}</div>"
 
 
@@ -181,7 +181,7 @@ def _heading(call: AttentionCall, found: Neuron) -> None:
             f"<bdi><b>{query}</b></bdi> → key <bdi><b>{key}</b></bdi></div>",
             width="stretch",
         )
-        choice("Order of parts", HeadsChoices.parts, ORDERS.get)
+        choice("Order of parts", HeadsChoices.apart, ORDERS.get)
 
 
 # -- drawing ------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def test_nothing_is_pinned():
 
 @pytest.mark.parametrize("parts", ["size", "dimension"])
 def test_sum_of_the_strongest_key(parts):
-    test = app(text=TEXT, layer="1", head="5", pin="query-6", parts=parts)
+    test = app(text=TEXT, layer="1", head="5", pin="query-6", apart=parts)
     assert not test.exception and not test.error
     found = expected(6)
     total, score, weight = figures(said(test))
@@ -88,7 +88,7 @@ def test_a_merged_word_has_no_score_of_its_own():
 
 @pytest.mark.parametrize(
     "address",
-    [{"neuron": "999"}, {"neuron": "x"}, {"neuron": "-5"}, {"pin": "query-999"}, {"pin": "key-999"}, {"parts": "no"}],
+    [{"neuron": "999"}, {"neuron": "x"}, {"neuron": "-5"}, {"pin": "query-999"}, {"pin": "key-999"}, {"apart": "no"}],
 )
 def test_an_address_that_means_nothing_still_opens(address):
     test = app(**({"text": TEXT, "layer": "1", "head": "5", "pin": "query-6"} | address))
@@ -157,7 +157,7 @@ def test_click_a_cell_read_its_parts_choose_another_key_and_share(visit, browser
     links_to(page, pin="query-6", neuron="4")
 
     page.get_by_role("button", name="By dimension").or_(page.get_by_role("radio", name="By dimension")).first.click()
-    links_to(page, parts="dimension")
+    links_to(page, apart="dimension")
     expect(page.locator(".neuron .bars span")).to_have_count(len(found.parts))
     other = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     other.goto(page.url)
