@@ -85,7 +85,8 @@ class Plan:
                 site = part.site
                 call = self.call(site.layer, site.stack, edit) if isinstance(site, AttentionSite) else None
                 found.append(entry(self.cap, site, call))
-        return None if not found or None in found else min(found)
+        last = len(self.cap.anatomy.stream().states) - 1
+        return None if None in found else min(found, default=last)
 
     # -- what is there --------------------------------------------------------------------------------------------
     def call(self, layer: int, stack: str | None, edit: object) -> AttentionCall:

@@ -31,7 +31,7 @@ def by_sdpa_with_a_bias(q, k, v):
 
 
 def by_sdpa_of_three_axes(q, k, v):
-    return F.scaled_dot_product_attention(*(t.reshape(B * H, T, D) for t in (q, k, v)), is_causal=True).view(B, H, T, D)
+    return F.scaled_dot_product_attention(*(t.reshape(-1, T, D) for t in (q, k, v)), is_causal=True).view(-1, H, T, D)
 
 
 def by_hand(q, k, v):
@@ -39,8 +39,8 @@ def by_hand(q, k, v):
 
 
 def by_bmm(q, k, v):
-    q, k, v = (t.reshape(B * H, T, D) for t in (q, k, v))
-    return torch.bmm((q @ k.mT / D**0.5).masked_fill(~Causal().dense(T), -math.inf).softmax(-1), v).view(B, H, T, D)
+    q, k, v = (t.reshape(-1, T, D) for t in (q, k, v))
+    return torch.bmm((q @ k.mT / D**0.5).masked_fill(~Causal().dense(T), -math.inf).softmax(-1), v).view(-1, H, T, D)
 
 
 def by_values_first(q, k, v):
@@ -82,10 +82,10 @@ class Attention(nn.Module):
         self.way, self.qkv, self.out = way, nn.Linear(C, 3 * C), nn.Linear(C, C)
 
     def project(self, x):
-        return self.qkv(x).view(B, T, 3, H, D).permute(2, 0, 3, 1, 4)  # q, k, v, each (B, H, T, D)
+        return self.qkv(x).view(-1, T, 3, H, D).permute(2, 0, 3, 1, 4)  # q, k, v, each (B, H, T, D)
 
     def forward(self, x):
-        return self.out(self.way(*self.project(x)).transpose(1, 2).reshape(B, T, C))
+        return self.out(self.way(*self.project(x)).transpose(1, 2).reshape(-1, T, C))
 
 
 class Model(nn.Module):

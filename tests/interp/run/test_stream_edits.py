@@ -15,7 +15,7 @@ from headwise.interp.run.capture import Capture, capture, rerun
 from headwise.interp.run.edits import Add, HeadOutput, Mean, Pattern, Residual, Scale, Write, Zero, ZeroHead
 from headwise.interp.subject import Subject, tensors_only
 from headwise.models import load
-from tests.interp.attention.kinds import GPT, LENGTH, LLAMA, PAIR, TEXT, ids
+from tests.interp.attention.kinds import GPT, LLAMA, PAIR, TEXT, ids
 
 TEXT_OF_TWO = "When Mary and John went to the store, John gave a drink to"
 
@@ -148,13 +148,15 @@ def test_smollm2(smollm2_folder):
 
 
 def test_every_head_removed_is_attention_removed():
-    cap = capture(load("tiny-decoder"), "The people of the United States")
-    heads = [ZeroHead(layer, number) for layer in range(4) for number in range(8)]
-    writes = rerun(cap, [Zero(Write(layer, "attention")) for layer in range(4)])
-    bias = any(name.endswith("out.bias") for name, _ in cap.subject.module.named_parameters())
-    assert not bias
-    assert (rerun(cap, heads).logits - writes.logits).abs().max() <= 1e-5
-    assert (writes.logits - cap.logits).abs().max() > 1
+    """Where the output projection has no bias, which would stay."""
+    cap, *_ = llama()
+    layers = cap.subject.module.model.layers
+    expected = with_hooks(cap, *((layer.self_attn, torch.zeros_like) for layer in layers))
+    heads = [ZeroHead(layer, number) for layer in range(len(layers)) for number in range(4)]
+    writes = [Zero(Write(layer, "attention")) for layer in range(len(layers))]
+    for edits in (heads, writes):
+        assert (rerun(cap, edits).logits - expected).abs().max() <= 1e-5
+    assert (expected - cap.logits).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["norm first", "norm last"])
@@ -277,4 +279,3 @@ def test_an_exception_in_the_middle_leaves_nothing():
             rerun(cap, [Zero(Write(0, "mlp")), edit])
         assert (len(_global_forward_hooks), len(_global_forward_pre_hooks)) == before
         assert torch.equal(rerun(cap, []).logits, cap.logits)
-    assert LENGTH == 9
