@@ -80,9 +80,10 @@ def _stream(graph: Graph, chain: Chain) -> Stream:
     for write in chain.writes:
         parts, why = heads_of(graph, write)
         keys = tuple((c.name, c.occurrence) for core in write.cores if (c := graph.cores[core]) is not None)
+        path, place, after = write.value.maker.place.path, write.add.place, write.after
         writes.append(
-            Branch(write.block, write.kind, write.value.place.path, write.add.place, write.side, write.after.place,
-                   numbers[write.after.spot], write.sign, keys, parts, why, laid)
+            Branch(write.block, write.kind, path, place, write.side, after.place, numbers[after.spot], write.sign,
+                   keys, parts, why, laid)
         )  # fmt: skip
     places = tuple(place for place, _ in spots[1:])
     begun = tuple(_summands(chain.origin[0], graph))

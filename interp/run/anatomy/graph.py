@@ -69,6 +69,14 @@ class Value:
         return self.out if self.copy is None else self.copy
 
     @property
+    def maker(self) -> Value:
+        """The value as the operation left it that did something: dropout gives back what it was given."""
+        value = self
+        while value.same is not None and value.same.copy is value.copy:
+            value = value.same
+        return value
+
+    @property
     def shape(self) -> torch.Size:
         return self.out.shape
 

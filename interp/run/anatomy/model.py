@@ -33,6 +33,8 @@ class Layout:
             return met.transpose(0, 1)
         if self.order == "bct":
             return met.flatten(2).transpose(1, 2)
+        if met.ndim == 3 and met.shape[0] == batch:
+            return met  # itself, so that gradients are taken at it
         return met.reshape(batch, -1, met.shape[-1])
 
     def met(self, wide: Tensor, shape: torch.Size) -> Tensor:

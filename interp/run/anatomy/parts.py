@@ -139,7 +139,7 @@ def _chain(reading: Reading) -> tuple[list[_Leaf], Tensor]:
 
 
 def _name(value: Value) -> str:
-    return value.place.path or value.place.operation
+    return value.maker.place.path or value.maker.place.operation
 
 
 def _parts(reading: Reading, leaf: _Leaf, gradient: Tensor) -> Iterator[Part]:

@@ -178,15 +178,22 @@ def read(
 ) -> Reading:
     """Run ``subject`` once and keep what its residual stream shows, on any input of the anatomy's kind.
 
-    With ``grad``, tensors keep their graph. Raises InputError where the anatomy was refused, or where this input takes
-    another way through the model.
+    With ``grad``, tensors keep their graph, which begins at the embedding where weights are frozen. Raises InputError
+    where the anatomy was refused, or where this input takes another way through the model.
     """
     refuse_unproven(subject, anatomy)
     changes = changes or Changes()
     tape, seam = reader(anatomy, inputs, changes.seam)
+    for stream in anatomy.streams if grad else ():
+        seam.change(stream.embedding, None, _differentiable)
     output, recorder = run(subject, inputs, changes=replace(changes, seam=seam), grad=grad)
     calls = tuple(recorder.finished(default_stack(subject))[0])
     return replace(reading_of(subject, anatomy, tape, inputs, calls), output=output)
+
+
+def _differentiable(embedding: Tensor) -> Tensor:
+    """Where the weights are frozen the graph begins at the embedding."""
+    return embedding if embedding.requires_grad else embedding.detach().requires_grad_().clone()
 
 
 def refuse_unproven(subject: Subject, anatomy: Anatomy) -> None:

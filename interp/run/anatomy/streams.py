@@ -145,8 +145,7 @@ def _leaves(graph: Graph, write: Write, stop: int) -> list[Write]:
     """A sum of parallel writes → its parts, where different attentions feed them."""
     value = write.value
     write.cores = graph.steps.attentions(value, stop)
-    while value.same is not None and value.same.copy is value.copy:
-        value = value.same  # as dropout, which gives back what it was given
+    value = value.maker
     if value.operation not in SUMS or value.operation.startswith("sub") or value in graph.steps.back:
         return [write]
     pair = [(k, u) for k, u in value.operands.items() if u.live and k in SIDES]
@@ -178,7 +177,7 @@ def _blocks(graph: Graph, writes: list[Write]) -> tuple[str, ...]:
     for write in writes:
         block = sum(after.index <= write.after.index for after in opens) - 1
         write.block = block if block >= 0 else None
-    paths = {w.after: w.value.place.path for w in own}
+    paths = {w.after: w.value.maker.place.path for w in own}
     return tuple(base if len(opens) == 1 else paths[after] for after in opens)
 
 

@@ -107,7 +107,8 @@ class Seam:
     def watched(self, observed: Collection[Place], observer: Observer) -> Seam:
         """The same changes, with one more observer, for which these places are observed too."""
         observed = frozenset((*self.observed, *observed))
-        return Seam(self.operands, self.results, observed, (*self.observers, observer), reached=self.reached)
+        operands, results = ({k: [*v] for k, v in changes.items()} for changes in (self.operands, self.results))
+        return Seam(operands, results, observed, (*self.observers, observer), reached=self.reached)
 
     def through(self, run: Callable[..., Any], function: Callable, visit: Visit, args: tuple, kwargs: dict) -> Any:
         """The operation, as ``run(function, args, kwargs)`` does it, with what happens at its place."""

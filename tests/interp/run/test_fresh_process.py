@@ -149,6 +149,34 @@ assert call.pattern == Causal()
 
 
 @keras
+def test_the_residual_stream_of_keras_blocks():
+    run(
+        KERAS
+        + """
+from headwise.interp.run.anatomy import anatomy
+x = inputs = keras.Input((None,), dtype="int32")
+x = keras.layers.Embedding(50, 32)(x)
+for i in range(3):
+    normed = keras.layers.LayerNormalization(name=f"before_{i}")(x)
+    x = x + keras.layers.MultiHeadAttention(4, 8, name=f"attention_{i}")(normed, normed, use_causal_mask=True)
+    hidden = keras.layers.Dense(64, activation="gelu")(keras.layers.LayerNormalization()(x))
+    x = x + keras.layers.Dense(32)(hidden)
+module = keras.Model(inputs, keras.layers.Dense(50)(keras.layers.LayerNormalization()(x)))
+subject = Subject(module, lambda raw: Inputs({}, args=(raw,)), "pre-LN", "decoder")
+found = anatomy(subject, torch.randint(0, 50, (2, 14)))
+assert not found.refused and found.proof.exact and found.proof.worst <= 1e-5, (found, found.proof)
+assert [w.kind for w in found.stream().writes] == ["attention", "mlp"] * 3, found.stream().writes
+assert all(w.heads for w in found.stream().writes[::2]) and found.readout.kind == "direct"
+cap = capture(subject, torch.randint(0, 50, (3, 9)), stream=True)
+assert cap.stream.proof.exact and cap.stream.proof.total <= 1e-5 and len(cap.residuals) == 4
+post = anatomy(Subject(build(True), subject.encode, "post-LN", "decoder"), torch.randint(0, 50, (2, 14)))
+assert post.stream().style == "post-LN" and post.proof.worst <= 1e-5 and len(post.stream().writes) == 2, post
+""",
+        KERAS_BACKEND="torch",
+    )
+
+
+@keras
 def test_keras_layers_inside_a_module_and_attention_to_another_sequence():
     """Keys of Keras' attention are its values where no keys are given."""
     run(

@@ -709,6 +709,11 @@ def test_timm_vit():
                 assert call.shape == (2, 3, 10, 10)
                 assert (call.band(0, 10) - theirs).abs().max() < 1e-5
             assert cap.fidelity < 1e-4 and len(cap.residuals) == 13
+            found = cap.anatomy
+            kinds = [write.kind for write in found.stream().writes]
+            assert not found.refused and found.proof.exact and found.proof.worst <= 1e-5
+            assert kinds == ["attention", "mlp"] * 12 and all(w.heads for w in found.stream().writes[::2])
+            assert found.readout.kind == "direct" and cap.stream.proof.total <= 1e-5
     """
     path = os.pathsep.join([str(from_pypi("timm==1.0.31", TIMM_SHA256)), str(ROOT)])
     subprocess.run(
