@@ -93,6 +93,15 @@ def test_every_kind_of_model(drawn, model, parts):
     assert "stream-bars" in drawn or (parts is None and test.info)
 
 
+def test_a_tuned_lens_says_what_it_gained(drawn):
+    test = app(model="tiny-attention-only", text=TEXT, reading="tuned", row="0")
+    early = lens(capture(load("tiny-attention-only"), TEXT), tuned=True)
+    cells, _ = drawn["stream-cells"]
+    assert cells.texts[-1] == tuple(early.best_labels[0])
+    plain, gained = early.translators.plain[0], early.translators.gained[0]
+    assert gained < plain and f"{gained:.2f} after this block, through the logit lens {plain:.2f}" in said(test, "note")
+
+
 def test_norms_are_those_of_the_library(drawn):
     app(text=TEXT, reading="norms")
     table = norms(capture(load("tiny-decoder"), TEXT))
