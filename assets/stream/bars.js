@@ -1,6 +1,6 @@
 // One bar a line, from zero to both sides, and under a rule the sums. A line may lead to a head.
 
-import { address, element, plain } from "./parts.js";
+import { address, element, follow, plain } from "./parts.js";
 
 export class Bars {
   constructor(holder) {
@@ -43,6 +43,6 @@ export class Bars {
     const link = event.target.closest("a");
     if (!link || !plain(event)) return;
     event.preventDefault();
-    this.holder.send({ go: link.go });
+    follow(this.holder, this.message.base, link.go);
   }
 }

@@ -1,7 +1,7 @@
 // A table of small cells, each coloured by a number and some with a token in them. A click or an arrow key chooses one;
 // where cells lead somewhere, a click or Enter goes there.
 
-import { address, element, plain } from "./parts.js";
+import { address, element, follow, plain } from "./parts.js";
 import { visible } from "./text.js";
 
 const NARROW = 16; // columns whose tokens may be cut so that all are in sight
@@ -183,6 +183,6 @@ export class Cells {
 
   open(r, c) {
     const go = this.message.links[r][c];
-    if (go) this.holder.send({ go });
+    if (go) follow(this.holder, this.message.base, go);
   }
 }

@@ -22,6 +22,12 @@ export function shape(tag, attributes, text = "") {
 /** The address of a head: the page's own, and which one. */
 export const address = (base, go) => `${base}${new URLSearchParams(go)}`;
 
+/** Go to a head as a link would: the browser has the address at once, and one step back leads here again. */
+export function follow(holder, base, go) {
+  history.pushState({}, "", address(base, go));
+  holder.send({ go });
+}
+
 /** A click that stays in this window; others are the browser's. */
 export const plain = (event) =>
   event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;

@@ -103,12 +103,27 @@ class Lens:
 
     def probability(self, token: int) -> Tensor:
         """Of one answer → (R, T)."""
-        return torch.stack([self.logits(row).softmax(-1)[:, token] for row in range(len(self.labels))])
+        return self._answer(token)[0]
 
     def rank(self, token: int) -> Tensor:
         """Place of one answer among all, 1 is the most probable → (R, T)."""
-        rows = (self.logits(row) for row in range(len(self.labels)))
-        return torch.stack([(row > row[:, token, None]).sum(-1) + 1 for row in rows])
+        return self._answer(token)[1]
+
+    def _answer(self, token: int) -> tuple[Tensor, Tensor]:
+        """(probability, rank) of one answer, in one pass that is remembered."""
+        if token not in self._answers:
+            found = []
+            for row in range(len(self.labels)):
+                logits = self.logits(row)
+                wanted = logits[:, token]
+                found.append(((wanted - logits.logsumexp(-1)).exp(), (logits > wanted[:, None]).sum(-1) + 1))
+            probability, rank = (torch.stack(part) for part in zip(*found, strict=True))
+            self._answers[token] = probability, rank
+        return self._answers[token]
+
+    @cached_property
+    def _answers(self) -> dict[int, tuple[Tensor, Tensor]]:
+        return {}
 
     def top(self, row: int, position: int, count: int = TOP) -> list[tuple[int, str, float]]:
         """(id, how it reads, probability) of the most probable answers at one place, the best first."""

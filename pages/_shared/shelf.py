@@ -35,6 +35,7 @@ KINDS = {
     "induction": Kind(3, slot=True),
     "answers": Kind(64),
     "anatomy": Kind(6, slot=True),
+    "suggestions": Kind(64),
     "lens": Kind(6, slot=True),
     "norms": Kind(12, slot=True),
     "parts": Kind(24, slot=True),

@@ -34,7 +34,7 @@ def explorer(run: Run, found: Anatomy) -> None:
     names = tuple(stream.name for stream in found.streams)
     if state.stream not in names:
         state.stream = names[0] if names else ""
-    _take_events()
+    _take_events(run)
     st.html(STYLE)
     asked = ask(run, found)
     with st.container(key="sides"):
@@ -49,12 +49,12 @@ def explorer(run: Run, found: Anatomy) -> None:
         )
 
 
-def _take_events() -> None:
+def _take_events(run: Run) -> None:
     """What the pictures say the person just did, before anything is drawn."""
     for key in ("stream-cells", "stream-lines", "stream-bars", "stream-map"):
         acted = _canvas.event(key)
         if "go" in acted:
-            to_head(**acted["go"])
+            to_head(run.capture, acted["go"])
         if "row" in acted:
             state.row = int(acted["row"])
         if "position" in acted:

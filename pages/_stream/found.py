@@ -8,6 +8,7 @@ import streamlit as st
 from headwise.interp.analysis.lens import Lens, lens, norms
 from headwise.interp.analysis.logits import by_position, logit_attribution
 from headwise.interp.analysis.targets import Target
+from headwise.interp.drawing.streams import Suggestion, suggestions
 from headwise.interp.run.anatomy import Anatomy
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
@@ -21,12 +22,21 @@ def anatomy_of(run: Run) -> Anatomy:
         return server().made("anatomy", run.key, lambda: run.capture.anatomy)
 
 
+def suggestions_of(run: Run, place: int | None) -> tuple[Suggestion, ...]:
+    """What the model would say at a place, and next to it."""
+    return server().made("suggestions", (run.key, place), lambda: suggestions(run.capture, place))
+
+
 def lens_of(run: Run, stream: str, tuned: bool) -> Lens:
     """Every state read early. Raises InputError where there is no direct readout, or no tuned lens."""
     with st.spinner("Reading every state …", **WAIT):
-        return server().made(
-            "lens", (run.key, stream, tuned), lambda: lens(run.capture, tuned=tuned, stream=stream or None)
-        )
+        return server().made("lens", (run.key, stream, tuned), lambda: _read(run, stream, tuned))
+
+
+def _read(run: Run, stream: str, tuned: bool) -> Lens:
+    found = lens(run.capture, tuned=tuned, stream=stream or None)
+    found.best_labels  # noqa: B018 -- what takes long is done here, in a slot, and not when somebody draws
+    return found
 
 
 def norms_of(run: Run, stream: str) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import streamlit as st
 
 from headwise.assets import ASSETS
 from headwise.interp.drawing.paper.text import brief
-from headwise.interp.drawing.streams import FEW, Cells, Head, Window
+from headwise.interp.drawing.streams import FEW, Cells, Window
 from headwise.pages._shared import canvas as _canvas
 
 HERE = ASSETS / "stream"
@@ -31,10 +31,10 @@ _component = st.components.v2.component(
 
 @dataclass(frozen=True)
 class Leads:
-    """The head that each cell leads to, and the address of its page up to where the head is named."""
+    """Where each cell leads to: the address of the Heads page up to where a head is named, and that name."""
 
     base: str
-    heads: Sequence[Sequence[Head | None]]
+    heads: Sequence[Sequence[Mapping[str, Any] | None]]
 
 
 def cells(
@@ -48,7 +48,7 @@ def cells(
     leads: Leads | None = None,
 ) -> dict[str, Any] | None:
     """Draw a table of cells, and return what the person just did in it, once: {"row", "position"} of a choice, or
-    {"go": {"stack", "layer", "head"}}.
+    {"go": …}, where it leads.
 
     selected: (row's number, position), outlined · window: from which the table was cut, with pages before or after it ·
     marked: the position whose name is set bold · leads: where each cell leads to.
@@ -85,7 +85,7 @@ def cells(
         "pages": pages,
         "rest": rest,
         "height": next(height for most, height in HEIGHTS if len(shown.rows) <= most),
-        "links": leads and [[_go(head) for head in row] for row in leads.heads],
+        "links": leads and [list(row) for row in leads.heads],
         "base": leads and leads.base,
     }
     return _mount(key, message, selected or (-1, -1))
@@ -103,15 +103,13 @@ def bars(
 ) -> dict[str, Any] | None:
     """Draw a list of bars, and return {"go": …} when one that leads to a head was clicked.
 
-    rows: each {"name", "value", "text"}, and "head" where it leads to one · sums: (name, text, strong) under a rule.
+    rows: each {"name", "value", "text"}, and "go", the rest of an address, where it leads to a head · sums: (name,
+    text, strong) under a rule.
     """
-    packed = [{**row, "go": _go(row.get("head"))} for row in rows]
-    for row in packed:
-        row.pop("head", None)
     message = {
         "view": "bars",
         "title": title,
-        "rows": packed,
+        "rows": list(rows),
         "sums": [{"name": name, "text": text, "strong": strong} for name, text, strong in sums],
         "signed": signed,
         "height": height,
@@ -132,10 +130,6 @@ def lines(
 
 def _value(value: float) -> str | None:
     return brief(float(value)).replace("-", "−") if np.isfinite(value) else None
-
-
-def _go(head: Head | None) -> dict[str, Any] | None:
-    return head and dict(zip(("stack", "layer", "head"), head, strict=True))
 
 
 def _mount(key: str, message: dict[str, Any], selected: tuple[int, int]) -> dict[str, Any] | None:

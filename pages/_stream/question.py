@@ -16,6 +16,7 @@ from headwise.interp.run.anatomy import Anatomy
 from headwise.pages._shared.choices import Choice
 from headwise.pages._shared.sidebar import Run
 from headwise.pages._stream.choices import ALONE, StreamChoices, state
+from headwise.pages._stream.found import suggestions_of
 from headwise.pages._stream.words import note
 
 WIDTH = 190  # pixels of a field
@@ -39,7 +40,7 @@ def ask(run: Run, anatomy: Anatomy) -> Question:
         found, asked = (), Question(None, None, why_not)
     else:
         place = streams.place_asked(run.capture, state.asked)
-        found = streams.suggestions(run.capture, place)
+        found = suggestions_of(run, place)
         asked = _understood(run, found, place)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="question"):
         said = streams.question(asked.aim or asked.own) if asked.own else "What stands in the stream?"

@@ -11,7 +11,7 @@ from headwise.interp.drawing import streams
 from headwise.interp.drawing.paper.text import brief, visible
 from headwise.interp.errors import InputError
 from headwise.pages._shared.buttons import choice
-from headwise.pages._shared.leading import heads_address
+from headwise.pages._shared.leading import heads_address, named
 from headwise.pages._shared.sidebar import Run
 from headwise.pages._stream import pictures
 from headwise.pages._stream.about import about
@@ -35,7 +35,7 @@ def who(run: Run, asked: Question, read_as: str) -> None:
         _map(run, table)
         about(read_as)
     else:
-        rows, numbers = _sources(run, asked) if state.parts == "positions" else (_parts(table), table)
+        rows, numbers = _sources(run, asked) if state.parts == "positions" else (_parts(run, table), table)
         sums = _sums(table)
         base, tall = heads_address(run.subject.family), TALL if state.parts == "positions" else None
         pictures.bars(rows, key="stream-bars", title=f"Who says it: {title}", sums=sums, height=tall, base=base)
@@ -74,9 +74,14 @@ def _sentence(table: pd.DataFrame) -> str:
     return streams.who_sentence(table, float(table.attrs["total"]))
 
 
-def _parts(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _parts(run: Run, table: pd.DataFrame) -> list[dict[str, Any]]:
     return [
-        {"name": part.name, "value": part.value, "text": streams.signed_number(part.value), "head": part.head}
+        {
+            "name": part.name,
+            "value": part.value,
+            "text": streams.signed_number(part.value),
+            "go": part.head and named(run.capture, part.head),
+        }
         for part in streams.parts(table)
     ]
 
@@ -92,7 +97,8 @@ def _sources(run: Run, asked: Question) -> tuple[list[dict[str, Any]], pd.DataFr
 
 def _map(run: Run, table: pd.DataFrame) -> None:
     cells, heads = streams.head_map(table)
-    leads = pictures.Leads(heads_address(run.subject.family), heads)
+    ways = [[head and named(run.capture, head) for head in row] for row in heads]
+    leads = pictures.Leads(heads_address(run.subject.family), ways)
     pictures.cells(cells, key="stream-map", title="Heads and MLPs", leads=leads)
     note(f"Click a head to look at it. {_sentence(table)}")
     cells_files(run, cells, "Who says it", lambda: table, "map")

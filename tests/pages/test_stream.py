@@ -93,6 +93,15 @@ def test_every_kind_of_model(drawn, model, parts):
     assert "stream-bars" in drawn or (parts is None and test.info)
 
 
+def test_a_tuned_lens_says_what_it_gained(drawn):
+    test = app(model="tiny-attention-only", text=TEXT, reading="tuned", row="0")
+    early = lens(capture(load("tiny-attention-only"), TEXT), tuned=True)
+    cells, _ = drawn["stream-cells"]
+    assert cells.texts[-1] == tuple(early.best_labels[0])
+    plain, gained = early.translators.plain[0], early.translators.gained[0]
+    assert gained < plain and f"{gained:.2f} after this block, through the logit lens {plain:.2f}" in said(test, "note")
+
+
 def test_norms_are_those_of_the_library(drawn):
     app(text=TEXT, reading="norms")
     table = norms(capture(load("tiny-decoder"), TEXT))
@@ -157,5 +166,5 @@ def test_a_part_leads_to_its_head(drawn):
     app(text=TEXT, parts="map")
     cells, how = drawn["stream-map"]
     assert cells.columns == (*map(str, range(8)), "MLP") and cells.rows[0] == "layer 3"
-    assert how["leads"].heads[0][5] == ("decoder", 3, 5) and how["leads"].heads[0][8] is None
+    assert how["leads"].heads[0][5] == {"layer": 3, "head": 5} and how["leads"].heads[0][8] is None
     assert how["leads"].base == "./?text=The+people+of+the+United+States&"
