@@ -41,9 +41,9 @@ gemma3_text phi phi3 cohere cohere2 granite granitemoe olmo olmo2 olmo3 stablelm
 jamba bamba bert roberta albert distilbert electra deberta deberta-v2 modernbert xlnet t5 bart marian mbart pegasus
 whisper vit dinov2 clip_text_model clip_vision_model deit swin swinv2 beit wav2vec2 hubert codegen ctrl openai-gpt
 biogpt xglm persimmon glm glm4 exaone4 ernie4_5 helium starcoder2 mamba qwen3_next falcon_h1 lfm2 granitemoehybrid
-squeezebert mpnet xlm funnel fnet roformer convbert siglip_vision_model vit_mae data2vec-vision yolos 
-audio-spectrogram-transformer wav2vec2-conformer phimoe bitnet diffllama nystromformer longformer led big_bird prophetnet
-mt5 umt5 m2m_100 blenderbot plbart esm ibert gpt_bigcode deepseek_v4 gemma3n_text
+squeezebert mpnet xlm funnel fnet roformer convbert siglip_vision_model vit_mae data2vec-vision yolos
+audio-spectrogram-transformer wav2vec2-conformer phimoe bitnet diffllama nystromformer longformer led big_bird
+prophetnet mt5 umt5 m2m_100 blenderbot plbart esm ibert gpt_bigcode deepseek_v4 gemma3n_text
 """.split()  # noqa: SIM905
 AUTO = (
     "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "SPEECH_SEQ_2_SEQ", "IMAGE_CLASSIFICATION", "CTC", "",

@@ -149,7 +149,7 @@ def _first_sum(graph: Graph, core: Value) -> Value | None:
 def _proven(reading: Reading) -> Anatomy:
     """The anatomy of a reading with the proof of all that is left in it."""
     anatomy, refused = reading.anatomy, list(reading.anatomy.refused)
-    first, streams = anatomy.streams[:1], []
+    first, streams, heads = anatomy.streams[:1], [], None
     for stream in anatomy.streams:
         why = _sum_fails(reading, stream)
         if why:
@@ -157,8 +157,9 @@ def _proven(reading: Reading) -> Anatomy:
             continue
         writes = []
         for write in stream.writes:
-            write, why = _checked(reading, write)
+            write, why, error = _checked(reading, write)
             writes.append(write)
+            heads = max((e for e in (heads, error) if e is not None), default=None)
             refused += [HEADS_MIXED.format(write.path or "the module itself", why)] if why else []
         streams.append(replace(stream, writes=tuple(writes)))
     same = bool(streams and first and streams[0].spots == first[0].spots)
@@ -166,7 +167,7 @@ def _proven(reading: Reading) -> Anatomy:
     anatomy = replace(anatomy, streams=tuple(streams), readout=readout, refused=tuple(refused))
     if not streams:
         return replace(anatomy, rotary={})
-    proof = prove(replace(reading, anatomy=anatomy))
+    proof = prove(replace(reading, anatomy=anatomy), heads=heads)
     limit = allowed(reading.tape[streams[0].spots[-1]].out.dtype, HEADS)
     if proof.logits is not None and max(proof.logits, proof.attribution) > limit:
         why = NOT_LOGITS.format(max(proof.logits, proof.attribution))
@@ -184,14 +185,16 @@ def _sum_fails(reading: Reading, stream: Stream) -> str:
         error, _ = added_up(tape, stream)
     except BROKEN as problem:
         return str(problem)
-    return NOT_A_SUM.format(error) if error > allowed(tape[stream.spots[-1]].out.dtype, TOTAL, len(sums)) else ""
+    limit = allowed(tape[stream.spots[-1]].out.dtype, TOTAL, len(sums))
+    return "" if error <= limit else NOT_A_SUM.format(error)  # so that NaN fails
 
 
-def _checked(reading: Reading, write: Branch) -> tuple[Branch, str]:
-    """The branch with its heads, or without them and why. A write that is not affine in its attention is "mixed"."""
+def _checked(reading: Reading, write: Branch) -> tuple[Branch, str, float | None]:
+    """(the branch with its heads, or without them; why without; the error of its heads). A write that is not affine in
+    its attention is "mixed"."""
     if not write.calls:
-        return write, ""
-    why, mixed = write.why_no_heads, False
+        return write, "", None
+    why, mixed, worst = write.why_no_heads, False, 0.0
     for heads in write.parts:
         dtype = reading.tape[heads.z].out.dtype
         try:
@@ -202,7 +205,8 @@ def _checked(reading: Reading, write: Branch) -> tuple[Branch, str]:
         if not error <= allowed(dtype, HEADS):
             why, mixed = NOT_AFFINE.format(error), True
             break
+        worst = max(worst, error)
     if not why:
-        return write, ""
+        return write, "", worst
     kind = "mixed" if mixed else write.kind
-    return replace(write, kind=kind, parts=(), why_no_heads=why), why
+    return replace(write, kind=kind, parts=(), why_no_heads=why), why, None

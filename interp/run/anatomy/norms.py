@@ -112,11 +112,13 @@ def _fit(source: Value, made: Value, region: list[Value]) -> Norm | None:
     limit = max(FIT, 4 * torch.finfo(made.out.dtype).eps)
     best: Norm | None = None
     for kind in ("rms", "layer"):
+        if best is not None and best.error < limit / 10:
+            break
         for eps in dict.fromkeys([*numbers, *EPSILONS, torch.finfo(source.out.dtype).eps]):
             fitted = _least_squares(kind, eps, x, y)
             if best is None or fitted.error < best.error * 0.5:
                 best = fitted
-            if fitted.error > 0.3 or fitted.error < limit / 100:
+            if fitted.error > 0.3 or fitted.error < limit / 10:
                 break  # not even roughly, or well enough
     if best is None or best.error >= limit:
         return None

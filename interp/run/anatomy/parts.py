@@ -121,7 +121,7 @@ def _chain(reading: Reading) -> tuple[list[_Leaf], Tensor]:
     begun = [tape[place, 0].operands[side] for place, side in stream.summands] or [tape[first]]
     state = sum(leaf(value.tensor, EMBEDDING, _name(value)) for value in begun)
     early = len(stream.origin)
-    for number, link in enumerate((*stream.origin, *stream.links, *reading._uncapped)):
+    for number, link in enumerate((*stream.origin, *stream.links, *reading.uncapped)):
         state = still.linear(tape, link, state)
         if link.kind == "add":
             shape, given = tape[link.made].shape, branches.get(link.made[0], ()) if number >= early else ()

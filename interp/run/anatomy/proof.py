@@ -24,20 +24,17 @@ def allowed(dtype: torch.dtype, limit: float, sums: int = 1) -> float:
     return max(limit, 4 * torch.finfo(dtype).eps * max(1, sums) ** 0.5)
 
 
-def prove(reading: Reading, *, deep: bool = True) -> Proof:
-    """All checks, or without ``deep`` those of the sum alone."""
+def prove(reading: Reading, *, readout: bool = True, heads: float | None = None) -> Proof:
+    """The sum checked, and where asked the readout; ``heads`` is the largest error of the heads, where it is known."""
     tape, anatomy = reading.tape, reading.anatomy
     exact, total, smallest = True, 0.0, float("inf")
     for stream in anatomy.streams:
         exact &= all(repeats(tape, link.made) for link in stream.links if link.kind == "add")
         error, least = added_up(tape, stream)
         total, smallest = max(total, error), min(smallest, least)
-    logits = attribution = heads = None
-    if deep:
-        errors = [heads_error(tape, h) for s in anatomy.streams for w in s.writes for h in w.parts]
-        heads = max((e for e in errors), default=None)
-        if anatomy.readout is not None and anatomy.readout.kind == "direct":
-            logits, attribution = _readout(reading), _attribution(reading)
+    logits = attribution = None
+    if readout and anatomy.readout is not None and anatomy.readout.kind == "direct":
+        logits, attribution = _readout(reading), _attribution(reading)
     return Proof(exact, total, smallest, logits, attribution, heads)
 
 

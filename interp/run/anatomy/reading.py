@@ -94,7 +94,18 @@ class Reading:
     @property
     def logits(self) -> Tensor:
         """The result, before a soft cap, as the model lays it out."""
-        return self.tape[self._uncapped[-1].made].tensor
+        return self.tape[self.uncapped[-1].made].tensor
+
+    @property
+    def uncapped(self) -> tuple[Link, ...]:
+        """The steps from the stream's end to the logits before a soft cap."""
+        links = self.anatomy.readout.links
+        capped = next((i for i, link in enumerate(links) if link.kind == "cap"), None)
+        if capped is None:
+            return links
+        while capped and links[capped - 1].kind == "scale":
+            capped -= 1
+        return links[:capped]
 
     def unembed(self, state: Tensor) -> Tensor:
         """A state (B, T, C) read as if it were the last: final norm and unembedding as the model does them, soft cap
@@ -129,19 +140,9 @@ class Reading:
     @cached_property
     def proof(self) -> Proof:
         """The sum checked on this input: the parts that a run shows anew."""
-        return replace(prove(self, deep=False), breaks=self.anatomy.proof.breaks)
+        return replace(prove(self, readout=False), breaks=self.anatomy.proof.breaks)
 
     # -- helpers --------------------------------------------------------------------------------------------------
-    @property
-    def _uncapped(self) -> tuple[Link, ...]:
-        links = self.anatomy.readout.links
-        capped = next((i for i, link in enumerate(links) if link.kind == "cap"), None)
-        if capped is None:
-            return links
-        while capped and links[capped - 1].kind == "scale":
-            capped -= 1
-        return links[:capped]
-
     def _stream(self, name: str | None) -> Stream:
         try:
             return self.anatomy.stream(name)
