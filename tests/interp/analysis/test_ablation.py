@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from headwise import ablate, capture, load, rerun
-from headwise.interp.analysis.metrics import Induction, PreviousToken, repeated_random, sweep
+from headwise.interp.analysis.metrics import Induction, ToPrevious, repeated_random, sweep
 from headwise.interp.analysis.targets import target
 from headwise.interp.errors import InputError
 from headwise.interp.run.edits import HeadOutput, Key, Mean, MeanHead, Pattern, Residual, Write, Zero, ZeroHead
@@ -77,9 +77,9 @@ def test_without_its_previous_token_head_a_model_does_not_induce():
     inputs, start = repeated_random(subject, 24)
     cap = capture(subject, inputs)
     length = 24
-    measures = [PreviousToken, partial(Induction, start, length)]
+    measures = [ToPrevious, partial(Induction, start, length)]
     table = sweep(cap, measures)
-    previous = table.loc[table.previous_token.idxmax()]
+    previous = table.loc[table["previous"].idxmax()]
     induction = table.loc[table.induction.idxmax()]
     without = sweep(rerun(cap, [ZeroHead(int(previous.layer), int(previous["head"]))]), measures)
     after = without.loc[table.induction.idxmax(), "induction"]
@@ -95,7 +95,7 @@ def test_without_its_previous_token_head_a_model_does_not_induce():
     others = [place for place in zip(table.layer, table["head"], strict=True) if place[0] == previous.layer]
     spared = [right(rerun(cap, [ZeroHead(*map(int, p))])) for p in others if p[1] != previous["head"]]
     gone = right(rerun(cap, [ZeroHead(int(previous.layer), int(previous["head"]))]))
-    assert right(cap) > 0.5 and gone < 0.3 * right(cap) and min(spared) > gone
+    assert right(cap) > 0.9 and gone < 0.1 and sorted(spared)[-2] > 0.9  # two others of that layer can be spared
 
 
 def test_all_writes_and_listed_sites(tiny):
@@ -115,13 +115,13 @@ def test_all_writes_and_listed_sites(tiny):
 
 
 def test_every_stack_of_an_encoder_decoder():
-    cap = capture(load("tiny-encoder-decoder"), "3 March 2021")
+    cap = capture(load("tiny-encoder-decoder"), ("knight", "nˈIt"))
     table = ablate(cap)
-    assert list(dict.fromkeys(table.stack)) == list(cap.stacks) and len(table) == sum(c.heads for c in cap.calls)
+    assert list(dict.fromkeys(table["stack"])) == list(cap.stacks) and len(table) == sum(c.heads for c in cap.calls)
     assert table.attrs["way"] == "repeated"
     wanted = target(cap)
     row = table.loc[table.effect.abs().idxmax()]
-    edited = rerun(cap, [MeanHead(int(row.layer), int(row["head"]), row.stack)])
+    edited = rerun(cap, [MeanHead(int(row.layer), int(row["head"]), row["stack"])])
     assert row.effect == pytest.approx(wanted.value(edited) - wanted.value(cap), abs=1e-4)
 
 
