@@ -5,6 +5,9 @@ import { fit } from "./text.js";
 
 const GAP = 4; // between thumbnails
 const LINE = 17; // height of a caption or heading
+const LARGEST = 84; // a thumbnail's side, at most
+const NARROW = 1460; // pixels of a window that has no room beside grid and head: there a compact grid leaves some below
+const LEAST = 28; // and a thumbnail's side in it, at least
 const EMPTY = 255; // the byte that stands for NaN: forbidden or not computed
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
@@ -100,14 +103,16 @@ export class Grid {
     const tags = sorted ? [] : this.tags;
     const right = Math.max(2, ...tags.map(([, tag]) => tag.offsetWidth + 8));
     const room = width - this.left - right;
+    const compact = message.compact && innerWidth <= NARROW;
+    const largest = compact ? Math.max(LEAST, Math.min(LARGEST, (0.26 * innerHeight) / this.L - GAP)) : LARGEST;
     const device = (x) => Math.max(8, Math.floor(x * figure.ratio) / figure.ratio); // whole device pixels stay crisp
     if (sorted) {
       const wanted = Math.max(44, Math.min(72, Math.sqrt((room * 420) / this.heads.length) - LINE));
       this.columns = Math.max(1, Math.min(this.heads.length, Math.floor((room + GAP) / (wanted + GAP))));
-      this.size = device(Math.min(84, (room + GAP) / this.columns - GAP));
+      this.size = device(Math.min(LARGEST, (room + GAP) / this.columns - GAP));
     } else {
       this.columns = this.H;
-      this.size = device(Math.min(84, (room + GAP) / this.H - GAP));
+      this.size = device(Math.min(largest, (room + GAP) / this.H - GAP));
     }
     this.stepX = this.size + GAP;
     this.stepY = this.size + (sorted ? LINE : GAP);
@@ -118,7 +123,7 @@ export class Grid {
       tag.style.left = `${this.edge + 4}px`;
       tag.style.top = `${this.top + layer * this.stepY + this.size / 2}px`;
     }
-    const height = Math.min(content, message.height ?? content);
+    const height = Math.min(content, message.height ?? content, compact ? 0.42 * innerHeight : content);
     const plot = [this.left, this.top, this.stepX, this.stepY];
     return { width: Math.max(width, this.edge + right), height, content, canvas: content, used: width, plot };
   }

@@ -33,6 +33,10 @@ export class Heatmap {
     this.spectrogram = message.spectrogram;
     this.height = message.height ?? 600;
     this.names = message.axis_names;
+    this.picks = message.picks ?? null; // what a click on a cell does, in a word, instead of pinning its row
+    this.undoes = message.undoes || this.picks; // the same on a cell that has a cross
+    this.hint = message.hint;
+    this.marks = message.marks ?? []; // cells that carry a cross, as positions [query, key]
     this.anchor = null;
     this.zooms = message.zooms ?? true;
     this.pins.take(message);
@@ -171,6 +175,43 @@ export class Heatmap {
     pen.strokeRect(this.left - 0.5, this.top - 0.5, width + 1, height + 1);
     this.drawNumbers(pen);
     this.drawAlarmMarks(pen);
+    for (const [q, k] of this.marks)
+      this.cross(pen, matrix.indexOf("query", q), matrix.indexOf("key", k), theme.text, theme.background);
+  }
+
+  /** A cross over a cell, readable on any colour; nothing where the cell is not shown. */
+  cross(pen, q, k, colour, rim) {
+    if (q < 0 || k < 0) return;
+    const half = Math.max(3, Math.min(7, 0.3 * Math.min(this.w, this.h)));
+    const [x, y] = [this.x(k + 0.5), this.y(q + 0.5)];
+    pen.save();
+    pen.lineCap = "round";
+    for (const [style, line] of [
+      [rim, 4],
+      [colour, 2],
+    ]) {
+      pen.strokeStyle = style;
+      pen.lineWidth = line;
+      pen.beginPath();
+      pen.moveTo(x - half, y - half);
+      pen.lineTo(x + half, y + half);
+      pen.moveTo(x + half, y - half);
+      pen.lineTo(x - half, y + half);
+      pen.stroke();
+    }
+    pen.restore();
+  }
+
+  /** The one edge that a cell stands for, as positions [query, key]; null where it stands for several, or for none. */
+  edge({ q, k }) {
+    const { matrix } = this;
+    const spans = [matrix.span("query", q), matrix.span("key", k)];
+    return spans.every(([first, last]) => first === last) ? spans.map(([first]) => first) : null;
+  }
+
+  pick(target) {
+    const cell = this.edge(target);
+    if (cell) this.figure.send({ cell });
   }
 
   /** The spectrogram over its columns, and a line where a recording ends. */
@@ -378,6 +419,7 @@ export class Heatmap {
       pen.lineWidth = line;
       pen.strokeRect(...box);
     }
+    if (this.picks && this.edge(target)) this.cross(pen, target.q, target.k, theme.text, theme.background);
   }
 
   /** The two cells that span a zoom rectangle, being dragged or grown with Shift and the arrows; else null. */
@@ -429,8 +471,15 @@ export class Heatmap {
       return [`zoom to queries ${span("query", q0, q1 - 1)} × keys ${span("key", k0, k1 - 1)}`];
     }
     const shown = target ?? this.pins.target(matrix);
+    if (!shown && this.picks) return [this.hint || `Click a cell to ${this.picks}`];
     if (!shown) return [`Point at a cell to read it${this.zooms ? " · drag to zoom" : ""} · click a row or a label to pin it`];
-    return shown.axis ? matrix.describeToken(shown.axis, shown.index) : matrix.describe(shown.q, shown.k);
+    if (shown.axis) return matrix.describeToken(shown.axis, shown.index);
+    const said = matrix.describe(shown.q, shown.k);
+    if (!this.picks) return said;
+    const edge = this.edge(shown);
+    if (!edge) return ["drag over a region to see single positions · ", ...said];
+    const marked = this.marks.some((mark) => mark.join() === edge.join());
+    return [`click to ${marked ? this.undoes : this.picks}: `, ...said];
   }
 
   // --- choosing ---------------------------------------------------------------------------------------------
@@ -450,7 +499,7 @@ export class Heatmap {
   }
 
   pointer(target) {
-    return target.axis ? "pointer" : "crosshair";
+    return target.axis ? "pointer" : this.picks ? "cell" : "crosshair";
   }
 
   drags(target) {
@@ -487,6 +536,7 @@ export class Heatmap {
     clearTimeout(this.timer);
     this.figure.cursor = target.axis ? this.figure.cursor : target;
     this.anchor = null;
+    if (this.picks && !target.axis) return this.pick(target);
     // On a pooled picture a second click may follow and mean zoom: wait for it.
     const wait = this.matrix.pooled && !target.axis ? 280 : 0;
     this.timer = setTimeout(() => this.pin(target), wait);
@@ -510,6 +560,7 @@ export class Heatmap {
     if (event.key === "Escape") return this.escape();
     if (event.key === "Enter" || event.key === " ") {
       if (this.anchor && cell) this.drop(this.anchor, cell);
+      else if (this.picks && cell) this.pick(cell);
       else if (target) this.pin(target);
       this.anchor = null;
       figure.refresh();
@@ -537,7 +588,8 @@ export class Heatmap {
     if (figure.dragging || this.anchor) {
       figure.endDrag();
       this.anchor = null;
-    } else if (this.pins.any) this.pins.clear();
+    } else if (this.picks) figure.send({ done: true });
+    else if (this.pins.any) this.pins.clear();
     else if (this.zooms && this.matrix.zoomed) figure.send({ zoom: null });
     figure.cursor = null;
     figure.refresh();

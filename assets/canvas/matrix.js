@@ -15,6 +15,7 @@ const noun = (name) => {
 export class Matrix {
   constructor(message) {
     Object.assign(this, { kind: message.kind, log: message.scale === "log", valueName: message.value_name });
+    this.named = message.named ?? false; // do labels name rows and columns, whatever their places are?
     [this.Q, this.K] = message.matrix.shape;
     this.data = message.matrix.data; // (Q, K)
     this.forbidden = message.forbidden?.data ?? null; // (Q, K)
@@ -137,6 +138,7 @@ export class Matrix {
     const label = this.axes[axis].labels[index];
     if (this.axes[axis].time) return [this.axes[axis].time.pads(first) ? `${label} (padding)` : label];
     const head = `${this.axes[axis].noun[first === last ? 0 : 1]} ${this.position(axis, index)}`;
+    if (this.named) return [`${this.axes[axis].noun[0]} ${label}`];
     return label ? [head + " ‘", { token: shorten(label, 24) }, "’"] : [head];
   }
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from headwise.interp.errors import InputError
 from headwise.interp.run.capture import Capture
 from headwise.interp.run.generate import Sampling, distribution, next_logits, next_position, top
+from headwise.interp.subject import Subject
 
 MASKS = 5  # masked positions that are answered at most, the first ones
 NEXT_SENTENCE = ("next_sentence", "seq_relationship_logits")  # what that output (B, 2) is called
@@ -36,6 +37,12 @@ def answers(cap: Capture, count: int = 5) -> tuple[Answer, ...]:
     if cap.scores_positions:
         return _next_token(cap, count) or (*_masked(cap, count), *_next_sentence(cap))
     return _classes(cap, count)
+
+
+def independent(subject: Subject) -> bool:
+    """Whether its classes do not exclude each other, so that each has a probability of its own."""
+    config = getattr(subject.module, "config", None)
+    return getattr(config, "problem_type", None) == "multi_label_classification"
 
 
 def _next_token(cap: Capture, count: int) -> tuple[Answer, ...]:
@@ -80,11 +87,7 @@ def _classes(cap: Capture, count: int) -> tuple[Answer, ...]:
     names, logits = cap.subject.labels, cap.logits
     if len(names) < 2 or logits.ndim != 2 or logits.shape[1] != len(names):
         return ()
-    independent = getattr(getattr(cap.subject.module, "config", None), "problem_type", None)
-    if independent == "multi_label_classification":
-        probabilities = logits[0].float().sigmoid()
-    else:
-        probabilities = distribution(logits[0], Sampling())
+    probabilities = logits[0].float().sigmoid() if independent(cap.subject) else distribution(logits[0], Sampling())
     return (Answer("Class", _sorted(list(zip(names, probabilities.tolist(), strict=True)))[:count]),)
 
 

@@ -127,6 +127,11 @@ class Matrix:
         return self.quantity.kind == "signed"
 
     @property
+    def still(self) -> bool:
+        """Whether it is a difference, and there is none."""
+        return self.signed and not bool(self.values.nan_to_num(0).any())
+
+    @property
     def leaks(self) -> Tensor:
         """Where there is weight on a forbidden position, bool (rows, columns). A score or a difference is no weight."""
         if self.quantity.kind != "weight":
@@ -200,7 +205,7 @@ def head_view(cap: Capture, call: AttentionCall, head: int, quantity: str = "wei
         QUANTITIES[quantity],
         codes.cpu(),
         title=_title(call, head),
-        of=f"{cap.subject.name} · {call.stack}" if len(cap.stacks) > 1 else cap.subject.name,
+        of=_whose(cap, call),
         left_out=(*notes, *one_of_many(cap, call, how.batch)),
     )
 
@@ -243,6 +248,12 @@ def axis_name(cap: Capture, call: AttentionCall, side: str) -> str | None:
     """What the input calls the axis of a call's "query" or "key" side: "input", "source" or "target"."""
     axis = getattr(call, f"{side}_axis")
     return next((name for name, own in cap.axes.items() if own is axis), None)
+
+
+def _whose(cap: Capture, call: AttentionCall) -> str:
+    """The model, its stack where it has several, and that the run was edited."""
+    name = f"{cap.subject.name} · {call.stack}" if len(cap.stacks) > 1 else cap.subject.name
+    return f"{name} (edited)" if cap.edits else name
 
 
 def _title(call: AttentionCall, head: int) -> str:

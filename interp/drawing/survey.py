@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -95,6 +95,19 @@ def grid_pictures(cap: Capture, surveyed: Survey, stack: str) -> np.ndarray:
         small = torch.where(cells | (small > LEAK**0.5), small, math.nan)
         picture[row, : call.heads] = F.interpolate(small[None], (size, size))[0].numpy()  # nearest
     return picture
+
+
+def change_pictures(before: Survey, after: Survey, cap: Capture, stack: str) -> np.ndarray:
+    """How much each cell's largest weight changed, without its sign, for all heads on one scale → (L, H, t, t) float32
+    in [0, 1], as ``grid_pictures`` lays them; a head that did not change is empty."""
+    gaps = {
+        key: (small - before.thumbnails[key]).abs()
+        for key, small in after.thumbnails.items()
+        if key[0] == stack and small.shape == before.thumbnails[key].shape
+    }
+    largest = max((float(gap.max()) for gap in gaps.values()), default=0.0) or 1.0
+    scaled = {key: (gap / largest).square() for key, gap in gaps.items()}  # of which the grid takes the square root
+    return grid_pictures(cap, replace(after, thumbnails=scaled), stack)
 
 
 def patch_pictures(cap: Capture, stack: str, query: int, *, batch: int = 0) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Masks as values: who may attend to whom, written as an expression.
 
 Read in this order: ``patterns`` (the algebra), ``recognise`` (a tensor's name in it), ``reach`` (over layers), ``code``
-(in the conventions of those who take a mask), ``read`` (from files and pasted text).
+(in the conventions of those who take a mask), ``read`` (from files and pasted text), ``spoken`` (from an expression).
 """
 
 from headwise.interp.masks.patterns import (

@@ -6,7 +6,11 @@ from typing import Any
 
 from headwise.interp.drawing.paper.colour import SCALES
 from headwise.interp.drawing.quantities import QUANTITIES
-from headwise.pages._shared.choices import MODEL, POSITIONS, Choice, HeadChoices, dashed, numbers
+from headwise.pages._heads import changes
+from headwise.pages._shared.choices import LONGEST, MODEL, POSITIONS, Choice, HeadChoices, dashed, numbers
+
+SIDES = ("after", "before", "change")  # of an edited run
+WORDS = ("first", "whole")  # what counts of a word of several tokens
 
 
 def _region(text: str) -> tuple[int, int, int, int]:
@@ -47,6 +51,19 @@ class HeadsChoices(HeadChoices):
     zoom = Choice(None, read=_region, write=dashed, until=POSITIONS)
     neuron = Choice(-1, between=(-1, None), until=POSITIONS)  # the key whose score is taken apart; −1: the strongest
     apart = Choice("size", among=("size", "dimension"))
+    edits = Choice((), read=changes.read, write=changes.write, until=MODEL, left=changes.left)
+    how = Choice("mean", among=changes.HOWS)
+    side = Choice("after", among=SIDES)
+    answer = Choice("", until=MODEL, longest=LONGEST)
+    rather = Choice("", until=MODEL, longest=LONGEST)
+    counted = Choice("first", among=WORDS)
+    forbidding = Choice(False, link=False)  # does a click on a cell forbid its edge?
+    factor = Choice(1.0, between=changes.FACTORS, link=False)  # of the chosen head, on its slider
+    mask = Choice("", link=False)  # being written for the chosen layer
+    borrowed = Choice("", link=False)  # the text whose pattern may be swapped in
+    trouble = Choice("", link=False)  # what was wrong with the last act
+    spoken = Choice(None, link=False)  # the run that is written on though that takes long
+    mapped = Choice(False, link=False)  # is the dear map of all removals wanted?
     pin = Choice(None, read=_token, write=lambda token: f"{token['axis']}-{token['index']}", until=POSITIONS)
 
 

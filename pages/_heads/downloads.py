@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
+from headwise.interp.analysis.effects import answers_at_all
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing import files as export
 from headwise.interp.drawing.matrix import recorded
+from headwise.pages._heads import changes
+from headwise.pages._heads.answer import writes
 from headwise.pages._heads.choices import state
 from headwise.pages._heads.head import Shown
 from headwise.pages._shared.sidebar import Run
 
 
-def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
-    """A row of buttons, each making its file when it is clicked."""
+def downloads(run: Run, call: AttentionCall, shown: Shown, edited: Run) -> None:
+    """A row of buttons, each making its file when it is clicked. ``edited`` is the run as it was changed."""
     cap, view = run.capture, shown.view
     name = f"layer{call.layer}-head{state.head}"
     minuend = shown.minuend
@@ -58,11 +63,11 @@ def downloads(run: Run, call: AttentionCall, shown: Shown) -> None:
                 help=why_not,
             )
     with st.expander("Show the code", icon=":material/code:"):
-        st.code(code(run, call, minuend is not None), language="python")
+        st.code(code(run, call, minuend is not None, edited), language="python")
 
 
-def code(run: Run, call: AttentionCall, compared: bool = False) -> str:
-    """The Python that makes this view."""
+def code(run: Run, call: AttentionCall, compared: bool = False, edited: Run | None = None) -> str:
+    """The Python that makes this view, and the number beside it where something is changed."""
     region = state.zoom or (None if state.padding else recorded(run.capture, call))
     choices = (("words", state.words, False), ("special", state.special, True), ("region", region, None))
     options = "".join(f", {name}={value!r}" for name, value, default in choices if value != default)
@@ -71,22 +76,27 @@ def code(run: Run, call: AttentionCall, compared: bool = False) -> str:
         where = f"{name}.find({call.layer}, {call.stack!r})"
         return f"head_view({name}, {where}, head={state.head}, quantity={state.quantity!r}{options})"
 
+    edits = [] if edited is None or not edited.made else [*editing(edited, "changed"), _effect(edited)]
+    of = "changed" if edits and state.side == "after" else "cap"
     compares = [
         f"other = capture(load({state.compare!r}{_placement()}), inputs)",
         f"view = {view_of('other')}.minus(view)",
     ]
+    if edits and state.side == "change":
+        compares = [f"view = {view_of('changed')}.minus(view)"]
     return "\n".join(
         [
-            *capturing(run, "from headwise.interp.drawing.matrix import head_view"),
-            f"view = {view_of('cap')}",
+            *capturing(run, "from headwise.interp.drawing.matrix import head_view", *_imports(edits), edits=edits),
+            f"view = {view_of(of)}",
             *(compares if compared else []),
             "view.values, view.queries, view.keys",
         ]
     )
 
 
-def capturing(run: Run, *imports: str) -> list[str]:
-    """The lines of Python that make the run's capture, ``cap``; ``imports`` are lines beside those that this needs."""
+def capturing(run: Run, *imports: str, edits: Sequence[str] = ()) -> list[str]:
+    """The lines of Python that make the run's capture, ``cap``, and then the ``edits``; ``imports`` are lines beside
+    those that this needs."""
     given = run.given
     reads = [name for name in ("read_image", "read_wav") if f"{name}(" in given.code]
     steps = [name for name, used in (("extend", state.written), ("restart", given.prompt)) if used]
@@ -94,8 +104,9 @@ def capturing(run: Run, *imports: str) -> list[str]:
     return [
         *(["from pathlib import Path", ""] if reads else []),
         *(["import torch", ""] if _placement() else []),
-        "from headwise import capture, load",
+        f"from headwise import capture, {'edits, load, rerun' if edits else 'load'}",
         *sorted([*imports, *more]),
+        *(["from headwise.interp.masks.spoken import spoken_mask"] if "spoken_mask(" in "".join(edits) else []),
         *([f"from headwise.models import {', '.join(reads)}"] if reads else []),
         "",
         f"subject = load({state.model!r}{_placement()})",
@@ -103,9 +114,33 @@ def capturing(run: Run, *imports: str) -> list[str]:
         *(["inputs = restart(inputs)"] if given.prompt else []),
         *([f"inputs = extend(subject, inputs, {list(state.written)})"] if state.written else []),
         "cap = capture(subject, inputs)",
+        *edits,
     ]
 
 
 def _placement() -> str:
     placed = (state.device, state.dtype) != ("cpu", "float32")
     return f", device={state.device!r}, dtype=torch.{state.dtype}" if placed else ""
+
+
+def editing(run: Run, name: str) -> list[str]:
+    """The lines that make the edited run of ``cap``, called ``name``; none where nothing is changed."""
+    parts = [part for change in run.made for part in changes.code(run.capture, change)]
+    return [f"{name} = rerun(cap, [", *(f"    {part}," for part in parts), "])"] if parts else []
+
+
+def _effect(run: Run) -> str:
+    """What the changes did to the answer."""
+    wanted, against = (word or None for word in (state.answer, state.rather))
+    if not answers_at_all(run.capture):
+        return "done = moved(cap, changed)"
+    if state.counted == "whole" and wanted is not None and writes(run):
+        return f"done = word_effect(cap, changed, {wanted!r}, {against!r})"
+    return f"done = effect(cap, changed, asked(cap, {wanted!r}, {against!r}))"
+
+
+def _imports(edits: list[str]) -> list[str]:
+    if not edits:
+        return []
+    name = edits[-1].removeprefix("done = ").partition("(")[0]
+    return [f"from headwise.interp.analysis.effects import {'asked, effect' if name == 'effect' else name}"]

@@ -1,4 +1,4 @@
-"""All heads on the left, one of them large on the right. A click runs only this."""
+"""All heads, one of them large, and what if it were different. A click runs only this."""
 
 from __future__ import annotations
 
@@ -8,23 +8,38 @@ import streamlit as st
 from headwise import Capture
 from headwise.interp.analysis.firstlook import first_head, first_stack
 from headwise.interp.drawing.survey import Survey, survey
+from headwise.pages._heads.answer import whatif
 from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._heads.downloads import downloads
 from headwise.pages._heads.grid import grid
 from headwise.pages._heads.head import head
 from headwise.pages._heads.measures import chart, figures, measured
 from headwise.pages._heads.neuron import neuron_view, take_neuron_events
+from headwise.pages._heads.removal import removal, take_choice
+from headwise.pages._heads.whatif import banner, edited, picking, take_picks
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run, share
 
-NARROW = """<style>@media (max-width: 1000px) {
-.st-key-halves > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock] { flex-wrap: wrap }
-.st-key-halves > [data-testid=stLayoutWrapper] > [data-testid=stHorizontalBlock] > [data-testid=stColumn] {
-  min-width: 100% }
-}</style>"""  # Streamlit itself puts columns below each other at 640 pixels only
+LAYOUT = """<style>
+.st-key-explorer { display: grid; gap: .6rem 1.4rem; align-items: start;
+  grid-template: "grid head whatif" auto "map head whatif" auto "table head whatif" 1fr / 5fr 7fr minmax(17rem, 4.4fr) }
+@media (max-width: 1460px) { .st-key-explorer {
+  grid-template: "grid head" auto "whatif head" auto "map head" auto "table head" 1fr / 6fr 8fr } }
+@media (max-width: 1000px) { .st-key-explorer {
+  grid-template: "grid" auto "head" auto "whatif" auto "map" auto "table" auto / 1fr } }
+.st-key-explorer > * { min-width: 0; width: 100% }
+.st-key-part-head [data-testid=stButtonGroup] button { min-height: 1.9rem; padding: .08rem .55rem }
+.st-key-part-head [data-testid=stButtonGroup] button p { font-size: .84rem }
+.st-key-part-head { gap: .7rem }
+.st-key-explorer > :has(> .st-key-part-grid) { grid-area: grid }
+.st-key-explorer > :has(> .st-key-part-head) { grid-area: head }
+.st-key-explorer > :has(> .st-key-part-whatif) { grid-area: whatif }
+.st-key-explorer > :has(> .st-key-part-map) { grid-area: map }
+.st-key-explorer > :has(> .st-key-part-table) { grid-area: table }
+</style>"""  # as many columns as there is room for; Streamlit's own know one width only
 
 
 def surveyed(run: Run) -> Survey:
@@ -46,49 +61,70 @@ def explorer(run: Run, found: Survey) -> None:
     cap = run.capture
     if state.stack not in cap.stacks:
         state.stack = first_stack(cap)
-    st.html(NARROW)
-    with st.container(key="halves"):
-        left, right = st.columns([6, 8], gap="medium")
-    with left:
-        if len(cap.stacks) > 1:
-            st.segmented_control(
-                "Stack",
-                cap.stacks,
-                format_func=str.capitalize,
-                required=True,
-                label_visibility="collapsed",
-                on_change=state.other_positions,
-                **HeadsChoices.stack.widget,
-            )
-        table = measured(run, found)
-        _take_events(cap, table)
-        grid(cap, found, table)
-        with st.container(horizontal=True):
-            choice("Metrics as", HeadsChoices.metrics)
-            st.download_button(
-                "CSV",
-                table.to_csv(index=False).encode(),
-                "head-metrics.csv",
-                "text/csv",
-                key="download-metrics",
-                icon=":material/download:",
-                on_click="ignore",
-            )
-            if run.subject.family == "decoder" and "induction" not in table:
-                st.toggle(
-                    "Induction scores",
-                    help="Runs the model on random tokens said twice.",
-                    **HeadsChoices.induction.widget,
-                )
-        (figures if state.metrics == "table" else chart)(table)
-    with right:
-        call = cap.find(state.layer, state.stack)
-        downloads(run, call, head(run, call))
-        neuron_view(run, call)
+    table = measured(run, found)
+    _take_events(cap, table)
+    now = edited(run)
+    banner(run, now)
+    shown, before = run if state.side == "before" else now.run, found
+    if shown is not run:
+        found = surveyed(shown)
+        table = measured(shown, found)
+    st.html(LAYOUT)
+    with st.container(key="explorer"):
+        parts = {name: st.container(key=f"part-{name}") for name in ("grid", "head", "whatif", "map", "table")}
+    with parts["grid"]:
+        _stacks(cap)
+        grid(shown.capture, found, table, before if shown is not run and state.side == "change" else None)
+    call = shown.capture.find(state.layer, state.stack)
+    with parts["head"]:
+        compared = now.run.capture if now.made and state.side == "change" else None
+        drawn = head(run if compared else shown, call, picking(call, now), compared)
+        downloads(run if compared else shown, call, drawn, now.run)
+        neuron_view(shown, call)
+    with parts["whatif"]:
+        whatif(run, call, now)
+    with parts["table"]:
+        _metrics(run, table)
     if not share(run, state, stack=first_stack(cap), view=state.views[0]):
         st.caption(
             "A long text or a file of your own does not travel in a link; the link carries the rest of the view."
         )
+    with parts["map"]:  # last: the rest stands while this counts
+        removal(run, now)
+
+
+def _stacks(cap: Capture) -> None:
+    if len(cap.stacks) > 1:
+        st.segmented_control(
+            "Stack",
+            cap.stacks,
+            format_func=str.capitalize,
+            required=True,
+            label_visibility="collapsed",
+            on_change=state.other_positions,
+            **HeadsChoices.stack.widget,
+        )
+
+
+def _metrics(run: Run, table: pd.DataFrame) -> None:
+    with st.container(horizontal=True):
+        choice("Metrics as", HeadsChoices.metrics)
+        st.download_button(
+            "CSV",
+            table.to_csv(index=False).encode(),
+            "head-metrics.csv",
+            "text/csv",
+            key="download-metrics",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        if run.subject.family == "decoder" and "induction" not in table:
+            st.toggle(
+                "Induction scores",
+                help="Runs the model on random tokens said twice.",
+                **HeadsChoices.induction.widget,
+            )
+    (figures if state.metrics == "table" else chart)(table)
 
 
 def _take_events(cap: Capture, table: pd.DataFrame) -> None:
@@ -101,6 +137,8 @@ def _take_events(cap: Capture, table: pd.DataFrame) -> None:
         state.zoom = tuple(acted["zoom"]) if acted["zoom"] else None
     if "token" in acted:
         state.pin = acted["token"]
+    take_choice(cap)
+    take_picks(cap, acted)
     for widget, part in (("table", "rows"), ("scatter", "point_indices")):
         picked = state.news(widget, part)
         if picked:

@@ -6,13 +6,14 @@ import pandas as pd
 import streamlit as st
 
 from headwise import Capture
-from headwise.interp.drawing.survey import Survey, grid_pictures, layer_marks, patch_pictures
+from headwise.interp.drawing.survey import Survey, change_pictures, grid_pictures, layer_marks, patch_pictures
 from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._heads.measures import METRIC_LABELS
 from headwise.pages._shared import canvas as _canvas
 
 
-def grid(cap: Capture, surveyed: Survey, table: pd.DataFrame) -> None:
+def grid(cap: Capture, surveyed: Survey, table: pd.DataFrame, before: Survey | None = None) -> None:
+    """Draw the grid, or how far each head is from ``before``, where that is given."""
     calls = cap.stack(state.stack)
     metrics = [c for c in table.columns if c not in ("layer", "head")]
     orders = ["layer", *metrics]
@@ -35,7 +36,9 @@ def grid(cap: Capture, surveyed: Survey, table: pd.DataFrame) -> None:
         for layer, head, value in zip(table.layer, table["head"], table[shown], strict=True)
     }
     pictured = calls[0].key_axis.picture is not None and state.view in ("", "picture")
-    if pictured:
+    if before is not None:
+        pictures = change_pictures(before, surveyed, cap, state.stack)
+    elif pictured:
         query = state.pin["index"] if state.pin and state.pin["axis"] == "query" else 0
         pictures = patch_pictures(cap, state.stack, min(query, calls[0].queries - 1))
     else:
@@ -47,4 +50,4 @@ def grid(cap: Capture, surveyed: Survey, table: pd.DataFrame) -> None:
         marks={place[k]: v for k, v in layer_marks(cap, surveyed, state.stack).items()},
         captions=captions,
     )
-    _canvas.grid(heads, selected=(place[state.layer], state.head), key="grid", order=ordered)
+    _canvas.grid(heads, selected=(place[state.layer], state.head), key="grid", order=ordered, compact=True)

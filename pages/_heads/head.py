@@ -31,13 +31,15 @@ class Shown:
     minuend: Capture | None = None
 
 
-def head(run: Run, call: AttentionCall) -> Shown:
-    """Draw the chosen head of a layer, with the switches above it and what must be said of it below."""
+def head(run: Run, call: AttentionCall, picking: _canvas.Picking, edited: Capture | None = None) -> Shown:
+    """Draw the chosen head of a layer, with the switches above it and what must be said of it below; where there is an
+    ``edited`` run, how the head differs there."""
     cap = run.capture
     axes = call.query_axis, call.key_axis
     other = _switches(run, *axes)
-    shown = _shown(cap, call, other)
-    _canvas.head(shown.view, key="one", view=state.view, scale=state.scale, selected=state.pin)
+    call = cap.find(call.layer, call.stack)
+    shown = _shown(cap, call, edited or other)
+    _canvas.head(shown.view, key="one", view=state.view, scale=state.scale, selected=state.pin, picking=picking)
     st.caption(_notes(call, shown.view))
     return shown
 
@@ -91,6 +93,8 @@ def _shown(cap: Capture, call: AttentionCall, other: Capture | None) -> Shown:
 
 def _notes(call: AttentionCall, view: Matrix) -> str:
     notes = list(view.left_out)
+    if view.still:
+        notes.append("this pattern did not change: removing or scaling a head changes what it says, not where it looks")
     if max(view.factor) > 1:
         notes.append(
             f"each cell is the largest of {view.factor[0]} × {view.factor[1]} positions; drag over a region "

@@ -15,7 +15,7 @@ from headwise.interp.drawing.neurons import BIAS, PART, SCORE, Step, neuron_map,
 from headwise.interp.drawing.words import groups_of
 from headwise.interp.errors import InputError
 from headwise.pages._heads.choices import HeadsChoices, state
-from headwise.pages._heads.downloads import capturing
+from headwise.pages._heads.downloads import capturing, editing
 from headwise.pages._heads.head import choice
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.markdown import plain
@@ -328,7 +328,7 @@ def neuron_code(run: Run, call: AttentionCall, found: Neuron) -> str:
         pairs = [f"pairs = rotary_pairs(cap, cap.find({call.layer}, {call.stack!r}))"]
     return "\n".join(
         [
-            *capturing(run, f"from headwise.interp.analysis.neuron import {name}"),
+            *capturing(run, f"from headwise.interp.analysis.neuron import {name}", edits=editing(run, "cap")),
             *pairs,
             f"found = neuron({where})",
             "found.table, found.total, found.bias, found.score, found.weight, found.remainder",

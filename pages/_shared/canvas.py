@@ -128,12 +128,14 @@ def grid(
     selected: tuple[int, int],
     order: Sequence[tuple[int, int]] | None = None,
     height: int | None = None,
+    compact: bool = False,
 ) -> dict[str, int] | None:
     """Draw all heads as one picture of thumbnails, and return the head just chosen, once.
 
     selected: (layer, head), outlined. The browser outlines a choice at once; yours counts when it changes.
     order: (layer, head) pairs, all or some: the grid is wrapped in that order, with captions like "3.5".
     height: pixels; a taller grid scrolls.
+    compact: in a narrow window it leaves room for what stands below it.
 
     Returns {"layer": int, "head": int} in the run that a click or a key started, else None.
     """
@@ -150,10 +152,23 @@ def grid(
         "order": None if order is None else [[int(i), int(j)] for i, j in order],
         "captions": {f"{i}.{j}": text for (i, j), text in heads.captions.items()},
         "height": height,
+        "compact": compact,
     }
     # One byte a pixel: 0 … 254 is [0, 1], a step too small to see in a thumbnail.
     scaled = np.nan_to_num(np.clip(heads.pictures, 0, 1), nan=EMPTY / (EMPTY - 1)) * (EMPTY - 1)
     return _mount(key, pack(header, thumbs=np.rint(scaled).astype(np.uint8)))
+
+
+@dataclass(frozen=True)
+class Picking:
+    """Cells of a heatmap that carry a cross, as positions (query, key), and what a click on a cell does, such as
+    "forbid this edge"; "" leaves clicks as they are. ``back`` is what it does to one with a cross, ``hint`` is said
+    while nothing is pointed at."""
+
+    verb: str = ""
+    marks: Sequence[tuple[int, int]] = ()
+    hint: str = ""
+    back: str = ""
 
 
 def head(
@@ -164,6 +179,7 @@ def head(
     scale: str = "linear",
     selected: Mapping[str, Any] | None = None,
     height: int | None = None,
+    picking: Picking | None = None,
 ) -> dict[str, Any] | None:
     """Draw a matrix, and return what the user just did in it, once.
 
@@ -176,12 +192,14 @@ def head(
     scale: "linear" | "log" (five decades; scores stay linear).
     selected: the pinned token, as returned below, or None; it counts when it changes.
     height: of the cells, of the scrolling list, or of the picture at most, in pixels.
+    picking: of a heatmap, the cells that carry a cross, and whether a click on a cell picks it instead of pinning.
 
     Returns one of these in the run that the user's act started, else None. All numbers are positions in the
     full sequence:
         {"zoom": [q0, q1, k0, k1]}   a rectangle, ends not included; {"zoom": None}: zoom out
         {"token": {"axis": "query" | "key", "index": int}}   pinned; {"token": None}: unpinned; with "key": int where
                                                              it was a cell's query
+        {"cell": [q, k]}   picked, single positions only; {"done": True}: Escape ended the picking
     Raises ValueError where the matrix is too large, or cannot be drawn over a picture.
     """
     for name, value, known in (("view", view, VIEWS), ("scale", scale, SCALES)):
@@ -197,6 +215,8 @@ def head(
         "selected": None if selected is None else {"axis": selected["axis"], "index": int(selected["index"])},
         "height": height,
     }
+    if picking is not None and view == "heatmap":
+        header |= _picking(picking)
     if view == "picture":
         where, pixels = _over_picture(matrix, MESSAGE - sum(array.nbytes for array in arrays.values()))
         header |= where
@@ -211,6 +231,23 @@ def rows(matrix: Matrix, *, key: str, selected: int, height: int) -> dict[str, A
     pinned = {"axis": "query", "index": int(selected)}
     header |= {"name": "headwise-map", "zooms": False, "scale": "linear", "selected": pinned, "height": height}
     return _mount(key, pack(header, **arrays))
+
+
+def numbers(matrix: Matrix, *, key: str, picking: Picking, height: int) -> dict[str, Any] | None:
+    """Draw a small matrix that is no head, such as a number for each layer and head; what is picked is returned as
+    ``head`` returns it."""
+    header, arrays = _head_message(matrix, "heatmap")
+    header |= {"name": "headwise-numbers", "named": True, "scale": "linear", "selected": None, "height": height}
+    return _mount(key, pack(header | _picking(picking), **arrays))
+
+
+def _picking(picking: Picking) -> dict[str, Any]:
+    return {
+        "picks": picking.verb or None,
+        "undoes": picking.back,
+        "hint": picking.hint,
+        "marks": [[int(query), int(key)] for query, key in picking.marks],
+    }
 
 
 def _head_message(matrix: Matrix, view: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -15,6 +15,7 @@ Nothing else touches ``st.session_state`` (the canvas reads its own event). A co
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -24,6 +25,10 @@ from headwise.models import devices
 
 LONGEST = 4_000  # characters of a text; a longer one would not survive as an address
 MOST_TOKENS = 512  # written by the model, in an address
+
+PUBLISHED = "published"  # in the session: which page wrote which addresses, the last one at the end, and when
+REMEMBERED = 200  # addresses
+SETTLED = 0.7  # seconds after which the browser knows its address
 
 # How long a choice means something. Each ends whatever stands behind it too: another model is another input.
 MODEL, INPUT, POSITIONS = "model", "input", "positions"
@@ -37,6 +42,7 @@ class Choice:
     among, between: the values it may have, or the least and the largest one (None: no end).
     link: does it travel in the address?
     until: MODEL, INPUT or POSITIONS when another one of these makes it meaningless.
+    left: what is left of a value when another one of these comes, where that does not end all of it.
     longest: texts that are longer stay out of the address.
     read, write: between the value and its text in the address; by default what fits the default value. ``read`` raises
         ValueError where a text means nothing.
@@ -51,13 +57,14 @@ class Choice:
         between: tuple | None = None,
         link: bool = True,
         until: str | None = None,
+        left: Callable[[Any, str], Any] | None = None,
         longest: int | None = None,
         read: Callable[[str], Any] | None = None,
         write: Callable[[Any], str] | None = None,
         key: str = "",
     ):
         self.default, self.among, self.between, self.link = default, among, between, link
-        self.until, self.longest, self.key = until, longest, key
+        self.until, self.left, self.longest, self.key = until, left, longest, key
         self.read, self.write = read or type(default), write or str
         if isinstance(default, bool):
             self.read, self.write = (lambda text: bool(int(text))), (lambda value: str(int(value)))
@@ -149,12 +156,14 @@ class Choices:
                     yield choice
 
     def restore(self, **defaults: Any) -> None:
-        """Fill the session from the address once, then keep the values of widgets alive across pages. ``defaults``
-        are what choices are here until somebody chooses, where that is not what they declare."""
+        """Fill the session from the address once, and again when somebody went back or forward in the browser; else
+        keep the values of widgets alive across pages. ``defaults`` are what choices are here until somebody chooses,
+        where that is not what they declare."""
         state = st.session_state
+        back = self._another_address()
         for choice in self.each():
             default = defaults.get(choice.key, choice.default)
-            if choice.key not in state:
+            if choice.key not in state or (back and choice.link):
                 state[choice.key] = choice.parse(st.query_params.get(choice.key) if choice.link else None, default)
             elif choice.link:
                 state[choice.key] = state[choice.key]
@@ -164,6 +173,9 @@ class Choices:
         wanted, whole = self.address(**defaults)
         if dict(st.query_params) != wanted:
             st.query_params.from_dict(wanted)
+        wrote, _ = st.session_state.get(PUBLISHED, ((), 0.0))
+        if not wrote or wrote[-1] != (type(self), wanted):
+            st.session_state[PUBLISHED] = ((*wrote, (type(self), wanted))[-REMEMBERED:], time.monotonic())
         return whole
 
     def address(self, **defaults: Any) -> tuple[dict[str, str], bool]:
@@ -179,6 +191,17 @@ class Choices:
             else:
                 wanted[choice.key] = choice.write(value)
         return wanted, whole
+
+    def _another_address(self) -> bool:
+        """Whether somebody went back or forward: the address is one that this page wrote, but not the last one. What
+        the browser asked before it had heard of the last address is not that, so a young one does not count."""
+        wrote, when = st.session_state.get(PUBLISHED, ((), 0.0))
+        if not wrote or time.monotonic() - when < SETTLED:
+            return False
+        now = (type(self), dict(st.query_params))
+        if wrote[-1][0] is not type(self) and not now[1]:  # so begins a page that somebody turned to
+            return False
+        return now != wrote[-1] and now in wrote
 
     def news(self, key: str, part: str = "point_indices") -> list | None:
         """Places just selected in the table or chart of that key. None where nothing changed: a selection stays, only
@@ -209,6 +232,9 @@ class Choices:
             for choice in owner.each():
                 if choice.until in ended:
                     st.session_state[choice.key] = choice.default
+                elif choice.left is not None:
+                    value = st.session_state.get(choice.key, choice.default)
+                    st.session_state[choice.key] = choice.left(value, life)
 
 
 def numbers(text: str) -> tuple[int, ...]:

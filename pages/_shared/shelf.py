@@ -40,6 +40,10 @@ KINDS = {
     "norms": Kind(12, slot=True),
     "parts": Kind(24, slot=True),
     "sources": Kind(24, slot=True),
+    "edited": Kind(8, slot=True),
+    "effect": Kind(64, slot=True),
+    "written": Kind(64, slot=True),  # what a model writes on, edited or not
+    "removals": Kind(16, slot=True),
     "zoo": Kind(256, slot=True),
     "reading": Kind(8, slot=True),
     "clusters": Kind(32),

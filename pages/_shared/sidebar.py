@@ -28,7 +28,7 @@ HEAVY_SECONDS, HEAVY_BYTES = 20.0, 2 * 2**30  # above either, a person says go f
 @dataclass(frozen=True)
 class Run:
     """What the pages look at. ``given`` is what the person gave, ``inputs`` what became of it, ``key`` tells the run
-    from all others."""
+    from all others, ``made`` what a page changed in it."""
 
     subject: Subject
     given: _input.Typed
@@ -36,6 +36,7 @@ class Run:
     inputs: Inputs
     cost: Cost
     key: tuple
+    made: tuple = ()
 
 
 def page_frame() -> None:

@@ -69,7 +69,7 @@ def draw(case, bump):
     five = {"queries": "abcde", "keys": ["v", " w", "x\n", "y", "z"]}
     words = [f" word{i}" for i in range(512)]
     many = {"queries": words, "keys": words}
-    if case in ("grid", "sorted", "big-grid"):
+    if case in ("grid", "sorted", "big-grid", "compact-grid"):
         return draw_grid(case)
     if case == "tiny":
         return show(matrix(tiny() + np.float32(bump / 1000), **five, forbidden=causal(5), title="1.2"))
@@ -89,6 +89,17 @@ def draw(case, bump):
     if case == "pinned":
         pin = st.session_state.get("pin", {"axis": "query", "index": 7})
         return show(matrix(attention(n), forbidden=causal(n), title="layer 3 · head 5"), selected=pin)
+    if case.startswith("picking"):
+        picking = _canvas.Picking("forbid this edge", [(3, 1)], "Click a cell to forbid it", "take this back")
+        if case == "picking-pooled":
+            sides = {"queries": [""] * 5, "keys": [""] * 5, "place": ((0, 2, 10), (0, 2, 10))}
+            return show(matrix(tiny(), **sides), picking=picking)
+        return show(matrix(tiny(), **five, forbidden=causal(5), title="1.2"), picking=picking)
+    if case == "numbers":
+        effects = np.array([[-2.0, 0.5, 0.0], [1.0, 2.0, -0.25]], np.float32)
+        sides = Span(("3", "7"), "layers"), Span(tuple("012"), "heads")
+        shown = Matrix(torch.from_numpy(effects), *sides, Quantity("Δ logit", "signed"))
+        return _canvas.numbers(shown, key="head", height=200, picking=_canvas.Picking("look at this head"))
     if case == "edges":
         values = attention(n)
         values[3, 8] = 0.05
@@ -132,7 +143,7 @@ def draw(case, bump):
 
 
 def draw_grid(case):
-    layers, heads, t = (4, 6, 16) if case != "big-grid" else (32, 32, 48)
+    layers, heads, t = (32, 32, 48) if case == "big-grid" else (20, 6, 16) if case == "compact-grid" else (4, 6, 16)
     thumbs = np.stack([attention(t, seed) for seed in range(layers * heads)]).reshape(layers, heads, t, t)
     thumbs[:, :, causal(t) == 1] = np.nan
     order = sorted(np.ndindex(layers, heads), key=lambda h: (h[1] * 7 + h[0] * 3) % 11)
@@ -144,7 +155,8 @@ def draw_grid(case):
         captions={(2, 3): "entropy 2.1 bits"},
     )
     chosen = st.session_state.get("chosen", (1, 2))
-    return _canvas.grid(shown, key="grid", selected=chosen, order=order if case == "sorted" else None)
+    how = {"order": order if case == "sorted" else None, "compact": case == "compact-grid"}
+    return _canvas.grid(shown, key="grid", selected=chosen, **how)
 
 
 def show(shown, **how):

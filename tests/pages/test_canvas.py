@@ -315,6 +315,66 @@ def test_a_map_calls_its_rows_and_columns_by_their_names_and_does_not_zoom(pictu
     head.sent(dragged, {"token": {"axis": "query", "index": 5}, "key": 4})
 
 
+def test_a_click_picks_a_cell_where_that_is_asked_for(picture):
+    head = picture("picking")
+    head.says("Click a cell to forbid it")
+    head.hover(head.at(1, 2))
+    head.says("click to forbid this edge: query 2 ‘c’ → key 1 ‘·w’ · weight 0.2100")
+    head.page.mouse.click(*head.at(1, 2))
+    head.sent({"cell": [2, 1]})
+    head.hover(head.at(1, 3))
+    head.says("click to take this back: query 3 ‘d’ → key 1 ‘·w’ · weight 0.3100")
+    head.page.mouse.click(*head.label(4))  # a label still pins,
+    pin = {"token": {"axis": "query", "index": 4}}
+    head.sent({"cell": [2, 1]}, pin)
+    head.drag(head.at(0, 1), head.at(1, 2))  # a rectangle still zooms,
+    zoom = {"zoom": [1, 3, 0, 2]}
+    head.sent({"cell": [2, 1]}, pin, zoom)
+    head.stage.focus()
+    head.page.mouse.move(2, 2)
+    head.keys_at_once("ArrowDown", "Enter")  # and the keyboard picks too, below the cell that was clicked
+    picked = {"cell": [3, 1]}
+    sync_api.expect(head.page.get_by_text("events ")).to_contain_text(json.dumps(picked))
+    head.page.keyboard.press("Escape")
+    sync_api.expect(head.page.get_by_text("events ")).to_contain_text('{"done": true}]')
+
+
+def test_a_marked_cell_carries_a_cross(picture):
+    """Its middle has the colour of text, its neighbour has not."""
+    head = picture("picking", width=1000)
+    text = [0x1D, 0x27, 0x33]  # the theme's
+    x, y = head.at(1, 3)
+    assert max(abs(a - b) for a, b in zip(head.pixel((x, y))[:3], text, strict=True)) < 12
+    assert head.pixel(head.at(1, 4))[:3] != head.pixel((x, y))[:3]
+
+
+def test_a_cell_of_several_positions_is_not_picked(picture):
+    head = picture("picking-pooled")
+    head.hover(head.at(1, 2))
+    sync_api.expect(head.readout).to_contain_text("drag over a region to see single positions · queries 4–5")
+    head.page.mouse.click(*head.at(1, 2))
+    head.page.wait_for_timeout(500)
+    head.sent()
+
+
+def test_numbers_of_heads_are_called_by_their_names_and_lead_there(picture):
+    shown = picture("numbers")
+    assert shown.root.get_attribute("data-testid") == "headwise-numbers"
+    shown.hover(shown.at(2, 1))
+    shown.says("click to look at this head: layer 7 → head 2 · Δ logit -0.2500")
+    shown.page.mouse.click(*shown.at(2, 1))
+    shown.sent({"cell": [1, 2]})
+
+
+def test_a_compact_grid_leaves_room_below_in_a_narrow_window(picture):
+    """20 layers: 84 or fewer pixels a thumbnail, all of them; in a narrow window no more than 42 % of its height."""
+    wide, narrow = picture("compact-grid", width=1500), picture("compact-grid", width=1200)
+    assert wide.stage.bounding_box()["height"] > 900
+    assert narrow.stage.bounding_box()["height"] <= 0.42 * 900 + 1
+    narrow.page.mouse.click(*narrow.at(3, 2))
+    narrow.sent({"layer": 2, "head": 3})
+
+
 # --- the bipartite view ---------------------------------------------------------------------------------
 
 
