@@ -47,8 +47,8 @@ def cells(
     marked: int | None = None,
     leads: Leads | None = None,
 ) -> None:
-    """Draw a table of cells. Its events (``_canvas.event``) are {"row", "position"} of a choice, {"every"} row wanted or
-    not, and {"go"}, where a cell leads.
+    """Draw a table of cells. Its events (``_canvas.event``) are {"row", "position"} of a choice, {"every"}, whether
+    all rows are wanted, and {"go"}, where a cell leads.
 
     selected: (row's number, position), outlined · window: from which the table was cut, with pages before or after it ·
     marked: the position whose name is set bold · leads: where each cell leads to.
