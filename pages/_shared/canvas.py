@@ -93,6 +93,12 @@ def event(key: str) -> dict[str, Any]:
     return _told(_raw_event(key))
 
 
+def turn(key: str) -> int | None:
+    """The browser's own count of what was done in the picture `key`, to be sent back with the answer: an answer to an
+    early act must not undo what a later one chose."""
+    return _raw_event(key).get("turn")
+
+
 @dataclass(frozen=True)
 class Heads:
     """All heads of a stack as small pictures, ready for `grid`.
@@ -145,7 +151,7 @@ def grid(
         "title": "",
         "label": f"Attention heads: {layers} layers by {count} heads. Arrow keys choose a head.",
         "selected": [int(i) for i in selected],
-        "turn": _raw_event(key).get("turn"),
+        "turn": turn(key),
         "rows": list(heads.rows),
         "columns": list(heads.columns),
         "marks": {int(i): [m, m] if isinstance(m, str) else list(m) for i, m in heads.marks.items()},

@@ -46,9 +46,9 @@ def cells(
     window: Window | None = None,
     marked: int | None = None,
     leads: Leads | None = None,
-) -> dict[str, Any] | None:
-    """Draw a table of cells, and return what the person just did in it, once: {"row", "position"} of a choice, or
-    {"go": …}, where it leads.
+) -> None:
+    """Draw a table of cells. Its events (``_canvas.event``) are {"row", "position"} of a choice, {"every"}, whether
+    all rows are wanted, and {"go"}, where a cell leads.
 
     selected: (row's number, position), outlined · window: from which the table was cut, with pages before or after it ·
     marked: the position whose name is set bold · leads: where each cell leads to.
@@ -88,7 +88,7 @@ def cells(
         "links": leads and [list(row) for row in leads.heads],
         "base": leads and leads.base,
     }
-    return _mount(key, message, selected or (-1, -1))
+    _mount(key, message, selected or (-1, -1))
 
 
 def bars(
@@ -100,8 +100,8 @@ def bars(
     signed: bool = True,
     height: int | None = None,
     base: str = "",
-) -> dict[str, Any] | None:
-    """Draw a list of bars, and return {"go": …} when one that leads to a head was clicked.
+) -> None:
+    """Draw a list of bars. Its event is {"go"} when one that leads to a head was clicked.
 
     rows: each {"name", "value", "text"}, and "go", the rest of an address, where it leads to a head · sums: (name,
     text, strong) under a rule.
@@ -115,24 +115,21 @@ def bars(
         "height": height,
         "base": base,
     }
-    return _mount(key, message, (-1, -1))
+    _mount(key, message, (-1, -1))
 
 
-def lines(
-    ranks: Sequence[tuple[str, Sequence[int]]], labels: Sequence[str], *, key: str, title: str, row: int
-) -> dict[str, Any] | None:
-    """Draw ranks through the layers, and return {"row": …} when one was clicked. ranks: (whose, its ranks), the first
-    in the accent colour."""
+def lines(ranks: Sequence[tuple[str, Sequence[int]]], labels: Sequence[str], *, key: str, title: str, row: int) -> None:
+    """Draw ranks through the layers. Its event is {"row"} when one was clicked. ranks: (whose, its ranks), the first in
+    the accent colour."""
     drawn = [{"name": name, "ranks": list(map(int, values))} for name, values in ranks]
     message = {"view": "lines", "title": title, "lines": drawn, "labels": list(labels)}
-    return _mount(key, message, (row, -1))
+    _mount(key, message, (row, -1))
 
 
 def _value(value: float) -> str | None:
     return brief(float(value)).replace("-", "−") if np.isfinite(value) else None
 
 
-def _mount(key: str, message: dict[str, Any], selected: tuple[int, int]) -> dict[str, Any] | None:
-    told = dict(st.session_state.get(key) or {}).get("event") or {}
-    data = {**message, "selected": list(selected), "turn": told.get("turn")}
-    return _component(key=key, data=data, on_event_change=lambda: None).event or None
+def _mount(key: str, message: dict[str, Any], selected: tuple[int, int]) -> None:
+    data = {**message, "selected": list(selected), "turn": _canvas.turn(key)}
+    _component(key=key, data=data, on_event_change=lambda: None)
