@@ -8,7 +8,7 @@ import streamlit as st
 
 from headwise.pages._heads.choices import state
 from headwise.pages._heads.explorer import explorer, surveyed
-from headwise.pages._heads.headline import fidelity_words, header_line
+from headwise.pages._heads.headline import fidelity_words, header_line, proof_words
 from headwise.pages._heads.output import output
 from headwise.pages._shared.defence import page
 from headwise.pages._shared.shelf import server
@@ -35,8 +35,8 @@ def heads() -> None:
     output(run)
     explorer(run, surveyed(run))
     with server().slots:
-        fidelity = cap.fidelity
-    header.html(header_line(run, fidelity_words(fidelity)))
+        fidelity, anatomy = cap.fidelity, cap.anatomy
+    header.html(header_line(run, fidelity_words(fidelity), proof_words(anatomy)))
 
 
 if __name__ == "__main__":  # the first visitor of a server came here

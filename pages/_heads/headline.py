@@ -8,7 +8,7 @@ from headwise.pages._shared.headline import line, shape, sizes
 from headwise.pages._shared.sidebar import Run
 
 
-def header_line(run: Run, fidelity: str) -> str:
+def header_line(run: Run, fidelity: str, proof: str = "") -> str:
     """The line that is always true, as HTML; all of it escaped."""
     cap, subject = run.capture, run.capture.subject
     unseen = "; ".join(map(str, cap.unseen))
@@ -21,11 +21,23 @@ def header_line(run: Run, fidelity: str) -> str:
         html.escape(subject.precision),
         "<span title='largest change of any logit between the captured run and the same run without "
         f"capture'>max |Δlogit| {fidelity}</span>",
+        *([proof] if proof else []),
         f"<span class='alarm' title='{html.escape(unseen)}'>{len(cap.unseen)} modules unseen</span>"
         if cap.unseen
         else "nothing unseen",
     ]
     return line(parts)
+
+
+def proof_words(anatomy: Anatomy) -> str:
+    """How far the model's parts add up, as HTML; where they could not be proven to, why."""
+    if not anatomy.streams:
+        return f"<span title='{html.escape(' '.join(anatomy.refused))}'>its parts are not proven</span>"
+    return (
+        "<span title='embedding + all writes = residual stream; last norm and unembedding of it = logits; heads + bias "
+        "= what attention writes: the largest error of these sums, relative to the largest value'>"
+        f"parts add up to {anatomy.proof.worst:.0e}</span>"
+    )
 
 
 def fidelity_words(fidelity: float | None) -> str:
