@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 
+from headwise.interp.run.anatomy import Anatomy
 from headwise.pages._shared.headline import line, shape, sizes
 from headwise.pages._shared.sidebar import Run
 
