@@ -71,7 +71,7 @@ def explorer(run: Run, found: Survey) -> None:
         table = measured(shown, found)
     st.html(LAYOUT)
     with st.container(key="explorer"):
-        parts = {name: st.container(key=f"part-{name}") for name in ("grid", "head", "whatif", "map", "table")}
+        parts = {name: st.container(key=f"part-{name}") for name in ("grid", "table", "head", "whatif", "map")}
     with parts["grid"]:
         _stacks(cap)
         grid(shown.capture, found, table, before if shown is not run and state.side == "change" else None)

@@ -20,13 +20,19 @@ SIZES = [(1280, 800), (1024, 768)]
 def page(visit, request):
     opened_page = visit(text=TEXT, layer="1", head="6")
     opened_page.set_viewport_size(dict(zip(("width", "height"), request.param, strict=True)))
-    at_rest(opened_page)
+    panel(opened_page)
     return opened_page
 
 
 def at_rest(page: Page) -> None:
     page.wait_for_timeout(300)
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+
+
+def panel(page: Page) -> None:
+    """Wait until the panel stands, and with it its keys."""
+    expect(page.locator(".st-key-whatif-x")).to_be_visible()
+    at_rest(page)
 
 
 def edits_listed(page: Page, count: int):
@@ -184,7 +190,7 @@ def test_nothing_leaves_the_window(page):
 
 def test_a_picture(visit):
     page = visit(model="tiny-vit", layer="2", head="1")
-    at_rest(page)
+    panel(page)
     page.keyboard.press("x")
     edits_listed(page, 1)
     subject = load("tiny-vit")
@@ -204,7 +210,7 @@ def test_a_picture(visit):
 
 def test_a_recording(browser, app_url, whisper_folder):
     with opened(browser, link(app_url, model="whisper-tiny-en", stack="cross", layer="2", head="1")) as page:
-        at_rest(page)
+        panel(page)
         page.keyboard.press("x")
         edits_listed(page, 1)
         links_to(page, edits="mean-cross-2-1")
