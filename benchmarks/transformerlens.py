@@ -27,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("place", nargs="?", default=PLACE, type=Path)
+    parser.add_argument("--every", type=int, default=6, help="so many layers apart are those whose heads are ablated")
     options = parser.parse_args()
     model = AutoModelForCausalLM.from_pretrained(options.folder, dtype=torch.float32, attn_implementation="eager")
     words = AutoTokenizer.from_pretrained(options.folder)
@@ -41,12 +42,13 @@ def main() -> None:
 
     plain = difference()
     layers, heads = range(bridge.cfg.n_layers), range(bridge.cfg.n_heads)
-    found = {"text": TEXT, "answer": ANSWER, "against": ALTERNATIVE, "plain": round(plain, 6)}
+    some = layers[:: options.every]
+    found = {"layers": [*some], "text": TEXT, "answer": ANSWER, "against": ALTERNATIVE, "plain": round(plain, 6)}
     began = time.perf_counter()
     for how in ("zero", "mean"):
         found[f"heads {how}"] = [
             [round(difference([(f"blocks.{n}.attn.hook_z", part(how, head))]) - plain, 6) for head in heads]
-            for n in layers
+            for n in some
         ]
     seconds = (time.perf_counter() - began) / 2
     for how in ("zero", "mean"):
@@ -56,7 +58,7 @@ def main() -> None:
     found |= attribution(bridge, ids, answer, other)
     options.place.write_text(json.dumps(found) + "\n", "utf-8")
     total = sum(found["attribution"].values())
-    print(f"{plain:.4f}; {seconds:.1f} s for {len(layers) * len(heads)} heads; the parts add up to {total:.4f}")
+    print(f"{plain:.4f}; {seconds:.1f} s for {len(some) * len(heads)} heads; the parts add up to {total:.4f}")
 
 
 def part(how: str, head: int):
