@@ -36,7 +36,7 @@ def who(run: Run, asked: Question, read_as: str) -> None:
         about(read_as)
     else:
         rows, numbers = _sources(run, asked) if state.parts == "positions" else (_parts(run, table), table)
-        sums = _sums(table)
+        sums = _sums(table) if numbers is table else _ways(numbers)
         base, tall = heads_address(run.subject.family), TALL if state.parts == "positions" else None
         pictures.bars(rows, key="stream-bars", title=f"Who says it: {title}", sums=sums, height=tall, base=base)
         note(_sentence(table))
@@ -68,6 +68,15 @@ def _sums(table: pd.DataFrame) -> list[tuple[str, str, bool]]:
     ]
 
 
+def _ways(found: pd.DataFrame) -> list[tuple[str, str, bool]]:
+    own, rest = float(found.attrs["own"]), float(found.attrs["rest"])
+    return [
+        ("through heads", streams.signed_number(own - rest), True),
+        ("not through heads", streams.signed_number(rest), False),
+        ("the model’s own", streams.signed_number(own), False),
+    ]
+
+
 def _sentence(table: pd.DataFrame) -> str:
     if state.parts == "positions":
         return "What reached the answer through heads, by the position where they read it."
@@ -91,7 +100,6 @@ def _sources(run: Run, asked: Question) -> tuple[list[dict[str, Any]], pd.DataFr
     found = positions_of(run, asked.aim)
     cross = {"cross": "source "} if found["sequence"].nunique() > 1 else {}
     told = [(cross.get(row.sequence, "") + visible(row.token), float(row.value)) for row in found.itertuples()]
-    told.append(("not through heads", float(found.attrs["rest"])))
     return [{"name": name, "value": v, "text": streams.signed_number(v)} for name, v in told], found
 
 
