@@ -32,10 +32,12 @@ def who(run: Run, asked: Question, read_as: str) -> None:
     if (table := _table(run, asked)) is None:
         about(read_as)
     elif state.parts == "map":
-        _map(run, table)
+        _map(run, table, asked.rather)
         about(read_as)
     else:
-        rows, numbers = _sources(run, asked) if state.parts == "positions" else (_parts(run, table), table)
+        rows, numbers = (
+            _sources(run, asked) if state.parts == "positions" else (_parts(run, table, asked.rather), table)
+        )
         sums = _sums(table) if numbers is table else _ways(numbers)
         base, tall = heads_address(run.subject.family), TALL if state.parts == "positions" else None
         pictures.bars(rows, key="stream-bars", title=f"Who says it: {title}", sums=sums, height=tall, base=base)
@@ -83,13 +85,13 @@ def _sentence(table: pd.DataFrame) -> str:
     return streams.who_sentence(table, float(table.attrs["total"]))
 
 
-def _parts(run: Run, table: pd.DataFrame) -> list[dict[str, Any]]:
+def _parts(run: Run, table: pd.DataFrame, rather: str) -> list[dict[str, Any]]:
     return [
         {
             "name": part.name,
             "value": part.value,
             "text": streams.signed_number(part.value),
-            "go": part.head and named(run.capture, part.head),
+            "go": part.head and named(run.capture, part.head, rather),
         }
         for part in streams.parts(table)
     ]
@@ -103,9 +105,9 @@ def _sources(run: Run, asked: Question) -> tuple[list[dict[str, Any]], pd.DataFr
     return [{"name": name, "value": v, "text": streams.signed_number(v)} for name, v in told], found
 
 
-def _map(run: Run, table: pd.DataFrame) -> None:
+def _map(run: Run, table: pd.DataFrame, rather: str) -> None:
     cells, heads = streams.head_map(table)
-    ways = [[head and named(run.capture, head) for head in row] for row in heads]
+    ways = [[head and named(run.capture, head, rather) for head in row] for row in heads]
     leads = pictures.Leads(heads_address(run.subject.family), ways)
     pictures.cells(cells, key="stream-map", title="Heads and MLPs", leads=leads)
     note(f"Click a head to look at it. {_sentence(table)}")
