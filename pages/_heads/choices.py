@@ -7,7 +7,7 @@ from typing import Any
 from headwise.interp.drawing.paper.colour import SCALES
 from headwise.interp.drawing.quantities import QUANTITIES
 from headwise.pages._heads import changes
-from headwise.pages._shared.choices import LONGEST, MODEL, POSITIONS, Choice, HeadChoices, dashed, numbers
+from headwise.pages._shared.choices import MODEL, POSITIONS, Choice, HeadChoices, dashed, numbers
 
 SIDES = ("after", "before", "change")  # of an edited run
 WORDS = ("first", "whole")  # what counts of a word of several tokens
@@ -54,8 +54,6 @@ class HeadsChoices(HeadChoices):
     edits = Choice((), read=changes.read, write=changes.write, until=MODEL, left=changes.left)
     how = Choice("mean", among=changes.HOWS)
     side = Choice("after", among=SIDES)
-    answer = Choice("", until=MODEL, longest=LONGEST)
-    rather = Choice("", until=MODEL, longest=LONGEST)
     counted = Choice("first", among=WORDS)
     forbidding = Choice(False, link=False)  # does a click on a cell forbid its edge?
     factor = Choice(1.0, between=changes.FACTORS, link=False)  # of the chosen head, on its slider

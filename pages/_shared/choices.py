@@ -285,9 +285,11 @@ class InputChoices(Choices):
 
 
 class HeadChoices(InputChoices):
-    """Which head is looked at, wherever one came from. ``layer`` and ``head`` are −1 until somebody chooses: the head
-    that is most worth a first look."""
+    """Which head is looked at, and for which answer, wherever one came from. ``layer`` and ``head`` are −1 until
+    somebody chooses: the head that is most worth a first look."""
 
     stack = Choice("", until=MODEL)
     layer = Choice(-1, between=(0, None), until=MODEL)
     head = Choice(-1, between=(0, None), until=MODEL)
+    answer = Choice("", until=MODEL, longest=LONGEST)
+    rather = Choice("", until=MODEL, longest=LONGEST)

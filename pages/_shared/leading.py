@@ -9,28 +9,42 @@ import streamlit as st
 
 from headwise import Capture
 from headwise.interp.analysis.firstlook import first_stack
-from headwise.pages._shared.choices import HeadChoices, InputChoices
+from headwise.pages._shared.choices import POSITIONS, HeadChoices
 from headwise.pages._shared.input import default_text
 from headwise.pages._shared.ways import page
 
 state = HeadChoices()
+NAMED = ("stack", "layer", "head", "rather")  # what a way says of where it leads
 
 
 def heads_address(family: str) -> str:
     """The address of the Heads page on this input, up to where a head is named."""
-    wanted, _ = InputChoices().address(text=default_text(family))
+    wanted = _kept(family)
     return f"./?{urlencode(wanted)}{'&' if wanted else ''}"
 
 
-def named(cap: Capture, head: tuple[str, int, int]) -> dict[str, Any]:
-    """The rest of that address, for a head by stack, layer and number: the first stack goes without saying."""
+def named(cap: Capture, head: tuple[str, int, int], rather: str = "") -> dict[str, Any]:
+    """The rest of that address, for a head by stack, layer and number, and the alternative that an answer is held
+    against; the first stack goes without saying."""
     stack, layer, number = head
-    return {**({} if stack == first_stack(cap) else {"stack": stack}), "layer": layer, "head": number}
+    first = {} if stack == first_stack(cap) else {"stack": stack}
+    return {**first, "layer": layer, "head": number, **({"rather": rather} if rather else {})}
 
 
 def to_head(cap: Capture, go: dict[str, Any]) -> NoReturn:
     """Leave for a head ``named`` so, with all that was chosen and uploaded. The browser has its address already."""
     state.stack, state.layer, state.head = go.get("stack", first_stack(cap)), int(go["layer"]), int(go["head"])
+    state.rather = go.get("rather", "")
     state.other_positions()
-    wanted, _ = InputChoices().address(text=default_text(cap.subject.family))
-    st.switch_page(page("heads"), query_params={**wanted, **{name: str(value) for name, value in go.items()}})
+    named = {name: str(value) for name, value in go.items()}
+    st.switch_page(page("heads"), query_params={**_kept(cap.subject.family), **named})
+
+
+def _kept(family: str) -> dict[str, str]:
+    """What that page will write into its address beside the head: all that stays chosen there, if anybody has opened
+    it."""
+    there = next(iter(HeadChoices.__subclasses__()), HeadChoices)()
+    view = next(iter(getattr(there, "views", ())), "")
+    wanted, _ = there.address(text=default_text(family), view=view)
+    ended = {choice.key for choice in there.each() if choice.until == POSITIONS}
+    return {key: text for key, text in wanted.items() if key not in ended and key not in NAMED}

@@ -24,7 +24,7 @@ STYLE = """<style>
 .st-key-sides button p { font-size: .82rem }
 .st-key-sides [data-testid=stVerticalBlock] { gap: .55rem }
 .st-key-sides .about { opacity: .75 }
-.st-key-sides [data-testid=stHtml] a { color: var(--st-primary-color, #0b6e99) }
+.st-key-sides [data-testid=stHtml] a { color: inherit }
 .st-key-sides .note { font-size: .8rem; line-height: 1.4; opacity: .72 }
 </style>"""
 

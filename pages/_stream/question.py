@@ -30,6 +30,7 @@ class Question:
     own: Target | None
     aim: Target | None
     problem: str = ""
+    rather: str = ""  # what a person types for the alternative
 
 
 def ask(run: Run, anatomy: Anatomy) -> Question:
@@ -104,6 +105,7 @@ def _understood(run: Run, found: tuple[streams.Suggestion, ...], place: int | No
     if other is None or state.against == ALONE:
         return Question(own, own)
     try:
-        return Question(own, target(cap, own.token, other, place))
+        typed = state.against or next((s.asked for s in found if s.token == other), "")
+        return Question(own, target(cap, own.token, other, place), rather="" if typed.startswith("#") else typed)
     except InputError as error:
         return Question(own, None, str(error))

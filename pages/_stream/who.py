@@ -32,11 +32,13 @@ def who(run: Run, asked: Question, read_as: str) -> None:
     if (table := _table(run, asked)) is None:
         about(read_as)
     elif state.parts == "map":
-        _map(run, table)
+        _map(run, table, asked.rather)
         about(read_as)
     else:
-        rows, numbers = _sources(run, asked) if state.parts == "positions" else (_parts(run, table), table)
-        sums = _sums(table)
+        rows, numbers = (
+            _sources(run, asked) if state.parts == "positions" else (_parts(run, table, asked.rather), table)
+        )
+        sums = _sums(table) if numbers is table else _ways(numbers)
         base, tall = heads_address(run.subject.family), TALL if state.parts == "positions" else None
         pictures.bars(rows, key="stream-bars", title=f"Who says it: {title}", sums=sums, height=tall, base=base)
         note(_sentence(table))
@@ -68,19 +70,28 @@ def _sums(table: pd.DataFrame) -> list[tuple[str, str, bool]]:
     ]
 
 
+def _ways(found: pd.DataFrame) -> list[tuple[str, str, bool]]:
+    own, rest = float(found.attrs["own"]), float(found.attrs["rest"])
+    return [
+        ("through heads", streams.signed_number(own - rest), True),
+        ("not through heads", streams.signed_number(rest), False),
+        ("the model’s own", streams.signed_number(own), False),
+    ]
+
+
 def _sentence(table: pd.DataFrame) -> str:
     if state.parts == "positions":
         return "What reached the answer through heads, by the position where they read it."
     return streams.who_sentence(table, float(table.attrs["total"]))
 
 
-def _parts(run: Run, table: pd.DataFrame) -> list[dict[str, Any]]:
+def _parts(run: Run, table: pd.DataFrame, rather: str) -> list[dict[str, Any]]:
     return [
         {
             "name": part.name,
             "value": part.value,
             "text": streams.signed_number(part.value),
-            "go": part.head and named(run.capture, part.head),
+            "go": part.head and named(run.capture, part.head, rather),
         }
         for part in streams.parts(table)
     ]
@@ -91,13 +102,12 @@ def _sources(run: Run, asked: Question) -> tuple[list[dict[str, Any]], pd.DataFr
     found = positions_of(run, asked.aim)
     cross = {"cross": "source "} if found["sequence"].nunique() > 1 else {}
     told = [(cross.get(row.sequence, "") + visible(row.token), float(row.value)) for row in found.itertuples()]
-    told.append(("not through heads", float(found.attrs["rest"])))
     return [{"name": name, "value": v, "text": streams.signed_number(v)} for name, v in told], found
 
 
-def _map(run: Run, table: pd.DataFrame) -> None:
+def _map(run: Run, table: pd.DataFrame, rather: str) -> None:
     cells, heads = streams.head_map(table)
-    ways = [[head and named(run.capture, head) for head in row] for row in heads]
+    ways = [[head and named(run.capture, head, rather) for head in row] for row in heads]
     leads = pictures.Leads(heads_address(run.subject.family), ways)
     pictures.cells(cells, key="stream-map", title="Heads and MLPs", leads=leads)
     note(f"Click a head to look at it. {_sentence(table)}")

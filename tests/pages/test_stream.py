@@ -163,8 +163,8 @@ def test_an_answer_at_another_position(drawn):
 
 
 def test_a_part_leads_to_its_head(drawn):
-    app(text=TEXT, parts="map")
+    app(text=TEXT, parts="map", against=" of")
     cells, how = drawn["stream-map"]
     assert cells.columns == (*map(str, range(8)), "MLP") and cells.rows[0] == "layer 3"
-    assert how["leads"].heads[0][5] == {"layer": 3, "head": 5} and how["leads"].heads[0][8] is None
+    assert how["leads"].heads[0][5] == {"layer": 3, "head": 5, "rather": " of"} and how["leads"].heads[0][8] is None
     assert how["leads"].base == "./?text=The+people+of+the+United+States&"

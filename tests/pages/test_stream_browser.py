@@ -91,18 +91,19 @@ def test_ask_look_into_a_cell_and_switch(page):
 
 def test_follow_a_part_to_its_head_and_come_back(page):
     choose(page, "Answer", "people")
-    expect(question(page)).to_contain_text("Why ·people")
     links_to(page, answer="people")
+    choose(page, "Rather than", "United")
+    expect(question(page)).to_have_text("Why ·people rather than ·United?")
     at_rest(page)
     part = page.locator("a.line").first
     layer, number = map(int, re.search(r"(\d+)\.(\d+)", part.inner_text()).groups())
     assert f"layer={layer}&head={number}" in part.get_attribute("href")
     part.click()
     shows(page, layer, number)
-    links_to(page, layer=str(layer), head=str(number), text=TEXT)
+    links_to(page, layer=str(layer), head=str(number), text=TEXT, answer="people", rather="United")
     assert "/stream" not in page.url
     page.go_back()
-    expect(question(page)).to_contain_text("Why ·people")
+    expect(question(page)).to_have_text("Why ·people rather than ·United?")
     expect(page.locator("a.line").first).to_be_visible()
 
     press(page, "Map")
