@@ -14,6 +14,7 @@ from headwise.pages._shared.input import default_text
 from headwise.pages._shared.ways import page
 
 state = HeadChoices()
+NUMBER = "#"  # so begins an answer that is given by its number
 NAMED = ("stack", "layer", "head", "rather")  # what a way says of where it leads
 
 
@@ -35,6 +36,7 @@ def to_head(cap: Capture, go: dict[str, Any]) -> NoReturn:
     """Leave for a head ``named`` so, with all that was chosen and uploaded. The browser has its address already."""
     state.stack, state.layer, state.head = go.get("stack", first_stack(cap)), int(go["layer"]), int(go["head"])
     state.rather = go.get("rather", "")
+    state.answer = "" if state.answer.startswith(NUMBER) else state.answer
     state.other_positions()
     named = {name: str(value) for name, value in go.items()}
     st.switch_page(page("heads"), query_params={**_kept(cap.subject.family), **named})
@@ -46,5 +48,7 @@ def _kept(family: str) -> dict[str, str]:
     there = next(iter(HeadChoices.__subclasses__()), HeadChoices)()
     view = next(iter(getattr(there, "views", ())), "")
     wanted, _ = there.address(text=default_text(family), view=view)
-    ended = {choice.key for choice in there.each() if choice.until == POSITIONS}
-    return {key: text for key, text in wanted.items() if key not in ended and key not in NAMED}
+    ended = {choice.key for choice in there.each() if choice.until == POSITIONS} | set(NAMED)
+    if state.answer.startswith(NUMBER):  # that page would take it for a word
+        ended.add(HeadChoices.answer.key)
+    return {key: text for key, text in wanted.items() if key not in ended}

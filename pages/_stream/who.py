@@ -35,11 +35,10 @@ def who(run: Run, asked: Question, read_as: str) -> None:
         _map(run, table, asked.rather)
         about(read_as)
     else:
-        rows, numbers = (
-            _sources(run, asked) if state.parts == "positions" else (_parts(run, table, asked.rather), table)
-        )
-        sums = _sums(table) if numbers is table else _ways(numbers)
-        base, tall = heads_address(run.subject.family), TALL if state.parts == "positions" else None
+        read = state.parts == "positions"
+        rows, numbers = _sources(run, asked) if read else (_parts(run, table, asked.rather), table)
+        sums = _ways(numbers) if read else _sums(table)
+        base, tall = heads_address(run.subject.family), TALL if read else None
         pictures.bars(rows, key="stream-bars", title=f"Who says it: {title}", sums=sums, height=tall, base=base)
         note(_sentence(table))
         about(read_as)
