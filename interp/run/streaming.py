@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from headwise.interp.run.anatomy.model import Branch, Layout, Stream
     from headwise.interp.run.capture import Capture
 
-HANDED_ON = {"to", "float", "double", "half", "bfloat16", "type", "type_as", "contiguous", "dropout", "clone", "detach"}
-
 
 @dataclass(frozen=True)
 class Point:
@@ -127,13 +125,8 @@ def growth(cap: Capture, seam: Seam, starts: list[int | None]) -> None:
 
 
 def _state(stream: Stream, number: int) -> Point:
-    """Where a state is made. A cast that hands on the same tensor, such as a norm's to float32, stands beside the
-    stream: what is changed there would not reach the next addition."""
-    steps = {link.made: link for link in stream.links}
-    spot = stream.spots[number + 1]  # the first is the embedding's
-    while spot in steps and steps[spot].kind == "view" and spot[0].operation in HANDED_ON:
-        spot = steps[spot].source
-    return Point(spot[0], None, spot[1], stream.layout)
+    place, output = stream.spots[number + 1]  # the first is the embedding's
+    return Point(place, None, output, stream.layout)
 
 
 def _block(stream: Stream, block: int, edit: object) -> list[Branch]:

@@ -74,6 +74,7 @@ def _stream(graph: Graph, chain: Chain) -> Stream:
     origin = tuple(_links(graph, chain.origin, chain.early))
     sums = [link for link in links if link.kind == ADD]
     spots = (chain.embedding.spot, *(link.source for link in sums), chain.end.spot)
+    spots = tuple(graph.tape[spot].maker.spot for spot in spots)  # where it can be changed, not a cast beside it
     laid = layout(graph, chain)
     numbers = {link.made: i for i, link in enumerate(sums)}
     writes = []
@@ -87,7 +88,7 @@ def _stream(graph: Graph, chain: Chain) -> Stream:
         )  # fmt: skip
     places = tuple(place for place, _ in spots[1:])
     begun = tuple(_summands(chain.origin[0], graph))
-    return Stream("", chain.embedding.place, tuple(writes), chain.blocks, places, chain.style,
+    return Stream("", spots[0][0], tuple(writes), chain.blocks, places, chain.style,
                   width(graph, chain), links, origin, begun, laid, spots)  # fmt: skip
 
 
