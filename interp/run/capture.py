@@ -189,7 +189,7 @@ def _captured(
     result, outputs, recorder = observe(subject, inputs, changes=replace(what, seam=seam), grad=grad)
     seen, unseen = recorder.finished(default_stack(subject))
     calls = tuple(_named_beyond(_bound(call, subject, inputs, seen), subject.module) for call in seen)
-    reading = None if tape is None else reading_of(subject, found, tape, inputs, calls)
+    reading = None if tape is None else replace(reading_of(subject, found, tape, inputs, calls), spared=not grad)
     return Capture(subject, inputs, calls, tuple(unseen), result, edits, outputs, reading)
 
 

@@ -50,6 +50,8 @@ def run(
     Raises InputError, one sentence, whatever the module raised.
     """
     recorder = Recorder(subject.module, inputs.batch, frozenset(watch), keep_calls, changes)
+    for observer in recorder.seam.observers if recorder.seam is not None else ():
+        observer.began()
     knew_compiler = compiler_is_loaded()
     try:
         with torch.set_grad_enabled(grad), listen(recorder, operations=operations):
@@ -76,9 +78,9 @@ def observe(subject: Subject, inputs: Inputs, **options) -> tuple[Result, dict[s
     module, path = subject.module, parts.output_embedding(subject.module)
     trunk = parts.trunk(module)
     watch = {path} - {None}
-    seam = (options.get("changes") or Changes()).seam
-    whole = options.get("grad") or (seam is not None and seam.observers)
-    sparing = bool(path and trunk) and module not in _more_than_head and _takes(module, KEEP) and not whole
+    sparing = (
+        bool(path and trunk) and module not in _more_than_head and _takes(module, KEEP) and not options.get("grad")
+    )
     if sparing and not ({KEEP, "labels"} & set(inputs.kwargs)):
         output, recorder = run(subject, inputs, watch=watch | {trunk}, **options, **{KEEP: 1})
         result = primary(output, inputs.kwargs)

@@ -103,6 +103,14 @@ class Tape(Observer):
 
     def __init__(self, *, whole: bool = False, ends: Container[Place] = frozenset()):
         self.whole, self.ends = whole, ends
+        self._inputs: Mapping[str, Any] = {}
+        self.began()
+
+    def given(self, inputs: Mapping[str, Any]) -> None:
+        """The tensors of the input of the run to come."""
+        self._inputs = inputs
+
+    def began(self) -> None:
         self.values: list[Value] = []
         self.at: dict[Spot, Value] = {}
         self.visits: dict[tuple[str, int], Visit] = {}
@@ -110,10 +118,7 @@ class Tape(Observer):
         self._now: dict[int, Value] = {}  # id of a tensor → what it holds now
         self._sharing: dict[int, list[Tensor]] = {}  # storage → the tensors on it
         self._call: tuple[str, int] | None = None
-
-    def given(self, inputs: Mapping[str, Any]) -> None:
-        """The tensors of an input, before the run."""
-        for name, value in inputs.items():
+        for name, value in self._inputs.items():
             for item, tensor in enumerate(tensors(value)):
                 made = self._add(Place(str(name), 0, INPUT, 0), tensor, item=item)
                 made.live, made.data = tensor.is_floating_point(), True

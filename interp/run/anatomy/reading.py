@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,6 +28,8 @@ OTHER_WAY = "This input takes another way through {} than the one its residual s
 NO_READOUT = "No logits can be read from the residual stream of {}: {}."
 NOT_DIRECT = "The answer of {} cannot be split into direct contributions: {}."
 
+_completing = threading.Lock()  # readings are shared
+
 
 @dataclass(frozen=True, eq=False)
 class Reading:
@@ -42,6 +45,7 @@ class Reading:
     batch: int
     calls: tuple[AttentionCall, ...] = field(repr=False)
     output: Any = field(default=None, repr=False)  # what the module returned
+    spared: bool = False  # the run may have made logits of the last position alone
 
     # -- the stream -----------------------------------------------------------------------------------------------
     def embedding(self, stream: str | None = None) -> Tensor:
@@ -94,6 +98,7 @@ class Reading:
     @property
     def logits(self) -> Tensor:
         """The result, before a soft cap, as the model lays it out."""
+        self._complete()
         return self.tape[self.uncapped[-1].made].tensor
 
     @property
@@ -117,6 +122,7 @@ class Reading:
         if readout is None or readout.kind == "none":
             why = readout.why_not if readout is not None else "; ".join(self.anatomy.refused)
             raise InputError(NO_READOUT.format(self.subject.name, why.rstrip(".")))
+        self._complete()
         selected = any(link.kind == "select" for link in readout.links)
         made = state if selected else stream.layout.met(state, self.tape[stream.spots[-1]].shape)
         for link in readout.links:
@@ -143,6 +149,11 @@ class Reading:
         return replace(prove(self, readout=False), breaks=self.anatomy.proof.breaks)
 
     # -- helpers --------------------------------------------------------------------------------------------------
+    def _complete(self) -> None:
+        if self.spared:
+            with _completing, torch.no_grad():
+                still.completed(self.tape, self.anatomy.readout.links)
+
     def _stream(self, name: str | None) -> Stream:
         try:
             return self.anatomy.stream(name)

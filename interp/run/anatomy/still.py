@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwise.interp.run.anatomy.graph import Tape, again
+from headwise.interp.run.anatomy.graph import Tape, Value, again
 from headwise.interp.run.anatomy.model import Heads, Link
+
+LAST = slice(-1, None, None)  # the positions whose logits a capture computes
 
 
 def linear(tape: Tape, link: Link, part: Tensor) -> Tensor:
@@ -47,6 +49,24 @@ def follow(tape: Tape, link: Link, state: Tensor) -> Tensor:
         value = tape[spot]
         new[value] = again(value, new)
     return new[tape[link.made]]
+
+
+def completed(tape: Tape, links: tuple[Link, ...]) -> None:
+    """Make the logits of all positions where the run made those of the last alone, as captures do: the step that takes
+    it takes all of them, and what follows is run again. Does nothing where they are there."""
+    taken = False
+    for link in links:
+        for spot in link.steps if link.kind != "select" else ():  # where the model itself selects, it selects
+            value = tape[spot]
+            if not taken and value.operation == "__getitem__" and LAST in _index(value):
+                index = tuple(slice(None) if part == LAST else part for part in _index(value))
+                value.args, taken = (value.args[0], index), True
+            if taken:
+                value.out = again(value, {})
+
+
+def _index(value: Value) -> tuple:
+    return value.args[1] if isinstance(value.args[1], tuple) else (value.args[1],)
 
 
 def bring(tape: Tape, parts: tuple[Heads, ...], outputs: tuple[Tensor, ...]) -> Tensor:

@@ -31,7 +31,7 @@ class Tap(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if (seam := self.recorder.seam) is not None:
+        if (seam := self.recorder.seam) is not None and seam.concerns(func, kwargs):
             return seam.through(self.operation, func, self.recorder.visit, args, kwargs)
         return self.operation(func, args, kwargs)
 
@@ -43,9 +43,9 @@ class Tap(TorchFunctionMode):
         if handler is not None:
             return handler(self, func, *args, **kwargs)
         out = func(*args, **kwargs)
-        if self.softmaxes and isinstance(out, Tensor | tuple | list):
+        if self.softmaxes.data and isinstance(out, Tensor | tuple | list):
             byhand.carry_on(self, func, [*args, *kwargs.values()], out)
-        if self.products or func in FUSED:
+        if self.products.data or func in FUSED:
             products.follow(self, func, args, kwargs, out)
         return out
 

@@ -56,12 +56,19 @@ def named(function: Callable) -> str:
 
 def writes_into(name: str, kwargs: dict) -> bool:
     """Whether the operation overwrites a tensor it was given."""
-    underscored = name.endswith("_") and not name.endswith("__")
-    return name in IN_PLACE or underscored or isinstance(kwargs.get("out"), Tensor)
+    return _in_place(name) or isinstance(kwargs.get("out"), Tensor)
+
+
+@lru_cache(maxsize=4096)
+def _in_place(name: str) -> bool:
+    return name in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
 
 
 class Observer:
     """Who watches a run: told what happens at the places of ``Seam.observed``, and where the run is. Does nothing."""
+
+    def began(self) -> None:
+        """A run begins; what was seen of one before it, which had to be broken off, counts no more."""
 
     def overwritten(self, tensor: Tensor, place: Place | None) -> None:
         """``tensor`` is about to be overwritten, by the operation at a ``place`` that is observed, or by another."""
@@ -96,6 +103,12 @@ class Seam:
         if not self.operations:
             self.operations = {place.operation for place in (*self.operands, *self.results, *self.observed)}
 
+    def concerns(self, function: Callable, kwargs: dict) -> bool:
+        """Whether anything could happen at this operation. Most of a run is none of a seam's business: it is asked
+        thousands of times."""
+        name = named(function)
+        return name in self.operations or _in_place(name) or "out" in kwargs
+
     def change(self, place: Place, side: Side, change: Change) -> None:
         """Add a change to the argument ``side`` of the operation at ``place``, or to its result."""
         if side is None:
@@ -113,19 +126,19 @@ class Seam:
     def through(self, run: Callable[..., Any], function: Callable, visit: Visit, args: tuple, kwargs: dict) -> Any:
         """The operation, as ``run(function, args, kwargs)`` does it, with what happens at its place."""
         name = named(function)
-        counted = name in self.operations
-        place = visit.place(name) if counted else None
-        seen = counted and place in self.observed
-        writes = writes_into(name, kwargs)
-        if counted and place in self.operands:
+        place = visit.place(name) if name in self.operations else None
+        seen, writes = place is not None and place in self.observed, writes_into(name, kwargs)
+        if place in self.operands:
             args, kwargs = self._changed(self.operands[place], args, kwargs, writes)
+            self.reached.add(place)
         if writes and self.observers and isinstance(target := kwargs.get("out", args[0] if args else None), Tensor):
             with torch._C.DisableTorchFunction():
                 for observer in self.observers:
                     observer.overwritten(target, place if seen else None)
         out = run(function, args, kwargs)
-        if not counted:
+        if not seen and place not in self.results:
             return out
+        self.reached.add(place)
         with torch._C.DisableTorchFunction():  # what a change computes is no part of the run
             for change in self.results.get(place, ()):
                 new = change(out)
@@ -133,8 +146,6 @@ class Seam:
                     out = out.copy_(new) if writes else new
             for observer in self.observers if seen else ():
                 observer.observe(place, function, args, kwargs, out)
-        if seen or place in self.operands or place in self.results:
-            self.reached.add(place)
         return out
 
     @staticmethod

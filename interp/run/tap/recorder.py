@@ -131,10 +131,15 @@ class Recorder:
             self.frames[-1].softmaxes += lost
         if self.frames:
             self.frames[-1].met |= frame.met
+        if frame.calls:
+            self._judge(frame, args, kwargs)
+
+    def _judge(self, frame: Frame, args: tuple, kwargs: dict) -> None:
+        """The calls made directly in a module, now that one knows what it was given."""
         direct = {id(self.calls[index]): index for index in frame.calls}
-        for call in over_channels([self.calls[i] for i in frame.calls], module, [*args, *kwargs.values()]):
-            self.channels[direct[id(call)]] = frame.name or self.where, module
-        if frame.calls and _attends_elsewhere(module, args, kwargs):
+        for call in over_channels([self.calls[i] for i in frame.calls], frame.module, [*args, *kwargs.values()]):
+            self.channels[direct[id(call)]] = frame.name or self.where, frame.module
+        if _attends_elsewhere(frame.module, args, kwargs):
             for index in frame.calls:
                 self.calls[index] = replace(self.calls[index], kind="cross")
 

@@ -184,3 +184,21 @@ def test_reading_changes_no_bit():
             plain = subject.module(**inputs.kwargs)
         reading = read(subject, inputs, anatomy(subject))
         assert torch.equal(primary(reading.output), primary(plain))
+
+
+def test_a_capture_that_made_the_last_logits_alone_can_make_the_others():
+    """Its stream is read in the same run, and the rest of the readout when somebody asks."""
+    cap = capture(load("smollm2-135m"), TEXT, stream=True)
+    with torch.no_grad():
+        whole = cap.subject.module(**cap.inputs.kwargs).logits
+    assert cap.stream.spared and torch.equal(cap.stream.logits, whole)
+    assert torch.equal(cap.stream.unembed(cap.stream.states()[-1]), whole)
+
+
+def test_a_state_stands_where_the_addition_made_it():
+    """A norm's cast to the type that is there already hands on the same tensor: what is changed after it would pass
+    the next addition by."""
+    subject = load("smollm2-135m")
+    stream = anatomy(subject).stream()
+    assert {place.operation for place in stream.states[1:]} == {"add"}
+    assert stream.states[0].path == "model.embed_tokens"
