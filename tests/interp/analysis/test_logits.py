@@ -1,5 +1,8 @@
 """Direct contributions against products by hand, and what must add up adds up."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -107,3 +110,21 @@ def test_log_probabilities_do_not_add_up(small):
 def test_an_answer_that_is_its_own_alternative_is_refused(smol):
     with pytest.raises(InputError, match="the same"):
         logit_attribution(smol, "Mary", "Mary")
+
+
+def test_all_parts_are_those_of_transformerlens(smol):
+    """TransformerLens 4.3 on the same weights and text, by its cache and the final norm held still
+    (benchmarks/transformerlens.py wrote the figures)."""
+    peer = json.loads((Path(__file__).parent / "transformerlens.json").read_text("utf-8"))
+    assert peer["text"] == IOI
+    table = logit_attribution(smol, "Mary", "John")
+    assert table.attrs["own"] == pytest.approx(peer["plain"], abs=1e-4)
+    heads = table[table["part"] == "head"]
+    found = {f"L{layer}H{head}": value for layer, head, value in heads[["layer", "head", "value"]].to_numpy()}
+    assert found.keys() == peer["attribution of heads"].keys()
+    assert max(abs(found[name] - value) for name, value in peer["attribution of heads"].items()) < 1e-4
+    whole = {f"{block}_mlp_out": v for block, v in table[table["part"] == "mlp"][["block", "value"]].to_numpy()}
+    whole |= {f"{block}_attn_out": value for block, value in heads.groupby("layer")["value"].sum().items()}
+    whole["embed"] = table[table["part"] == "embedding"]["value"].sum()
+    assert whole.keys() == peer["attribution"].keys()
+    assert max(abs(whole[name] - value) for name, value in peer["attribution"].items()) < 1e-4
