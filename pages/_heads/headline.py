@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 
+from headwise.interp.drawing.streams import error
 from headwise.interp.run.anatomy import Anatomy
 from headwise.pages._shared.headline import line, shape, sizes
 from headwise.pages._shared.sidebar import Run
@@ -37,7 +38,7 @@ def proof_words(anatomy: Anatomy) -> str:
     return (
         "<span title='embedding + all writes = residual stream; last norm and unembedding of it = logits; heads + bias "
         "= what attention writes: the largest error of these sums, relative to the largest value'>"
-        f"parts add up to {anatomy.proof.worst:.0e}</span>"
+        f"parts add up to {error(anatomy.proof.worst)}</span>"
     )
 
 

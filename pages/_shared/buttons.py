@@ -7,7 +7,9 @@ import streamlit as st
 from headwise.pages._shared.choices import Choice
 
 
-def choice(label: str, of: Choice, name=str.capitalize, options: tuple[str, ...] | None = None) -> None:
+def choice(
+    label: str, of: Choice, name=str.capitalize, options: tuple[str, ...] | None = None, disabled: bool = False
+) -> None:
     """A row of buttons, one of which is on."""
     st.segmented_control(
         label,
@@ -16,5 +18,6 @@ def choice(label: str, of: Choice, name=str.capitalize, options: tuple[str, ...]
         required=True,
         label_visibility="collapsed",
         width="content",
+        disabled=disabled,
         **of.widget,
     )

@@ -29,8 +29,8 @@ def when(run: Run, asked: Question) -> str:
     """The left half → what it was read as, one of TITLES."""
     title = st.empty()
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        choice("Read by", StreamChoices.reading)
-        if state.reading == "norms":
+        choice("Read by", StreamChoices.reading, disabled=asked.own is None)
+        if state.reading == "norms" or asked.own is None:
             choice("Colour", StreamChoices.measure, {"norm": "Length", "change": "Change", "cosine": "Turn"}.get)
         else:
             choice("Colour", StreamChoices.shade, {"chance": "Chance", "rank": "Rank", "kl": "To the end"}.get)

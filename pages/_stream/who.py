@@ -28,7 +28,9 @@ def who(run: Run, asked: Question, read_as: str) -> None:
     """The right half. ``read_as``: what stands on the left."""
     title = f"direct effect on {asked.aim}" if asked.aim else ""
     st.html(heading("Who says it", title))
-    choice("Taken apart into", StreamChoices.parts)
+    readout = run.capture.anatomy.readout
+    split = asked.aim is not None and readout is not None and readout.kind == "direct"
+    choice("Taken apart into", StreamChoices.parts, disabled=not split)
     if (table := _table(run, asked)) is None:
         about(read_as)
     elif state.parts == "map":
