@@ -9,7 +9,8 @@ and built with random weights, none of them a zero or a one. Each architecture r
 ``--seconds`` of a processor at most. An architecture is believed when its anatomy is proven on one input (errors at
 most 1e-5), holds on a second of another length (Σ again), and the outputs of the run that reads are those of a plain
 run, bit for bit.
-Architectures that do not build, or do not run on the input that was made for them, are counted apart.
+Architectures that do not build, or do not run on the input that was made for them, are counted apart, and so are
+convolutional networks, which have no attention.
 """
 
 import argparse
@@ -45,6 +46,10 @@ squeezebert mpnet xlm funnel fnet roformer convbert siglip_vision_model vit_mae 
 audio-spectrogram-transformer wav2vec2-conformer phimoe bitnet diffllama nystromformer longformer led big_bird
 prophetnet mt5 umt5 m2m_100 blenderbot plbart esm ibert gpt_bigcode deepseek_v4 gemma3n_text
 """.split()  # noqa: SIM905
+CONVOLUTIONS = {  # without attention or anything that stands for it: to be refused, and counted apart
+    "bit", "convnext", "convnextv2", "dinov3_convnext", "hgnet_v2", "mobilenet_v1", "mobilenet_v2", "poolformer",
+    "pp_lcnet", "regnet", "resnet", "textnet",
+}  # fmt: skip
 AUTO = (
     "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "SPEECH_SEQ_2_SEQ", "IMAGE_CLASSIFICATION", "CTC", "",
 )  # fmt: skip
@@ -252,10 +257,13 @@ def main() -> None:
     for name in names:
         rows.append(apart(name, asked.seconds))
         print(rows[-1], flush=True)
+    convolutions = [r for r in rows if r.name in CONVOLUTIONS and r.verdict not in ("not built", "not run")]
+    rows = [r for r in rows if r.name not in CONVOLUTIONS]
     counted = {v: sum(r.verdict == v for r in rows) for v in dict.fromkeys(r.verdict for r in rows)}
-    ran = sum(counted.get(v, 0) for v in ("believed", "part", "refused", "wrong"))
+    ran = sum(counted.get(v, 0) for v in ("believed", "part", "refused", "wrong", "slow"))
     share = counted.get("believed", 0) / max(ran, 1)
-    print(f"\n{counted}; {share:.1%} of the {ran} that build and run are believed, wanted {WANTED:.0%}; "
+    print(f"\n{counted}; {share:.1%} of the {ran} that build and run are believed, wanted {WANTED:.0%}; of "
+          f"{len(convolutions)} convolutional networks {sum(r.verdict == 'refused' for r in convolutions)} are refused; "
           f"{time.time() - began:.0f} s")  # fmt: skip
 
 
