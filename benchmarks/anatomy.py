@@ -257,14 +257,13 @@ def main() -> None:
     for name in names:
         rows.append(apart(name, asked.seconds))
         print(rows[-1], flush=True)
-    convolutions = [r for r in rows if r.name in CONVOLUTIONS and r.verdict not in ("not built", "not run")]
+    without = [r.verdict for r in rows if r.name in CONVOLUTIONS and r.verdict not in ("not built", "not run")]
     rows = [r for r in rows if r.name not in CONVOLUTIONS]
     counted = {v: sum(r.verdict == v for r in rows) for v in dict.fromkeys(r.verdict for r in rows)}
     ran = sum(counted.get(v, 0) for v in ("believed", "part", "refused", "wrong", "slow"))
     share = counted.get("believed", 0) / max(ran, 1)
     print(f"\n{counted}; {share:.1%} of the {ran} that build and run are believed, wanted {WANTED:.0%}; of "
-          f"{len(convolutions)} convolutional networks {sum(r.verdict == 'refused' for r in convolutions)} are refused; "
-          f"{time.time() - began:.0f} s")  # fmt: skip
+          f"{len(without)} convolutional networks {without.count('refused')} are refused; {time.time() - began:.0f} s")  # fmt: skip
 
 
 if __name__ == "__main__":
