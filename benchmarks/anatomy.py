@@ -263,7 +263,8 @@ def main() -> None:
     ran = sum(counted.get(v, 0) for v in ("believed", "part", "refused", "wrong", "slow"))
     share = counted.get("believed", 0) / max(ran, 1)
     print(f"\n{counted}; {share:.1%} of the {ran} that build and run are believed, wanted {WANTED:.0%}")
-    print(f"of {len(without)} convolutional networks {without.count('refused')} are refused; {time.time() - began:.0f} s")
+    print(f"of {len(without)} convolutional networks {without.count('refused')} are refused")
+    print(f"{time.time() - began:.0f} s")
 
 
 if __name__ == "__main__":
