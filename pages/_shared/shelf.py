@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import threading
 from collections import OrderedDict
@@ -16,6 +17,8 @@ from headwise.interp.subject import Subject
 from headwise.models import available, load
 
 SLOTS = 2  # results that are computed at the same time
+SCRIPT = "ScriptRunner.scriptThread"  # what Streamlit calls the threads that run pages
+PATIENCE = 5.0  # seconds that an ending server gives each of them
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,17 @@ def server() -> Server:
     """The one of this process, warmed up. Streamlit collects garbage after every rerun; what is loaded by now never
     is any, so it is frozen out of those collections (×20 reruns a second)."""
     started = Server()
+    atexit.register(_rest)
     subject = started.subject(available()[0], "cpu", "float32")
     estimate(subject, subject.encode("Warm up."))
     gc.collect()
     gc.freeze()
     return started
+
+
+def _rest() -> None:
+    """At the end of the process wait for the scripts that still run: a thread in the middle of an operation of torch's
+    would take the process down. They have been told to stop, and do at their next call of Streamlit."""
+    for thread in threading.enumerate():
+        if thread.name == SCRIPT:
+            thread.join(PATIENCE)

@@ -210,7 +210,7 @@ def test_the_app_opens_at_any_page_first(installed, browser):
         page.on("pageerror", lambda error: broken.append(str(error)))
         page.goto(f"http://127.0.0.1:{port}/masks")
         expect(page.get_by_text("Observed mask against the promise")).to_be_visible()
-        expect(page.get_by_test_id("stSidebarNavLink")).to_contain_text(["Heads", "Masks", "Embeddings"])
+        expect(page.get_by_test_id("stSidebarNavLink")).to_contain_text(["Heads", "Stream", "Masks", "Embeddings"])
         expect(page).to_have_title("Headwise")
         # of the packaged config.toml: no button of Streamlit's, the colour of the sidebar
         expect(page.get_by_test_id("stAppDeployButton")).to_have_count(0)

@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 from tests.browser.opening import SLOW, address
 from tests.browser.serving import ROOT, serve
 
-MENU = ["Heads", "Masks", "Embeddings"]
+MENU = ["Heads", "Stream", "Masks", "Embeddings"]
 WATCH = """
 window.menus = [];
 new MutationObserver(() => {
@@ -22,6 +22,7 @@ new MutationObserver(() => {
     [
         ("/?scale=log", "headline", {"scale": "log"}),
         ("/heads?scale=log", "headline", {"scale": "log"}),
+        ("/stream?reading=norms", "How the stream grows and turns", {"reading": "norms"}),
         ("/masks?section=zoo", "mask bugs as tiny living models", {"section": "zoo"}),
         ("/embeddings?clusters=3", "Each text as one vector", {"clusters": "3"}),
     ],
