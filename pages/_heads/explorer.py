@@ -61,15 +61,16 @@ def explorer(run: Run, found: Survey) -> None:
     cap = run.capture
     if state.stack not in cap.stacks:
         state.stack = first_stack(cap)
-    table = measured(run, found)
-    _take_events(cap, table)
-    now = edited(run)
-    banner(run, now)
-    shown, before = run if state.side == "before" else now.run, found
-    if shown is not run:
-        found = surveyed(shown)
-        table = measured(shown, found)
     st.html(LAYOUT)
+    with st.container(key="above"):  # what comes and goes moves nothing below: a click may meet a half-drawn page
+        table = measured(run, found)
+        _take_events(cap, table)
+        now = edited(run)
+        banner(run, now)
+        shown, before = run if state.side == "before" else now.run, found
+        if shown is not run:
+            found = surveyed(shown)
+            table = measured(shown, found)
     with st.container(key="explorer"):
         parts = {name: st.container(key=f"part-{name}") for name in ("grid", "table", "head", "whatif", "map")}
     with parts["grid"]:

@@ -70,7 +70,7 @@ def test_a_head_is_removed_by_its_key_and_comes_back(page):
     page.keyboard.press("x")
     expect(page.get_by_test_id("edit")).to_have_count(0)
     expect(page.get_by_test_id("edited")).to_have_count(0)
-    assert "edits" not in address(page)
+    page.wait_for_url(lambda url: "edits=" not in url)
 
 
 def test_an_edge_is_forbidden_by_its_cell_and_taken_back(page):
