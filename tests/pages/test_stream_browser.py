@@ -102,6 +102,7 @@ def test_follow_a_part_to_its_head_and_come_back(page):
     shows(page, layer, number)
     links_to(page, layer=str(layer), head=str(number), text=TEXT, answer="people", rather="United")
     assert "/stream" not in page.url
+    at_rest(page)
     page.go_back()
     expect(question(page)).to_have_text("Why ·people rather than ·United?")
     expect(page.locator("a.line").first).to_be_visible()
