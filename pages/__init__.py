@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from headwise.assets import ASSETS
-from headwise.pages._shared.ways import PAGES, page
+from headwise.pages._shared.ways import GROUPS, page
 
 
 def navigate() -> None:
@@ -18,10 +18,20 @@ def navigate() -> None:
     st.set_page_config(page_title="Headwise", page_icon=ASSETS / "icon.svg", layout="wide")
     if not st.get_option("client.showSidebarNavigation"):
         st.set_option("client.showSidebarNavigation", True)
-    heads, *others = map(page, PAGES)
+    groups = {group: [page(name) for name in names] for group, names in GROUPS.items()}
+    heads = groups["Look"][0]
 
     def named() -> None:
         st.switch_page(heads, query_params=st.query_params.to_dict())
 
     alias = st.Page(named, title="Heads", url_path="heads", visibility="hidden")  # the first page by its name
-    st.navigation([heads, *others, alias]).run()
+    groups["Look"].append(alias)
+    chosen = st.navigation(groups, position="top")
+    st.html(_standing([chosen.title in [page.title for page in pages] for pages in groups.values()], chosen.title))
+    chosen.run()
+
+
+def _standing(here: list[bool], name: str) -> str:
+    """The style that lets the menu on top say where one is: it shows groups, and their pages only when opened."""
+    place = f"[data-testid=stTopNav] > div:nth-child({here.index(True) + 1})"
+    return f"<style>{place} button {{ font-weight: 600 }} {place} p::after {{ content: ' › {name}' }}</style>"

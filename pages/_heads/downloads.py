@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import streamlit as st
 
 from headwise.interp.analysis.effects import answers_at_all
@@ -14,6 +12,7 @@ from headwise.pages._heads import changes
 from headwise.pages._heads.answer import writes
 from headwise.pages._heads.choices import state
 from headwise.pages._heads.head import Shown
+from headwise.pages._shared.code import capturing, placement
 from headwise.pages._shared.sidebar import Run
 
 
@@ -79,7 +78,7 @@ def code(run: Run, call: AttentionCall, compared: bool = False, edited: Run | No
     edits = [] if edited is None or not edited.made else [*editing(edited, "changed"), _effect(edited)]
     of = "changed" if edits and state.side == "after" else "cap"
     compares = [
-        f"other = capture(load({state.compare!r}{_placement()}), inputs)",
+        f"other = capture(load({state.compare!r}{placement()}), inputs)",
         f"view = {view_of('other')}.minus(view)",
     ]
     if edits and state.side == "change":
@@ -92,35 +91,6 @@ def code(run: Run, call: AttentionCall, compared: bool = False, edited: Run | No
             "view.values, view.queries, view.keys",
         ]
     )
-
-
-def capturing(run: Run, *imports: str, edits: Sequence[str] = ()) -> list[str]:
-    """The lines of Python that make the run's capture, ``cap``, and then the ``edits``; ``imports`` are lines beside
-    those that this needs."""
-    given = run.given
-    reads = [name for name in ("read_image", "read_wav") if f"{name}(" in given.code]
-    steps = [name for name, used in (("extend", state.written), ("restart", given.prompt)) if used]
-    more = [f"from headwise.interp.run.generate import {', '.join(steps)}"] if steps else []
-    return [
-        *(["from pathlib import Path", ""] if reads else []),
-        *(["import torch", ""] if _placement() else []),
-        f"from headwise import capture, {'edits, load, rerun' if edits else 'load'}",
-        *sorted([*imports, *more]),
-        *(["from headwise.interp.masks.spoken import spoken_mask"] if "spoken_mask(" in "".join(edits) else []),
-        *([f"from headwise.models import {', '.join(reads)}"] if reads else []),
-        "",
-        f"subject = load({state.model!r}{_placement()})",
-        f"inputs = subject.encode({given.code}{', truncate=True' if state.cut else ''})",
-        *(["inputs = restart(inputs)"] if given.prompt else []),
-        *([f"inputs = extend(subject, inputs, {list(state.written)})"] if state.written else []),
-        "cap = capture(subject, inputs)",
-        *edits,
-    ]
-
-
-def _placement() -> str:
-    placed = (state.device, state.dtype) != ("cpu", "float32")
-    return f", device={state.device!r}, dtype=torch.{state.dtype}" if placed else ""
 
 
 def editing(run: Run, name: str) -> list[str]:

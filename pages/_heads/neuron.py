@@ -15,9 +15,10 @@ from headwise.interp.drawing.neurons import BIAS, PART, SCORE, Step, neuron_map,
 from headwise.interp.drawing.words import groups_of
 from headwise.interp.errors import InputError
 from headwise.pages._heads.choices import HeadsChoices, state
-from headwise.pages._heads.downloads import capturing, editing
+from headwise.pages._heads.downloads import editing
 from headwise.pages._heads.head import choice
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.code import capturing
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run

@@ -284,6 +284,16 @@ class InputChoices(Choices):
         self.another_input()
 
 
+ALONE = "∅"  # rather than nothing: the answer's own value
+
+
+class AnswerChoices(InputChoices):
+    """Which answer is asked about, and rather than which other, on the pages that explain one."""
+
+    answer = Choice("", until=MODEL, longest=LONGEST)  # "" is what the model says; the Heads page's too
+    against = Choice("", until=MODEL, longest=LONGEST)  # "" is what comes next to it
+
+
 class HeadChoices(InputChoices):
     """Which head is looked at, and for which answer, wherever one came from. ``layer`` and ``head`` are −1 until
     somebody chooses: the head that is most worth a first look."""

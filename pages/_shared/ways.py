@@ -6,12 +6,19 @@ from importlib import import_module
 
 import streamlit as st
 
-PAGES = {
-    "heads": ":material/grid_view:",
-    "stream": ":material/waterfall_chart:",
-    "masks": ":material/filter_b_and_w:",
-    "embeddings": ":material/scatter_plot:",
+GROUPS = {  # what one comes for → its pages, each with its icon
+    "Look": {
+        "heads": ":material/grid_view:",
+        "embeddings": ":material/scatter_plot:",
+    },
+    "Explain": {
+        "stream": ":material/waterfall_chart:",
+    },
+    "Check": {
+        "masks": ":material/filter_b_and_w:",
+    },
 }
+ICONS = {name: icon for pages in GROUPS.values() for name, icon in pages.items()}
 
 
 def page(name: str):
@@ -21,4 +28,4 @@ def page(name: str):
         getattr(import_module(f"headwise.pages.{name}"), name)()
 
     where = {"default": True} if name == "heads" else {"url_path": name}
-    return st.Page(draw, title=name.capitalize(), icon=PAGES[name], **where)
+    return st.Page(draw, title=name.capitalize(), icon=ICONS[name], **where)

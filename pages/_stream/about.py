@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import html
-
-import streamlit as st
-
+from headwise.pages._shared.about import about_card
 from headwise.pages._stream.choices import state
 
 ABOUT = {  # a reading, or a way to take apart → what it tells, and the papers (title, address)
@@ -38,24 +35,8 @@ ABOUT = {  # a reading, or a way to take apart → what it tells, and the papers
         [("Elhage et al. 2021", "https://transformer-circuits.pub/2021/framework/index.html")],
     ),
 }
-STYLE = "font-size:.8rem;line-height:1.45;border:1px solid color-mix(in srgb,currentColor 14%,transparent);"
 
 
 def about(reading: str) -> None:
     """The card, below what is taken apart; ``reading``: what stands beside it."""
-    told = [ABOUT[reading], ABOUT["positions" if state.parts == "positions" else "parts"]]
-    paragraphs = "".join(
-        f"<div style='margin-top:.2rem'><span class=about>{html.escape(text)}</span> {_references(papers)}</div>"
-        for text, papers in told
-    )
-    st.html(
-        f"<div data-testid='about' style='{STYLE}border-radius:8px;padding:.6rem .75rem'>"
-        f"<b>What this can and cannot tell you</b>{paragraphs}</div>"
-    )
-
-
-def _references(papers: list[tuple[str, str]]) -> str:
-    return " · ".join(
-        f"<a href='{html.escape(address)}' target='_blank' rel='noopener'>{html.escape(name)}</a>"
-        for name, address in papers
-    )
+    about_card([ABOUT[reading], ABOUT["positions" if state.parts == "positions" else "parts"]])

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from headwise.interp.drawing.streams import LENS_SHADES, NORM_SHADES
-from headwise.pages._shared.choices import LONGEST, MODEL, POSITIONS, Choice, InputChoices
-
-ALONE = "∅"  # rather than nothing: the answer's own logit
+from headwise.pages._shared.choices import MODEL, POSITIONS, AnswerChoices, Choice
 
 
-class StreamChoices(InputChoices):
+class StreamChoices(AnswerChoices):
     """Which answer, and where one looks. ``row`` counts the states of the stream, the one that enters the first block
     is 0; −1 is the last. ``position`` −1 is where the answer is read."""
 
-    answer = Choice("", until=MODEL, longest=LONGEST)  # "" is what the model says; the Heads page's too
-    against = Choice("", until=MODEL, longest=LONGEST)  # "" is what comes next to it
     stream = Choice("", until=MODEL)
     reading = Choice("lens", among=("lens", "tuned", "norms"))
     shade = Choice("chance", among=tuple(LENS_SHADES))

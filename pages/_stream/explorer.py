@@ -23,9 +23,6 @@ STYLE = """<style>
 .st-key-sides button { min-height: 1.75rem; padding-block: 0 }
 .st-key-sides button p { font-size: .82rem }
 .st-key-sides [data-testid=stVerticalBlock] { gap: .55rem }
-.st-key-sides .about { opacity: .75 }
-.st-key-sides [data-testid=stHtml] a { color: inherit }
-.st-key-sides .note { font-size: .8rem; line-height: 1.4; opacity: .72 }
 </style>"""
 
 

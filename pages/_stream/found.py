@@ -8,7 +8,6 @@ import streamlit as st
 from headwise.interp.analysis.lens import Lens, lens, norms
 from headwise.interp.analysis.logits import by_position, logit_attribution
 from headwise.interp.analysis.targets import Target
-from headwise.interp.drawing.streams import Suggestion, suggestions
 from headwise.interp.run.anatomy import Anatomy
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
@@ -20,11 +19,6 @@ def anatomy_of(run: Run) -> Anatomy:
     """The streams of the model, found and proven."""
     with st.spinner("Finding the residual stream, and proving it …", **WAIT):
         return server().made("anatomy", run.key, lambda: run.capture.anatomy)
-
-
-def suggestions_of(run: Run, place: int | None) -> tuple[Suggestion, ...]:
-    """What the model would say at a place, and next to it."""
-    return server().made("suggestions", (run.key, place), lambda: suggestions(run.capture, place))
 
 
 def lens_of(run: Run, stream: str, tuned: bool) -> Lens:

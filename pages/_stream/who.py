@@ -10,16 +10,18 @@ import streamlit as st
 from headwise.interp.drawing import streams
 from headwise.interp.drawing.paper.text import brief, visible
 from headwise.interp.errors import InputError
+from headwise.pages._shared import pictures
 from headwise.pages._shared.buttons import choice
+from headwise.pages._shared.code import show_code
+from headwise.pages._shared.files import bars_files, cells_files
 from headwise.pages._shared.leading import heads_address, named
+from headwise.pages._shared.question import Question
 from headwise.pages._shared.sidebar import Run
-from headwise.pages._stream import pictures
+from headwise.pages._shared.words import heading, note
 from headwise.pages._stream.about import about
 from headwise.pages._stream.choices import StreamChoices, state
-from headwise.pages._stream.downloads import bars_files, cells_files, code
+from headwise.pages._stream.code import code
 from headwise.pages._stream.found import parts_of, positions_of
-from headwise.pages._stream.question import Question
-from headwise.pages._stream.words import heading, note
 
 TALL = 330  # pixels of a list that scrolls
 
@@ -45,8 +47,7 @@ def who(run: Run, asked: Question, read_as: str) -> None:
         note(_sentence(table))
         about(read_as)
         bars_files(run, rows, sums, title, numbers)
-    with st.expander("Show the code", icon=":material/code:"):
-        st.code(code(run, asked.aim), language="python")
+    show_code(code(run, asked.aim))
 
 
 def _table(run: Run, asked: Question) -> pd.DataFrame | None:

@@ -7,7 +7,10 @@ from urllib.parse import parse_qs, urlencode, urlparse
 
 from playwright.sync_api import Page, expect
 
+from headwise.pages._shared.ways import GROUPS
+
 SLOW = 90_000  # ms; a first run on a busy machine
+MENU = {group: [name.capitalize() for name in names] for group, names in GROUPS.items()}
 expect.set_options(timeout=SLOW)
 
 
@@ -34,6 +37,26 @@ def opened(browser, url: str, **options):
 
 def link(url: str, **view: str) -> str:
     return f"{url}/?{urlencode(view)}" if view else url
+
+
+def go(page: Page, name: str) -> None:
+    """Turn to a page of the app, by the menu on top."""
+    group = next(group for group, names in GROUPS.items() if name.lower() in names)
+    page.get_by_test_id("stTopNavSection").filter(has_text=group).click()
+    page.get_by_test_id("stTopNavDropdownLink").filter(has_text=name).click()
+
+
+def menu(page: Page) -> dict[str, list[str]]:
+    """What the menu on top offers."""
+    found = {}
+    for group in page.locator(".rc-overflow-item:not(.rc-overflow-item-rest)").get_by_test_id("stTopNavSection").all():
+        group.click()
+        names = page.get_by_test_id("stTopNavDropdownLink")
+        expect(names.first).to_be_visible()
+        found[group.inner_text().split("\n")[0].strip()] = [text.split("\n")[-1] for text in names.all_inner_texts()]
+        page.keyboard.press("Escape")
+        expect(names).to_have_count(0)
+    return found
 
 
 def grid(page: Page):

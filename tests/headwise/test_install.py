@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import expect
 
 import headwise
-from tests.browser.opening import grid
+from tests.browser.opening import MENU, go, grid, menu
 from tests.browser.serving import ROOT, flags, free_port, until_it_answers
 
 SOURCE = ("headwise", "interp", "models", "pages", "assets", "tests", ".streamlit")  # folders that are tried to package
@@ -210,12 +210,12 @@ def test_the_app_opens_at_any_page_first(installed, browser):
         page.on("pageerror", lambda error: broken.append(str(error)))
         page.goto(f"http://127.0.0.1:{port}/masks")
         expect(page.get_by_text("Observed mask against the promise")).to_be_visible()
-        expect(page.get_by_test_id("stSidebarNavLink")).to_contain_text(["Heads", "Stream", "Masks", "Embeddings"])
+        assert menu(page) == MENU
         expect(page).to_have_title("Headwise")
         # of the packaged config.toml: no button of Streamlit's, the colour of the sidebar
         expect(page.get_by_test_id("stAppDeployButton")).to_have_count(0)
         expect(page.get_by_test_id("stSidebar")).to_have_css("background-color", "rgb(244, 246, 248)")
-        page.get_by_test_id("stSidebarNavLink").filter(has_text="Heads").click()
+        go(page, "Heads")
         expect(grid(page)).to_be_visible()
         assert not broken
         page.close()

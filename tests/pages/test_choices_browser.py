@@ -4,11 +4,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.opening import address, head, links_to, shows
-
-
-def go(page: Page, name: str) -> None:
-    page.get_by_test_id("stSidebarNavLink").filter(has_text=name).click()
+from tests.browser.opening import address, go, head, links_to, shows
 
 
 def press(page: Page, name: str) -> None:

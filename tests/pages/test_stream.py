@@ -9,7 +9,7 @@ from headwise.interp.analysis.logits import logit_attribution
 from headwise.interp.analysis.targets import target
 from headwise.interp.run.anatomy import Anatomy
 from headwise.models import load
-from headwise.pages._stream import pictures
+from headwise.pages._shared import pictures
 from tests.browser.serving import ROOT
 
 SCRIPT = """

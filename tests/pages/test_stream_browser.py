@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from headwise import capture, lens
 from headwise.interp.analysis.targets import target
 from headwise.models import load
-from tests.browser.opening import SLOW, address, downloaded, links_to, shows
+from tests.browser.opening import SLOW, address, downloaded, go, links_to, shows
 
 TEXT = "The people of the United States and the people of the"
 
@@ -24,10 +24,6 @@ def press(page: Page, name: str) -> None:
 def cell(page: Page, row: int, column: int, view: str = "stream-cells"):
     """Of a table's rows and columns as drawn."""
     return page.get_by_test_id(view).first.locator(f"td[data-r='{row}'][data-c='{column}']")
-
-
-def go(page: Page, name: str) -> None:
-    page.get_by_test_id("stSidebarNavLink").filter(has_text=name).click()
 
 
 def at_rest(page: Page) -> None:

@@ -1,10 +1,12 @@
-"""The page's small headings and notes, as HTML; all of it escaped."""
+"""The pages' small headings and notes, as HTML; all of it escaped."""
 
 from __future__ import annotations
 
 import html
 
 import streamlit as st
+
+SMALL = "font-size:.8rem;line-height:1.4;opacity:.72"
 
 
 def heading(title: str, small: str = "") -> str:
@@ -17,4 +19,4 @@ def heading(title: str, small: str = "") -> str:
 def note(text: str) -> None:
     """The sentence of a figure."""
     if text:
-        st.html(f"<div class='note' data-testid='note'>{html.escape(text)}</div>")
+        st.html(f"<div data-testid='note' style='{SMALL}'>{html.escape(text)}</div>")
