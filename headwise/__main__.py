@@ -1,4 +1,4 @@
-"""The command: ``headwise check | export | app | fetch | train | evaluate``.
+"""The command: ``headwise check | explain | export | app | fetch | train | evaluate``.
 
 Exit status: 0 done or clean, 1 findings or not fetched, 2 usage or load error, with one sentence on stderr.
 """
@@ -6,13 +6,13 @@ Exit status: 0 done or clean, 1 findings or not fetched, 2 usage or load error, 
 import argparse
 import sys
 
-from headwise.commands import app, check, export, models
+from headwise.commands import app, check, explain, export, models
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("headwise", description="See every head of any transformer, and trust every mask.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for part in (app, export, check, models):
+    for part in (app, explain, export, check, models):
         part.add(commands)
     arguments = parser.parse_args(argv)
     return arguments.run(arguments) or 0

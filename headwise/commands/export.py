@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headwise.commands.given import add_input, captured, fail
 from headwise.interp.drawing.quantities import QUANTITIES
 
 if TYPE_CHECKING:
@@ -24,13 +23,7 @@ OPTIONS = {  # what each kind of file can be asked for
     ".csv": HEAD,
     ".npz": {"stack", "layer"},
 }
-TAKES = {"vision": ("--image", "looks at pictures"), "audio": ("--audio", "listens to recordings")}  # others: TEXT
 CSV_TOKENS = 2048  # positions a side; a spreadsheet takes no more
-
-
-def _fail(error: object) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
 
 
 def add(commands) -> None:
@@ -42,15 +35,7 @@ def add(commands) -> None:
         "a layer (of all without --layer and --stack), .html BertViz's views of a layer. Figures and matrices of a "
         "recording leave out the silence that it was filled up with.",
     )
-    command.add_argument("subject", metavar="SUBJECT", help="a bundled model's name, a folder, or a Hugging Face id")
-    command.add_argument("text", metavar="TEXT", nargs="?", help="or one of --image and --audio")
-    command.add_argument("--image", metavar="FILE", type=Path, help="a picture: PNG, JPEG, WebP, GIF, BMP or TIFF")
-    command.add_argument("--audio", metavar="FILE", type=Path, help="a recording: WAV")
-    command.add_argument(
-        "--pair",
-        metavar="TEXT",
-        help="a second text: sentence B, or what an encoder-decoder says, which it else writes itself",
-    )
+    add_input(command)
     command.add_argument("--out", metavar="FILE", type=Path, required=True, help=f"ends in {', '.join(OPTIONS)}")
     command.add_argument("--layer", metavar="L", type=int, help="default 0")
     command.add_argument("--head", metavar="H", type=int, help="default 0")
@@ -83,14 +68,14 @@ def add(commands) -> None:
 def _export(arguments: argparse.Namespace) -> int:
     suffix = arguments.out.suffix.lower()
     if suffix not in OPTIONS:
-        return _fail(f"--out expects a file that ends in {', '.join(OPTIONS)}; got {arguments.out.name!r}.")
+        return fail(f"--out expects a file that ends in {', '.join(OPTIONS)}; got {arguments.out.name!r}.")
     known = set().union(*OPTIONS.values())
     for name in sorted(known - OPTIONS[suffix]):
         if getattr(arguments, name) is not None:
             fitting = ", ".join(s for s in OPTIONS if name in OPTIONS[s])
-            return _fail(f"--{name} does not apply to {suffix}; it is for {fitting}.")
+            return fail(f"--{name} does not apply to {suffix}; it is for {fitting}.")
     if not arguments.out.absolute().parent.is_dir():
-        return _fail(f"The folder {arguments.out.absolute().parent} does not exist; make it first.")
+        return fail(f"The folder {arguments.out.absolute().parent} does not exist; make it first.")
     try:
         data = _exported(arguments, suffix)
         arguments.out.write_bytes(data)
@@ -100,7 +85,7 @@ def _export(arguments: argparse.Namespace) -> int:
         ImportError,
         OSError,
     ) as error:  # LoadError and InputError are ValueErrors
-        return _fail(error)
+        return fail(error)
     print(f"{arguments.out}: {len(data):,} bytes")
     return 0
 
@@ -109,7 +94,7 @@ def _exported(arguments: argparse.Namespace, suffix: str) -> bytes:
     from headwise.interp.analysis.firstlook import first_stack  # here, so that --help needs no torch
     from headwise.interp.drawing import files as export
 
-    cap = _capture(arguments)
+    cap = captured(arguments)
     stack, layer, head = arguments.stack or first_stack(cap), arguments.layer or 0, arguments.head or 0
     if stack not in cap.stacks:
         raise ValueError(f"--stack expects one of {', '.join(cap.stacks)}; got {stack!r}.")
@@ -134,34 +119,6 @@ def _exported(arguments: argparse.Namespace, suffix: str) -> bytes:
         raise ValueError("--query is for the figure over a picture; a heat map shows all queries.")
     write = export.to_png if suffix == ".png" else export.to_svg
     return write(_view(arguments, cap, call, 512), **look)
-
-
-def _capture(arguments: argparse.Namespace) -> Capture:
-    """Run the model on what was given. Raises ValueError where the two do not fit together."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its hints are for programmers
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from headwise.interp.run.capture import capture
-    from headwise.models import load, read_image, read_wav
-
-    ways = {"TEXT": arguments.text, "--image": arguments.image, "--audio": arguments.audio}
-    given = [way for way, value in ways.items() if value is not None]
-    if len(given) != 1:
-        told = " and ".join(given) or "none of them"
-        raise ValueError(f"export expects exactly one of TEXT, --image and --audio; got {told}.")
-    (way,) = given
-    if way == "--image" and arguments.pair is not None:
-        raise ValueError("--pair goes with TEXT or --audio, not with --image.")
-    read = {"--image": read_image, "--audio": read_wav}.get(way)  # before the model, whose loading takes longer
-    raw = ways[way] if read is None else read(ways[way])
-    subject = load(arguments.subject)
-    fitting, does = TAKES.get(subject.family, ("TEXT", "reads text"))
-    if way != fitting:
-        raise ValueError(f"{subject.name} {does}: give it {fitting}, not {way}.")
-    cap = capture(subject, raw if arguments.pair is None else (raw, arguments.pair))
-    if not cap.calls:
-        raise ValueError(f"{subject.name} ran, but no attention was seen in it.")
-    return cap
 
 
 def _csv(arguments: argparse.Namespace, cap: Capture, call: AttentionCall) -> bytes:

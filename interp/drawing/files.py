@@ -253,7 +253,7 @@ def to_html(cap: Capture, stack: str | None = None, layer: int = 0, *, batch: in
         "include_layers": [layer], "include_heads": heads, "total_heads": call.heads,
     }  # fmt: skip
     about = stamp(cap)
-    small = [*one_of_many(cap, call, batch), *_stamp_parts(about)]
+    small = [*one_of_many(cap, call, batch), *stamp_parts(about)]
     if missing := int(np.isnan(weights).sum()):
         small.append(f"weights are NaN in {missing:,} places")
     what = "cross-attention" if call.kind == "cross" else call.stack
@@ -291,14 +291,14 @@ def _print(
     parts: Sequence[str] = (),
 ) -> Print:
     about = dict(stamp) if stamp is not None else {"headwise": VERSION}
-    return Print(pen, scale, theme, about, (*parts, *matrix.left_out, *_stamp_parts(about)))
+    return Print(pen, scale, theme, about, (*parts, *matrix.left_out, *stamp_parts(about)))
 
 
 def _paper(kind: str, theme: str, stamp: Mapping[str, Any] | None) -> Print:
     if kind not in PENS:
         raise ValueError(f"kind expects one of {', '.join(PENS)}; got {kind!r}.")
     about = dict(stamp) if stamp is not None else {"headwise": VERSION}
-    return Print(PENS[kind], theme=theme, stamp=about, footer=_stamp_parts(about))
+    return Print(PENS[kind], theme=theme, stamp=about, footer=stamp_parts(about))
 
 
 def _parts_shown(matrix: Matrix) -> list[str]:
@@ -317,7 +317,7 @@ def _parts_shown(matrix: Matrix) -> list[str]:
     return parts
 
 
-def _stamp_parts(about: Mapping[str, Any]) -> list[str]:
+def stamp_parts(about: Mapping[str, Any]) -> list[str]:
     """A stamp in words."""
     parts = []
     if "model" in about:

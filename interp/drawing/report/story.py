@@ -1,0 +1,142 @@
+"""The whole story of one answer: what heads do, when it appears and who says it, what it rests on and how far that can
+be believed, which states carry it, and which paths.
+
+    story = Story(cap, target(cap, "Mary", "John"), corrupted=capture(subject, "When Alice and …"))
+    Path("report.html").write_text(report(story, chapters(story)), "utf-8")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from headwise.interp.analysis.ablation import ablate
+from headwise.interp.analysis.circuits.roles import roles
+from headwise.interp.analysis.lens import lens
+from headwise.interp.analysis.logits import logit_attribution
+from headwise.interp.analysis.targets import Target
+from headwise.interp.drawing import streams
+from headwise.interp.drawing.files import bars_figure, cells_figure, stamp, stamp_parts
+from headwise.interp.drawing.paper.text import visible
+from headwise.interp.drawing.report.page import Chapter, Figure, Table, Text, page
+from headwise.interp.drawing.streams import Cells, signed_number
+from headwise.interp.errors import InputError
+from headwise.interp.run.capture import Capture
+
+ABOUT = {  # a chapter → what it can and cannot tell, and the papers
+    "heads": (
+        "Each head was replaced by what it says on average over this input, in a run of its own. A head whose work "
+        "others take over shows less than it does.",
+        [
+            ("Wang et al. 2023", "https://arxiv.org/abs/2211.00593"),
+            ("McGrath et al. 2023", "https://arxiv.org/abs/2307.15771"),
+        ],
+    ),
+    "lens": (
+        "The lens reads every state as if it were the last. Early rows may hold the answer in directions that it does "
+        "not read.",
+        [("nostalgebraist 2020", "https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens")],
+    ),
+    "parts": (
+        "Parts are what each head and MLP writes straight onto the answer, with the last norm held still; what it does "
+        "through later parts does not show.",
+        [("Elhage et al. 2021", "https://transformer-circuits.pub/2021/framework/index.html")],
+    ),
+}
+MOST_ROLES = 24  # rows of the table of heads in words
+
+
+@dataclass(frozen=True, eq=False)
+class Story:
+    """What is told. ``corrupted``: a run of an input as long in which the answer is another, for the chapters on
+    patching and paths. ``progress`` is told the chapter and the fraction of it that is done."""
+
+    cap: Capture
+    aim: Target
+    corrupted: Capture | None = None
+    progress: Callable[[str, float], None] = lambda chapter, fraction: None
+
+
+def report(story: Story, told: Iterable[Chapter]) -> str:
+    """The story, of these chapters, as one HTML file."""
+    cap = story.cap
+    about = stamp(cap)
+    prompt = next((axis.text for axis in cap.axes.values() if axis.text), "")
+    title = f"{cap.subject.name}: {streams.question(story.aim)}"
+    value = f"The answer's number here is {story.aim} = {signed_number(story.aim.value(cap))} ({story.aim.measure})."
+    return page(title, value, prompt, told, " · ".join(stamp_parts(about)))
+
+
+def chapters(story: Story) -> Iterator[Chapter]:
+    """One after the other, as they are made. One that does not apply to the model says why, in its sentence."""
+    for title, make in CHAPTERS.items():
+        try:
+            yield make(story)
+        except InputError as error:
+            yield Chapter(title, str(error))
+        story.progress(title, 1.0)
+
+
+def _heads(story: Story) -> Chapter:
+    told = ablate(story.cap, "heads", "mean", story.aim, progress=lambda part: story.progress("What heads do", part))
+    ranked = told.reindex(told["effect"].abs().sort_values(ascending=False).index)
+    best = [f"{row.layer}.{row.head} ({signed_number(row.effect)})" for row in ranked.head(5).itertuples()]
+    parts: list = []
+    for stack, rows in told.groupby("stack", sort=False):
+        cells = signed_cells(rows.pivot(index="layer", columns="head", values="effect"), "change of the answer")
+        parts.append((f"Removing each head{f', {stack}' if told['stack'].nunique() > 1 else ''}", _cells(cells)))
+    found = roles(story.cap, story.aim)
+    if len(found):
+        words = found.head(MOST_ROLES).assign(
+            head=[f"{row.layer}.{row.head}" for row in found.head(MOST_ROLES).itertuples()]
+        )
+        parts.append(("Heads in words", Table(words[["stack", "head", "role", "evidence"]])))
+    for sentence in found.attrs.get("untested", ()):
+        parts.append(("", Text(sentence)))
+    said = f"Removing heads moves the answer most at {', '.join(best)}."
+    return Chapter("What heads do", said, parts, *ABOUT["heads"])
+
+
+def _when(story: Story) -> Chapter:
+    read, aim = lens(story.cap), story.aim
+    states, positions = len(read.labels), len(read.axis)
+    at = aim.position if aim.position is not None else 0
+    shown = streams.window(states, positions, (states - 1, at))
+    cells = streams.lens_cells(read, aim.token, aim.names[0], "chance", shown)
+    said = streams.when_sentence(read, aim.token, aim.names[0], at)
+    return Chapter("When it appears", said, [("", _cells(cells))], *ABOUT["lens"])
+
+
+def _who(story: Story) -> Chapter:
+    table = logit_attribution(story.cap, story.aim)
+    rows = [(part.name, part.value, signed_number(part.value)) for part in streams.parts(table)]
+    total, own = float(table.attrs["total"]), float(table.attrs["own"])
+    sums = [("sum", signed_number(total)), ("the model’s own", signed_number(own))]
+    figure = Figure("parts of the answer", lambda theme: bars_figure(rows, sums, "svg", theme=theme))
+    return Chapter("Who says it", streams.who_sentence(table, total), [("", figure)], *ABOUT["parts"])
+
+
+def signed_cells(wide: pd.DataFrame, quantity: str) -> Cells:
+    """A table of signed numbers, layers down with the last on top."""
+    wide = wide.sort_index(ascending=False)
+    values = wide.to_numpy(float)
+    most = float(np.nanmax(np.abs(values), initial=0)) or 1.0
+    rows = tuple(f"{wide.index.name or 'row'} {name}" for name in wide.index)
+    low, high = signed_number(-most), signed_number(most)
+    columns = tuple(visible(str(name)) for name in wide.columns)
+    shades = 0.5 + 0.5 * values / most
+    return Cells(rows, columns, values, shades, quantity, low, high, tuple(range(len(rows))), signed=True)
+
+
+def _cells(cells: Cells) -> Figure:
+    return Figure(cells.quantity, lambda theme: cells_figure(cells, "svg", theme=theme))
+
+
+CHAPTERS: dict[str, Callable[[Story], Chapter]] = {
+    "What heads do": _heads,
+    "When it appears": _when,
+    "Who says it": _who,
+}
