@@ -1,5 +1,5 @@
-"""How far an attribution can be believed on this very input: what becomes of the answer when what it names is taken away,
-and when nothing else is left.
+"""How far an attribution can be believed on this very input: what becomes of the answer when what it names is taken
+away, and when nothing else is left.
 
     deletion      the chance of the answer as units are taken away, the highest score first (Samek et al. 2017;
                   Petsiuk et al. 2018, "RISE", §4.3)
@@ -43,8 +43,8 @@ FIGURES = {  # a figure → is more of it better?
     "gain": True,
 }
 SENTENCES = {
-    "told": "Without the {share} that {method} marks first, the chance of {answer} goes from {whole} to {left}; without "
-    "as many at random, to {floor}.",
+    "told": "Without the {share} that {method} marks first, the chance of {answer} goes from {whole} to {left}; "
+    "without as many at random, to {floor}.",
     "better": "It beats {beaten} of {randoms} random orders.",
     "no better": "It beats {beaten} of {randoms} random orders: on this input it says no more than chance.",
 }
@@ -220,8 +220,9 @@ def faithfulness(
 
     ``baseline``, one of ``features.baselines``, stands in the place of what is taken away; by default the first of
     them. Units that are ``fixed``, such as special tokens, stay; of units with the same score the first comes first.
-    ``steps`` of the curves are even; by default they are close where an order begins and ends. ``randoms`` may be the ``random`` of another attribution of the same answer, baseline and steps: random orders know
-    no method. ``cancel`` is asked between runs, and a True raises Cancelled.
+    ``steps`` of the curves are even; by default they are close where an order begins and ends. ``randoms`` may be the
+    ``random`` of another attribution of the same answer, baseline and steps: random orders know no method. ``cancel``
+    is asked between runs, and a True raises Cancelled.
 
     Raises InputError where fewer than two units can be taken away, for scores that are not finite, and for a baseline
     that there is not.
