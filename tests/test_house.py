@@ -121,6 +121,8 @@ LINES, CODE, PARAMETERS = 450, 60, 7
 LONGER = {"interp.masks.patterns": "half of it are the drawings in its docstrings"}
 WIDER = {
     "pages._shared.choices.__init__": "what a field may say of itself, each by its own keyword",
+    "interp.analysis.patching.activations.patch": "what a person may ask, each by its own keyword",
+    "interp.analysis.patching.paths.path_patch": "what a person may ask, each by its own keyword",
     "interp.check.check.check": "what a person may tell the check, each by its own keyword",
     "interp.run.tap.sdpa.attention": "the signature is torch's",
     "interp.run.tap.flex.attention": "the signature is torch's",

@@ -1,0 +1,121 @@
+"""The parts that are patched one at a time, and what of two runs stands at them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from torch import Tensor
+
+from headwise.interp.analysis.patching.pair import Pair
+from headwise.interp.errors import InputError
+from headwise.interp.run.acting import Plan, Read, read_sites
+from headwise.interp.run.capture import Capture
+from headwise.interp.run.edits import Edit, Replace
+from headwise.interp.run.sites import AttentionSite, HeadOutput, Pattern, Residual, Scores, Site, Write
+
+KINDS = ("residual", "attention", "mlp", "heads", "patterns")
+WRITES = {"attention": ("attention", "cross"), "mlp": ("mlp",)}  # a kind of patching → kinds of writes
+
+
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """One part: a site, its positions in the source and in the run, and how a table names it."""
+
+    site: Site
+    given: list[int]
+    taken: list[int]
+    place: dict[str, object]
+
+    def values(self, read: dict[Site, Tensor]) -> Tensor:
+        """What ``read`` has at the site, in the source → (1, positions, C)."""
+        return part_of(read, self.site)[..., self.given, :]
+
+    def own(self, read: dict[Site, Tensor]) -> Tensor:
+        """What ``read`` has there, in the run that is patched."""
+        return part_of(read, self.site)[..., self.taken, :]
+
+    def edit(self, read: dict[Site, Tensor]) -> Edit:
+        """The source's values, put into the run."""
+        return Replace(self.site, self.values(read), tuple(self.taken))
+
+
+def spots_of(pair: Pair, sites: str | Sequence[Site]) -> list[Spot]:
+    """Everything of a kind, or the sites of a list. Raises InputError for what is no kind, or is not there."""
+    if not isinstance(sites, str):
+        return [_whole(pair, site, {**named(pair.run, site), "site": str(site)}) for site in sites]
+    if sites not in KINDS:
+        raise InputError(f"patch expects sites to be {', '.join(KINDS)} or a list of sites; got {sites!r}.")
+    if sites in ("heads", "patterns"):
+        site = HeadOutput if sites == "heads" else Pattern
+        calls = [call for stack in pair.run.stacks for call in pair.run.stack(stack)]
+        found = [site(call.layer, head, call.stack) for call in calls for head in range(call.heads)]
+        return [_whole(pair, one, named(pair.run, one)) for one in found]
+    return [spot for site in _of_stream(pair.run, sites) for spot in _single(pair, site)]
+
+
+def named(cap: Capture, site: Site) -> dict[str, object]:
+    """How a table names a site."""
+    if isinstance(site, AttentionSite):
+        return {"stack": site.stack or cap.stacks[0], "layer": site.layer, "head": site.head}
+    place = asdict(site)
+    kind = place.get("kind") or f"residual {place['when']}"
+    return {"stack": place["stream"] or cap.anatomy.stream().name, "block": place["block"], "kind": kind}
+
+
+def read(cap: Capture, sites: Iterable[Site], of=None):
+    """``read_sites``, each attention read once for all of its heads. Raises InputError for a site that is not there."""
+    sites = list(sites)
+    Plan(cap).add(map(Read, sites))
+    wanted = dict.fromkeys(replace(s, head=None) if isinstance(s, AttentionSite) else s for s in sites)
+    return read_sites(cap, [*wanted], of)
+
+
+def part_of(values: dict[Site, Tensor], site: Site) -> Tensor:
+    """What a ``read`` has at a site."""
+    if isinstance(site, AttentionSite):
+        return site.of(values[replace(site, head=None)])
+    return values[site]
+
+
+def _of_stream(cap: Capture, kind: str) -> list[Site]:
+    anatomy = cap.anatomy
+    if not anatomy.streams:
+        why = " ".join(anatomy.refused).rstrip(".")
+        raise InputError(f"The residual stream of {cap.subject.name} is not known: {why}. Patch its heads.")
+    if kind == "residual":
+        return [Residual(block, "before", stream.name) for stream in anatomy.streams for block in _blocks(stream)]
+    there = [(branch.block, branch.kind, stream.name) for stream in anatomy.streams for branch in stream.writes]
+    single = Counter(there)
+    found = [Write(*one) for one in there if one[0] is not None and one[1] in WRITES[kind] and single[one] == 1]
+    if not found:
+        kinds = ", ".join(dict.fromkeys(f"{write!r}" for _, write, _ in there))
+        raise InputError(f"{cap.subject.name} has no {kind} that writes by itself; its blocks write {kinds}.")
+    return found
+
+
+def _blocks(stream) -> list[int]:
+    return sorted({branch.block for branch in stream.writes if branch.block is not None})
+
+
+def _single(pair: Pair, site: Site) -> list[Spot]:
+    """A site at each of its positions."""
+    pairs, place = pair.alignment(site), named(pair.run, site)
+    found = []
+    for clean, corrupted in pairs.pairs:
+        given, taken = (clean, corrupted) if pair.how == "denoising" else (corrupted, clean)
+        told = {"position": clean, "partner": corrupted, "token": pairs.clean.labels[clean]}
+        found.append(Spot(site, [given], [taken], place | told))
+    return found
+
+
+def _whole(pair: Pair, site: Site, place: dict[str, object]) -> Spot:
+    """A site at all positions."""
+    if isinstance(site, Pattern | Scores) and not pair.alignment(site).whole:
+        sizes = [len(axis) for axis in (pair.alignment(site).clean, pair.alignment(site).corrupted)]
+        raise InputError(
+            f"Patterns are exchanged only between inputs of one length; these are cut into {sizes[0]} and {sizes[1]} "
+            "positions. Patch the heads' outputs."
+        )
+    return Spot(site, *pair.positions(site), place)
