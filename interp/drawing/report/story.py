@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from headwise.interp.analysis.ablation import ablate
-from headwise.interp.analysis.circuits.roles import roles
+from headwise.interp.analysis.circuits.roles import ROLES, roles
 from headwise.interp.analysis.lens import lens
 from headwise.interp.analysis.logits import logit_attribution
 from headwise.interp.analysis.targets import Target
@@ -46,7 +46,7 @@ ABOUT = {  # a chapter → what it can and cannot tell, and the papers
         [("Elhage et al. 2021", "https://transformer-circuits.pub/2021/framework/index.html")],
     ),
 }
-MOST_ROLES = 24  # rows of the table of heads in words
+MOST_NAMED = 6  # heads of a role, told one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,14 +90,31 @@ def _heads(story: Story) -> Chapter:
         parts.append((f"Removing each head{f', {stack}' if told['stack'].nunique() > 1 else ''}", _cells(cells)))
     found = roles(story.cap, story.aim)
     if len(found):
-        words = found.head(MOST_ROLES).assign(
-            head=[f"{row.layer}.{row.head}" for row in found.head(MOST_ROLES).itertuples()]
-        )
-        parts.append(("Heads in words", Table(words[["stack", "head", "role", "evidence"]])))
+        parts.append(("Heads in words", Table(_in_words(found))))
     for sentence in found.attrs.get("untested", ()):
         parts.append(("", Text(sentence)))
     said = f"Removing heads moves the answer most at {', '.join(best)}."
     return Chapter("What heads do", said, parts, *ABOUT["heads"])
+
+
+def _in_words(found: pd.DataFrame) -> pd.DataFrame:
+    """Heads by role, the strongest first, and what was seen of that one; roles that few heads have come first."""
+    rows = []
+    several = found["stack"].nunique() > 1
+    for role, own in sorted(found.groupby("role"), key=lambda pair: len(pair[1])):
+        own = own.sort_values("score", ascending=False, kind="stable")
+        names = [f"{f'{row.stack} ' if several else ''}{row.layer}.{row.head}" for row in own.itertuples()]
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        evidence = f"{names[0]} {own['evidence'].iloc[0]}"
+        rows.append(
+            {
+                "role": role,
+                "what it does": ROLES[role].sentence.format(unit="token"),
+                "heads": ", ".join(names[:MOST_NAMED]) + more,
+                "evidence": evidence,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _when(story: Story) -> Chapter:
