@@ -17,6 +17,7 @@ from headwise.interp.analysis.ablation import ablate
 from headwise.interp.analysis.circuits.roles import ROLES, roles
 from headwise.interp.analysis.lens import lens
 from headwise.interp.analysis.logits import logit_attribution
+from headwise.interp.analysis.patching import patch
 from headwise.interp.analysis.targets import Target
 from headwise.interp.drawing import streams
 from headwise.interp.drawing.files import bars_figure, cells_figure, stamp, stamp_parts
@@ -40,12 +41,21 @@ ABOUT = {  # a chapter → what it can and cannot tell, and the papers
         "not read.",
         [("nostalgebraist 2020", "https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru/interpreting-gpt-the-logit-lens")],
     ),
+    "patched": (
+        "The other input was run with what stands here at one place put into it, a run a place. It shows what suffices "
+        "to bring the answer back; a part whose work another does as well shows here and not when it is taken away.",
+        [
+            ("Meng et al. 2022", "https://arxiv.org/abs/2202.05262"),
+            ("Heimersheim & Nanda 2024", "https://arxiv.org/abs/2404.15255"),
+        ],
+    ),
     "parts": (
         "Parts are what each head and MLP writes straight onto the answer, with the last norm held still; what it does "
         "through later parts does not show.",
         [("Elhage et al. 2021", "https://transformer-circuits.pub/2021/framework/index.html")],
     ),
 }
+PATCHED = {"residual": "The stream before each block", "attention": "What attentions write", "mlp": "What MLPs write"}
 MOST_NAMED = 6  # heads of a role, told one by one
 
 
@@ -136,6 +146,37 @@ def _who(story: Story) -> Chapter:
     return Chapter("Who says it", streams.who_sentence(table, total), [("", figure)], *ABOUT["parts"])
 
 
+def _patched(story: Story) -> Chapter:
+    """Which states carry the difference between the two inputs."""
+    title, cap = "Which states carry it", story.cap
+    other = story.corrupted
+    if other is None:
+        raise InputError("No corrupted input was given, and none could be made of this one.")
+    parts: list = [("The other input", Text(_sequence(other)))]
+    best: list[str] = []
+    for number, kind in enumerate(("residual", "attention", "mlp")):
+        table = patch(
+            cap, other, kind, story.aim, progress=lambda part, n=number: story.progress(title, (n + part) / 3)
+        )
+        for stream, rows in table.groupby("stack", sort=False):
+            wide = rows.pivot(index="block", columns="position", values="restored")
+            tokens = rows.drop_duplicates("position").set_index("position")["token"]
+            cells = signed_cells(wide.rename(columns=tokens), "share restored")
+            own = f", {stream}" if table["stack"].nunique() > 1 else ""
+            parts.append((f"{PATCHED[kind]}{own}", _cells(cells)))
+        top = table.loc[table["restored"].idxmax()]
+        best.append(f"{PATCHED[kind].lower()} {top.restored:.0%} (block {top.block}, at {visible(top.token)})")
+    clean, corrupted = (signed_number(table.attrs[side]) for side in ("clean", "corrupted"))
+    said = f"The answer is {clean} here and {corrupted} on the other input; of that one place alone restores: "
+    return Chapter(title, f"{said}{', '.join(best)}.", parts, *ABOUT["patched"])
+
+
+def _sequence(cap: Capture) -> str:
+    """What an input reads."""
+    axis = next(iter(cap.axes.values()), None)
+    return "" if axis is None else axis.text or " ".join(axis.labels)
+
+
 def signed_cells(wide: pd.DataFrame, quantity: str) -> Cells:
     """A table of signed numbers, layers down with the last on top."""
     wide = wide.sort_index(ascending=False)
@@ -156,4 +197,5 @@ CHAPTERS: dict[str, Callable[[Story], Chapter]] = {
     "What heads do": _heads,
     "When it appears": _when,
     "Who says it": _who,
+    "Which states carry it": _patched,
 }
