@@ -17,6 +17,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ from headwise.interp.analysis.attribution.sequences import (
     of_tokens,
     of_vectors,
 )
-from headwise.interp.analysis.targets import Target
+from headwise.interp.analysis.targets import Target, target
 from headwise.interp.attention.axes import Axis, numbered
 from headwise.interp.errors import InputError
 from headwise.interp.run.acting import Plan
@@ -40,9 +41,10 @@ from headwise.interp.run.capture import Capture
 from headwise.interp.run.outputs import primary
 from headwise.interp.run.running import KEEP, run
 from headwise.interp.run.sweeping import POSITIONS, repeated
-from headwise.interp.subject import Inputs
+from headwise.interp.subject import Inputs, Subject
 
 NO_WORDS = ("attention_mask", "token_type_ids", "position_ids", "padding_mask", "segment")  # whole numbers, no tokens
+STEP, CLIFF = 1e-4, 0.5  # the answer does more than half of its change on the first ten-thousandth of the way
 SOUNDS = ("input_features", "input_values", "audio_values")
 
 
@@ -84,7 +86,7 @@ class Features:
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """Names of what can stand in for a unit, the usual one first."""
+        """Names of what can stand in for a unit, the usual one first: zero for tokens, unless the model jumps there."""
         return tuple(dict.fromkeys(kind for one in self.sequences for kind in one.makers))
 
     def baseline(self, kind: str | None = None) -> tuple[Tensor, ...]:
@@ -243,7 +245,29 @@ def features(cap: Capture) -> Features:
             f"{cap.subject.name} looks up no tokens and reads no picture, sound or vectors here, so there is nothing "
             "to attribute its answer to."
         )
-    return Features(cap, tuple(sequences))
+    found = Features(cap, tuple(sequences))
+    if not any(one.lookups for one in sequences) or not _jumps_at_zero(found):
+        return found
+    return Features(cap, tuple(one.beginning("mean") if one.lookups else one for one in sequences), found._ways)
+
+
+_jump: WeakKeyDictionary[Subject, bool] = WeakKeyDictionary()
+
+
+def _jumps_at_zero(found: Features) -> bool:
+    """Whether embeddings of zero are an input unlike any near them: where everything is divided by its size before it
+    is read (RMSNorm, without positions that are added), zero alone has no direction."""
+    subject = found.cap.subject
+    if subject not in _jump:
+        try:
+            value, zero = found.forward(target(found.cap)), found.baseline("zero")
+            near = tuple(one + STEP * (other - one) for one, other in zip(zero, found.embedded, strict=True))
+            with torch.no_grad():
+                at_zero, beside = float(value(*zero)), float(value(*near))
+        except InputError:  # it gives no answer that could be explained
+            return False
+        _jump[subject] = abs(beside - at_zero) > CLIFF * abs(value.plain - at_zero)
+    return _jump[subject]
 
 
 class Embedded(TorchFunctionMode):

@@ -10,7 +10,7 @@ Letters: N copies, U units, T positions of the model's attention.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,10 @@ class Sequence:
 
     def __len__(self) -> int:
         return len(self.axis)
+
+    def beginning(self, kind: str) -> Sequence:
+        """The same, with this baseline for the usual one."""
+        return replace(self, makers={kind: self.makers[kind], **self.makers})
 
     def baseline(self, kind: str | None) -> tuple[Tensor, ...]:
         """Like ``tensors``, with nothing to tell; the usual one where it has none of that name. What is fixed stays."""
