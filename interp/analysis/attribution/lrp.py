@@ -176,16 +176,14 @@ def _normalize(rules, func, input, p=2.0, dim=1, eps=1e-12, out=None):
     return input / size
 
 
-def _attention(
-    rules, func, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
-):
+def _attention(rules, func, query, key, value, *rest, **more):
     """Two products: of weights and values, and within the weights of queries and keys."""
     weighed = _depends(query) or _depends(key)
     value = _Shared.apply(value, 2) if weighed and _depends(value) else value
     outer = 2 if _depends(value) else 1
     inner = 2 if _depends(query) and _depends(key) else 1
     query, key = (_Shared.apply(t, outer * inner) if _depends(t) else t for t in (query, key))
-    return func(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+    return func(query, key, value, *rest, **more)
 
 
 def _heads(rules, func, *args, **kwargs):
