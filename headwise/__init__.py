@@ -20,9 +20,12 @@ if not (_here / "interp").is_dir():  # a checkout: the rooms stand beside this f
 if TYPE_CHECKING:
     from headwise.interp import masks
     from headwise.interp.analysis.ablation import ablate
+    from headwise.interp.analysis.attribution import attribute
+    from headwise.interp.analysis.attribution.faithfulness import faithfulness
     from headwise.interp.analysis.lens import lens
     from headwise.interp.analysis.logits import logit_attribution
     from headwise.interp.analysis.metrics import sweep
+    from headwise.interp.analysis.patching import patch
     from headwise.interp.check.check import check
     from headwise.interp.check.lint import check_mask
     from headwise.interp.run import edits
@@ -34,15 +37,18 @@ _FACE = {  # name → its module, and its name there; imported when first asked 
     "Capture": ("interp.run.capture", "Capture"),
     "ablate": ("interp.analysis.ablation", "ablate"),
     "anatomy": ("interp.run.anatomy", "anatomy"),
+    "attribute": ("interp.analysis.attribution", "attribute"),
     "available": ("models", "available"),
     "capture": ("interp.run.capture", "capture"),
     "check": ("interp.check", "check"),
     "check_mask": ("interp.check", "check_mask"),
     "edits": ("interp.run.edits", None),  # the module itself
+    "faithfulness": ("interp.analysis.attribution.faithfulness", "faithfulness"),
     "lens": ("interp.analysis.lens", "lens"),
     "load": ("models", "load"),
     "logit_attribution": ("interp.analysis.logits", "logit_attribution"),
     "masks": ("interp.masks", None),
+    "patch": ("interp.analysis.patching", "patch"),
     "rerun": ("interp.run.capture", "rerun"),
     "sweep": ("interp.analysis.metrics", "sweep"),
     "wrap": ("models", "wrap"),
@@ -51,15 +57,18 @@ __all__ = [
     "Capture",
     "ablate",
     "anatomy",
+    "attribute",
     "available",
     "capture",
     "check",
     "check_mask",
     "edits",
+    "faithfulness",
     "lens",
     "load",
     "logit_attribution",
     "masks",
+    "patch",
     "rerun",
     "sweep",
     "wrap",
