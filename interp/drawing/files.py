@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from headwise.interp.analysis.attribution import Attribution
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.drawing import bertviz
+from headwise.interp.drawing import attributions, bertviz
 from headwise.interp.drawing.matrix import Matrix, Span, axis_name, one_of_many
-from headwise.interp.drawing.paper import bars, heatmap, picture, table
+from headwise.interp.drawing.paper import bars, heatmap, maps, picture, table
 from headwise.interp.drawing.paper.pens import Png, Print, Svg
 from headwise.interp.drawing.paper.sound import times
 from headwise.interp.drawing.streams import Cells
@@ -159,6 +160,20 @@ def bars_figure(
     """Parts that add up, as a figure for print: ``rows`` of name, value and how that is written, ``sums`` of name and
     value in words; ``kind`` "png" or "svg"."""
     return bars.draw(rows, sums, title, _paper(kind, theme, stamp))
+
+
+def maps_figure(
+    found: Sequence[Attribution],
+    kind: str,
+    *,
+    title: str = "",
+    theme: str = "light",
+    stamp: Mapping[str, Any] | None = None,
+) -> bytes:
+    """What an answer rests on by one method or several, of one input, as a figure for print: running text, patches or
+    strips in colours; ``kind`` "png" or "svg"."""
+    sides, blocks = [attributions.shown(one) for one in found], attributions.blocks(found[0].features)
+    return maps.draw(sides, blocks, title, _paper(kind, theme, stamp))
 
 
 def to_csv(matrix: Matrix) -> bytes:

@@ -30,12 +30,13 @@ from torch import Tensor
 from headwise.interp.analysis.attribution.features import Features
 from headwise.interp.analysis.targets import Target
 from headwise.interp.errors import InputError
-from headwise.interp.run.sweeping import POSITIONS, Cancelled
+from headwise.interp.run.sweeping import Cancelled
 
 BINS = (0.01, 0.05, 0.10, 0.20, 0.50)  # ERASER's shares of an input
 TOLD = 0.20  # the share whose removal the sentence tells
 BETWEEN = 0.35  # where a curve is looked at beside these, its ends, and what is as far from its end
 RANDOMS = 20  # random orders
+COPIES = 32  # of the input in one run at most: more are hardly faster, and report progress rarely
 SURE = 0.95  # the share of random orders that a better one beats
 FIGURES = {  # a figure → is more of it better?
     "comprehensiveness": True,
@@ -46,7 +47,8 @@ SENTENCES = {
     "told": "Without the {share} that {method} marks first, the chance of {answer} goes from {whole} to {left}; "
     "without as many at random, to {floor}.",
     "better": "It beats {beaten} of {randoms} random orders.",
-    "no better": "It beats {beaten} of {randoms} random orders: on this input it says no more than chance.",
+    "no better": "It beats {beaten} of {randoms} random orders: on this input the order as a whole is no better than "
+    "chance.",
 }
 
 
@@ -169,6 +171,12 @@ class Faithfulness:
         return self.beaten >= SURE * len(self.random.gain)
 
     @property
+    def needed(self) -> bool:
+        """Whether what is first was needed, more than in random orders, however the order goes on."""
+        lesser = (self.random.comprehensiveness < self.comprehensiveness).sum()
+        return int(lesser) >= SURE * len(self.random.gain)
+
+    @property
     def sentence(self) -> str:
         """What taking away a fifth does, beside a random fifth."""
         step = self.own.at(TOLD)
@@ -252,6 +260,7 @@ def random_orders(
     baseline: str | None = None,
     steps: int | None = None,
     randoms: int = RANDOMS,
+    seed: int = 0,
     progress: Callable[[float], None] = lambda fraction: None,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Orders:
@@ -259,7 +268,7 @@ def random_orders(
     reverse, so that their gain is 0 on average, as it must be. Raises what ``faithfulness`` raises."""
     units = _removable(features)
     test = _Test(features, target, baseline or features.baselines[0], _grid(len(units), steps))
-    return test.run(_random_orders(units, features.count, randoms, 0), progress, cancel)
+    return test.run(_random_orders(units, features.count, randoms, seed), progress, cancel)
 
 
 def ranked(attribution: Scored) -> list[int]:
@@ -345,7 +354,7 @@ class _Test:
             raise InputError(f"baseline expects one of {', '.join(features.baselines)}; got {self.kind!r}.")
         against = target.against is not None
         value = features.forward(replace(target, measure="logit" if against else "log-probability"))
-        baseline, copies = features.baseline(self.kind), max(1, POSITIONS // max(1, features.count))
+        baseline, copies = features.baseline(self.kind), min(COPIES, features.copies)
         found: list[Tensor] = []
         with torch.no_grad():
             for part in masks.split(copies):

@@ -38,6 +38,7 @@ class Weighed:
     fixed: torch.Tensor = None
     runs: list[int] = field(default_factory=list)
     baselines: tuple[str, ...] = ("zero", "one")
+    copies: int = 128
 
     def __post_init__(self):
         self.count = len(self.weights)
@@ -104,7 +105,8 @@ def test_all_orders_of_four_are_the_floor():
     assert best.gain == pytest.approx(-worst.gain, abs=1e-6) and best.gain >= float(best.random.gain.max())
     assert worst.beaten == 0 and not worst.better_than_random and best.better_than_random
     assert float(best.random.gain.mean()) == pytest.approx(0, abs=1e-6)
-    assert "no more than chance" in worst.sentence and "no more than chance" not in best.sentence
+    assert "no better than chance" in worst.sentence and "no better than chance" not in best.sentence
+    assert best.needed and not worst.needed
 
 
 def test_runs_are_shared_between_an_order_and_its_reverse():

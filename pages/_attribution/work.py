@@ -1,0 +1,71 @@
+"""Work that takes more than a moment: it says how far it is and can be cancelled, and what is cancelled is not begun
+again until somebody asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import streamlit as st
+
+from headwise.pages._attribution.choices import state
+from headwise.pages._shared.shelf import server
+
+PATIENCE = 0.8  # seconds before a bar is worth drawing
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A result of the shelf ``kind``, and what making it is called."""
+
+    kind: str
+    key: Hashable
+    name: str
+
+    @property
+    def token(self) -> Hashable:
+        return self.kind, self.key
+
+
+def worked(work: Work, make: Callable[[Callable[[float], None]], Made]) -> Made | None:
+    """The result, made now if it is not there; ``make`` is given whom to tell the fraction done. None where it was
+    cancelled, and a button to go on."""
+    if work.token in state.halted:
+        st.button(f"Go on with {work.name}", icon=":material/play_arrow:", on_click=_resume, args=(work.token,))
+        return None
+    place = st.empty()
+    try:
+        return server().made(work.kind, work.key, lambda: make(_Telling(work, place)))
+    finally:
+        place.empty()
+
+
+class _Telling:
+    """Draws how far the work is, once it has lasted a moment. Each drawing is where a cancelled script ends."""
+
+    def __init__(self, work: Work, place: Any):
+        self.work, self.place = work, place
+        self.began = time.monotonic()
+        self.bar: Any = None
+
+    def __call__(self, fraction: float) -> None:
+        if self.bar is None:
+            if time.monotonic() - self.began < PATIENCE:
+                return
+            with self.place.container(horizontal=True, vertical_alignment="center"):
+                self.bar = st.progress(0.0)
+                name = f"cancel-{self.work.kind}-{self.work.name}"
+                st.button("Cancel", key=name, on_click=_halt, args=(self.work.token,))
+        self.bar.progress(min(max(fraction, 0.0), 1.0), text=f"{self.work.name.capitalize()} … {fraction:.0%}")
+
+
+def _halt(token: Hashable) -> None:
+    state.halted |= {token}
+
+
+def _resume(token: Hashable) -> None:
+    state.halted -= {token}

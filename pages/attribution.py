@@ -1,0 +1,29 @@
+"""Attribution: which parts of the input does this answer rest on? Two methods side by side, each tested on this very
+input."""
+
+from __future__ import annotations
+
+import html
+
+import streamlit as st
+
+from headwise.pages._attribution.choices import state
+from headwise.pages._attribution.explorer import explorer
+from headwise.pages._shared.defence import page
+from headwise.pages._shared.headline import line, shape, sizes
+from headwise.pages._shared.sidebar import sidebar
+
+
+@page
+def attribution() -> None:
+    """The page."""
+    run = sidebar(state)
+    cap = run.capture
+    st.html(line([f"<b>{html.escape(run.subject.name)}</b>", *([shape(cap)] if cap.calls else []), sizes(cap)]))
+    explorer(run)
+
+
+if __name__ == "__main__":  # the first visitor of a server came here
+    from headwise.pages import navigate
+
+    navigate()
