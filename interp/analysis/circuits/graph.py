@@ -173,6 +173,7 @@ class _Search:
         """The edges of a graph, the strongest first, each with what is lost in a run without it."""
         whole = self.value(wired)
         positions = self._positions(wired)
+        sending = self._sending(wired)
         found = []
         pairs = wired.nonzero().tolist()
         for number, (reader, writer) in enumerate(pairs):
@@ -182,7 +183,7 @@ class _Search:
             effect = whole - self.value(without)
             end = self.wires.readers[reader]
             sender = self.wires.writers[writer].node
-            heads = tuple(node for node in end.nodes if self._hears(wired, node))
+            heads = tuple(node for node in end.nodes if node.kind == "logits" or node in sending)
             found.append(Edge(sender, heads, end.into, effect, int(positions[reader, writer])))
         self._told(1.0)
         return tuple(sorted(found, key=lambda edge: -abs(edge.effect)))
@@ -245,7 +246,7 @@ class _Search:
         wired = wired.clone()
         while True:
             before = int(wired.sum())
-            sends = {w.node for w, sent in zip(self.wires.writers, wired.any(0).tolist(), strict=True) if sent}
+            sends = self._sending(wired)
             for number, reader in enumerate(self.wires.readers):
                 if not sends.intersection(reader.nodes) and reader.nodes[0].kind != "logits":
                     wired[number] = False
@@ -254,6 +255,10 @@ class _Search:
                     wired[:, number] = False
             if int(wired.sum()) == before:
                 return wired
+
+    def _sending(self, wired: Tensor) -> set[Node]:
+        """The nodes that anything in a graph hears."""
+        return {self.wires.writers[number].node for number in wired.any(0).nonzero().flatten().tolist()}
 
     def _hears(self, wired: Tensor, node: Node) -> bool:
         """Whether a node reads anything in a graph."""
