@@ -74,7 +74,7 @@ def point_of(cap: Capture, site: Residual | Write, edit: object) -> Point:
     stream = stream_of(cap, site.stream, edit)
     branches = _block(stream, site.block, edit)
     if isinstance(site, Residual):
-        return _state(stream, _state_number(stream, branches, site))
+        return state_point(stream, _state_number(stream, branches, site))
     found = [branch for branch in branches if branch.kind == site.kind]
     if len(found) != 1:
         kinds = ", ".join(branch.kind for branch in branches)
@@ -120,11 +120,12 @@ def growth(cap: Capture, seam: Seam, starts: list[int | None]) -> None:
     """Let the stream grow by a copy for each of ``starts``, numbers of states in rising order."""
     stream = cap.anatomy.stream()
     for number in dict.fromkeys(starts):
-        point = _state(stream, number)
+        point = state_point(stream, number)
         seam.change(point.place, None, Growth(point, starts.count(number)))
 
 
-def _state(stream: Stream, number: int) -> Point:
+def state_point(stream: Stream, number: int) -> Point:
+    """Where a state of a stream is, numbered as in ``Stream.states``."""
     place, output = stream.spots[number + 1]  # the first is the embedding's
     return Point(place, None, output, stream.layout)
 

@@ -20,16 +20,22 @@ def rotaries(graph: Graph) -> dict[CallKey, Rotary]:
     """For each self-attention whose queries and keys are both turned: how."""
     found = {}
     for core, call in graph.cores.items():
-        if call is None or call.kind != "self" or (pair := _query_and_key(core)) is None:
+        if call is None or call.kind != "self" or (pair := meeting(core)) is None:
             continue
-        query, key = (_rotary(value, call.queries, call.heads, core) for value in pair)
-        if query is not None and query == key:
-            found[call.name, call.occurrence] = query
+        query, key = (_turn(value, core) for value in pair)
+        if query is not None and key is not None and query[0] == key[0]:
+            found[call.name, call.occurrence] = query[0]
     return found
 
 
-def _query_and_key(core: Value) -> tuple[Value, Value] | None:
-    """What meets in the scores of an attention."""
+def unturned(core: Value) -> dict[Value, Value]:
+    """The queries and keys of an attention as they were turned → as they were before; nothing where only one is."""
+    turns = [_turn(value, core) for value in meeting(core) or ()]
+    return {made: given for _, given, made in turns} if None not in turns else {}
+
+
+def meeting(core: Value) -> tuple[Value, Value] | None:
+    """Queries and keys as they meet in the scores of an attention."""
     if core.operation == "scaled_dot_product_attention":
         given = [core.operands.get(side, core.operands.get(name)) for side, name in enumerate(("query", "key"))]
         return tuple(given) if None not in given else None
@@ -52,18 +58,19 @@ def _before(value: Value, limit: int) -> Iterator[Value]:
         opened |= {u.index: u for u in last.up if u.live}
 
 
-def _rotary(value: Value, positions: int, heads: int, core: Value) -> Rotary | None:
-    """How ``value`` was turned, if a value before it of the same shape has the same lengths in pairs."""
+def _turn(value: Value, core: Value) -> tuple[Rotary, Value, Value] | None:
+    """How ``value`` was turned, from what into what, if a value before it of the same shape has the same lengths in
+    pairs."""
     chain = [value, *_before(value, BACK)]
     chain = [v for v in chain if v.place.path == core.place.path or v.place.path.startswith(core.place.path)]
     for made in chain[:AFTER]:
         if made.operation in SCALES and len(made.up) == 1:
             continue
-        for given in chain:
-            if given.index < made.index and given.shape == made.shape and given.bit & made.before:
-                turned = pairing(given.tensor.detach(), made.tensor.detach())
-                if turned is not None:
-                    return turned
+        befores = [v for v in chain if v.index < made.index and v.shape == made.shape and v.bit & made.before]
+        turns = [(pairing(given.tensor.detach(), made.tensor.detach()), given) for given in befores]
+        turns = [(turned, given) for turned, given in turns if turned is not None]
+        if turns:
+            return turns[0][0], turns[-1][1], made  # half of the turn has the lengths too: the first of them is before
     return None
 
 
