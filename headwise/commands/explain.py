@@ -57,7 +57,8 @@ def _story(arguments: argparse.Namespace) -> Story:
 
 
 def _tell(story: Story, place: Path | None) -> None:
-    from headwise.interp.drawing.report.story import chapters, report
+    from headwise.interp.drawing.report.chapters import chapters
+    from headwise.interp.drawing.report.story import report
 
     made = []
     for chapter in chapters(story):

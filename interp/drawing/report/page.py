@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 Paper = tuple[str, str]  # how it is cited, and its address
+ROUNDING = 1e-6  # what is less is told as nothing
+
 Draw = Callable[[str], bytes]  # a theme, "light" or "dark" → SVG
 
 PAGE = """<!doctype html>
@@ -154,7 +156,9 @@ def page(title: str, subtitle: str, prompt: str, chapters: Iterable[Chapter], fo
 def written(value: object) -> str:
     """A value in a table: numbers to three digits, what is missing as nothing."""
     if isinstance(value, float):
-        return "" if value != value else f"{value:.3g}".replace("-", "−")
+        if value != value:
+            return ""
+        return "0" if abs(value) < ROUNDING else f"{value:.3g}".replace("-", "−")
     return "" if value is None or value is pd.NA else str(value)
 
 
