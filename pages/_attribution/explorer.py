@@ -79,7 +79,8 @@ def _tried(run: Run, aim: Target, features: Features) -> None:
             pictures.curves(charts, names, key="attribution-curves", of=MAPS)
             curves_file([one for one in results if one])
         about(names)
-    verdict.html(_verdict(found, results))
+    if told := _verdict(found, results):
+        verdict.html(told)
     with left:
         tested(results, found)
         if state.checked:

@@ -106,7 +106,16 @@ def test_all_orders_of_four_are_the_floor():
     assert worst.beaten == 0 and not worst.better_than_random and best.better_than_random
     assert float(best.random.gain.mean()) == pytest.approx(0, abs=1e-6)
     assert "no better than chance" in worst.sentence and "no better than chance" not in best.sentence
-    assert best.needed and not worst.needed
+
+
+def test_what_is_first_was_needed_or_not():
+    """Eight of forty units decide: an order that begins with them takes the answer away, one that ends with them does
+    not, until then."""
+    weights = tuple(0.6 if unit < 8 else 0.0 for unit in range(40))
+    first = faithfulness(of([-float(unit) for unit in range(40)], weights))
+    last = faithfulness(of([float(unit) for unit in range(40)], weights), randoms=first.random)
+    assert first.needed and first.deletion.values[first.own.at(0.2)] == pytest.approx(0.5)
+    assert not last.needed and last.comprehensiveness == pytest.approx(0, abs=1e-6)
 
 
 def test_runs_are_shared_between_an_order_and_its_reverse():
