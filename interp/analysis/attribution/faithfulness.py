@@ -260,7 +260,6 @@ def random_orders(
     baseline: str | None = None,
     steps: int | None = None,
     randoms: int = RANDOMS,
-    seed: int = 0,
     progress: Callable[[float], None] = lambda fraction: None,
     cancel: Callable[[], bool] = lambda: False,
 ) -> Orders:
@@ -268,7 +267,7 @@ def random_orders(
     reverse, so that their gain is 0 on average, as it must be. Raises what ``faithfulness`` raises."""
     units = _removable(features)
     test = _Test(features, target, baseline or features.baselines[0], _grid(len(units), steps))
-    return test.run(_random_orders(units, features.count, randoms, seed), progress, cancel)
+    return test.run(_random_orders(units, features.count, randoms, 0), progress, cancel)
 
 
 def ranked(attribution: Scored) -> list[int]:
