@@ -28,6 +28,7 @@ export class Curves {
     const boxes = charts.map((chart) => this.chart(chart, Math.floor((this.width - 18 * (across - 1)) / across)));
     const keys = this.message.keys.map((name, i) => element("span", {}, this.dash(i), name));
     if (charts.some((chart) => chart.band)) keys.push(element("span", {}, element("i.floor"), "random orders"));
+    if (this.message.of) keys.push(element("span.hint", {}, "point at a curve to see what is gone"));
     this.root.replaceChildren(element(across > 1 ? "div.charts" : "div", {}, ...boxes), element("div.keys", {}, ...keys));
   }
 

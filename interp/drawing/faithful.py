@@ -155,15 +155,14 @@ class Column:
 def columns(tested: Sequence[Faithfulness]) -> tuple[Column, ...]:
     """The figures of each method, then of random orders, in the order of FIGURES, and how many of these it beats."""
     random = tested[0].random
-    found = []
-    for each in tested:
-        values = [getattr(each, name) for name in FIGURES]
-        others = [[getattr(other, name) for other in tested] for name in FIGURES]
-        best = [
-            len(tested) > 1 and value == (max if more else min)(column) and column.count(value) == 1
-            for value, column, more in zip(values, others, FIGURES.values(), strict=True)
-        ]
-        texts = (*map(signed_number, values), f"{each.beaten} of {len(random.gain)}")
+    found, shown = [], [[signed_number(getattr(each, name)) for name in FIGURES] for each in tested]
+    for place, each in enumerate(tested):
+        best = []
+        for figure, (name, more) in enumerate(FIGURES.items()):
+            wins = (max if more else min)(tested, key=lambda one, name=name: getattr(one, name)) is each
+            alone = [texts[figure] for texts in shown].count(shown[place][figure]) == 1
+            best.append(wins and alone and len(tested) > 1)
+        texts = (*shown[place], f"{each.beaten} of {len(random.gain)}")
         found.append(Column(each.method, texts, (*best, False)))
     floor = []
     for name in FIGURES:

@@ -9,7 +9,7 @@ class AttributionChoices(AnswerChoices):
     """Which two methods stand side by side, and what stands in for what is taken away; "" is the usual one."""
 
     method = Choice("AttnLRP")
-    beside = Choice("", until=MODEL)
+    compared = Choice("", until=MODEL)
     baseline = Choice("", until=MODEL)
     checked = Choice(False)  # are the weights randomised?
     tested = Choice(False)  # are all methods tested?

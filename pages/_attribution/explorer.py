@@ -57,7 +57,7 @@ def _explained(run: Run, aim: Target) -> dict[str, str]:
         st.info(str(error), icon=":material/visibility_off:")
         return {}
     _tried(run, aim, features)
-    return {"baseline": features.baselines[0], "beside": usual(run)}
+    return {"baseline": features.baselines[0], "compared": usual(run)}
 
 
 def _tried(run: Run, aim: Target, features: Features) -> None:
@@ -78,6 +78,8 @@ def _tried(run: Run, aim: Target, features: Features) -> None:
             charts = [faithful.curve(curve, results) for curve in faithful.CURVES]
             pictures.curves(charts, names, key="attribution-curves", of=MAPS)
             curves_file([one for one in results if one])
+        if state.tested:
+            ranking(run, aim, kind)
         about(names)
     if told := _verdict(found, results):
         verdict.html(told)
@@ -85,8 +87,6 @@ def _tried(run: Run, aim: Target, features: Features) -> None:
         tested(results, found)
         if state.checked:
             sanity_check(run, aim, names, kind)
-        if state.tested:
-            ranking(run, aim, kind)
         maps_files(run, aim, [one for one in found if one])
     code(run, aim, names, kind)
 

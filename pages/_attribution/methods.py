@@ -24,12 +24,12 @@ def usual(run: Run) -> str:
 def choose(run: Run) -> tuple[str, str]:
     """Draw the two choices, each with what its method does → their names."""
     refused = refusals_of(run)
-    state.beside = state.beside or usual(run)
-    fields = (("Method", AttributionChoices.method), ("Beside it", AttributionChoices.beside))
+    state.compared = state.compared or usual(run)
+    fields = (("Method", AttributionChoices.method), ("Beside it", AttributionChoices.compared))
     for column, (label, choice) in zip(st.columns(2, gap="medium"), fields, strict=True):
         with column:
             _field(label, choice, refused)
-    return state.method, state.beside
+    return state.method, state.compared
 
 
 def _field(label: str, choice: Choice, refused: dict[str, str]) -> None:

@@ -76,7 +76,7 @@ def test_two_methods_side_by_side_each_tested(drawn):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_drawn_or_says_why_not(drawn, method):
-    test = app(**PLAIN, method=method, beside="saliency")
+    test = app(**PLAIN, method=method, compared="saliency")
     assert not test.error and drawn["attribution-maps"][0][0].found.method == method
     assert METHODS[method].paper[0].split(",")[0].split("&")[0].strip() in said(test, "method")
     assert METHODS[method].limits.split("'")[0] in said(test, "about")
@@ -92,7 +92,7 @@ def test_every_kind_of_model(drawn, model):
 
 
 def test_a_method_that_does_not_apply_says_why_and_the_other_stays(drawn):
-    test = app(model="tiny-encoder-decoder", beside="attention rollout")
+    test = app(model="tiny-encoder-decoder", compared="attention rollout")
     one, other = drawn["attribution-maps"][0]
     assert one.found is not None and other.found is None
     assert "does not apply to tiny-encoder-decoder" in other.why and "one stack" in other.why
@@ -101,7 +101,7 @@ def test_a_method_that_does_not_apply_says_why_and_the_other_stays(drawn):
 
 
 def test_neither_applies(drawn):
-    test = app(model="tiny-encoder-decoder", method="attention flow", beside="attention rollout")
+    test = app(model="tiny-encoder-decoder", method="attention flow", compared="attention rollout")
     (info,) = test.info
     assert "Attention flow does not apply" in info.value and "Attention rollout does not apply" in info.value
     assert not drawn and not test.error
@@ -112,8 +112,8 @@ def test_neither_applies(drawn):
     [
         {"baseline": "mean"},
         {"baseline": "blur"},
-        {"method": "nonsense", "beside": "also"},
-        {"method": "saliency", "beside": "saliency"},
+        {"method": "nonsense", "compared": "also"},
+        {"method": "saliency", "compared": "saliency"},
         {"against": "∅"},
         {"answer": "favourable"},
     ],

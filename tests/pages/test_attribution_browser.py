@@ -69,7 +69,7 @@ def test_ask_and_set_two_methods_side_by_side(page):
     links_to(page, method="integrated gradients")
     at_rest(page)
     pick(page, "Beside it", "Feature ablation")
-    links_to(page, method="integrated gradients", beside="feature ablation", answer="people", against="United")
+    links_to(page, method="integrated gradients", compared="feature ablation", answer="people", against="United")
     at_rest(page)
 
     cap = capture(load("tiny-decoder"), TEXT)
@@ -109,10 +109,10 @@ def test_the_deletion_curve_strikes_out_what_it_takes_away(page):
 
 def test_a_copied_address_opens_the_same_view_and_back_undoes(page, browser):
     pick(page, "Beside it", "Saliency")
-    links_to(page, beside="saliency")
+    links_to(page, compared="saliency")
     at_rest(page)
     page.get_by_text("Sanity check", exact=True).click()
-    links_to(page, beside="saliency", checked="1")
+    links_to(page, compared="saliency", checked="1")
     expect(page.get_by_text("What is left of the map")).to_be_visible()
     at_rest(page)
     told = verdict(page).inner_text()

@@ -159,6 +159,8 @@ def test_columns_mark_the_best_where_there_are_two():
     assert one.best[2] and not other.best[2] and one.figures[2] == "+0.57" and one.figures[3] == "20 of 20"
     assert floor.figures[2] == "0.00 ± 0.10" and not any(floor.best)
     assert not any(faithful.columns([made(0.6)])[0].best)
+    same, too, _ = faithful.columns([made(0.6), made(0.6001, "other")])  # as far as is told, neither is better
+    assert same.figures == too.figures and not any((*same.best, *too.best))
 
 
 def test_charts_say_what_they_draw():
