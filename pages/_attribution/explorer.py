@@ -97,7 +97,7 @@ def _side(run: Run, aim: Target, name: str, kind: str) -> Side:
         found = attribution_of(run, aim, name, kind)
     except InputError as error:
         return Side(name, why=str(error))
-    return Side(name, found, "" if found else f"{name.capitalize()} was cancelled.")
+    return Side(name, found, "" if found else f"{name[:1].upper()}{name[1:]} was cancelled.")
 
 
 def _results(run: Run, aim: Target, found: list, kind: str) -> list[Faithfulness | None]:

@@ -27,6 +27,10 @@ class Work:
     name: str
 
     @property
+    def title(self) -> str:
+        return f"{self.name[:1].upper()}{self.name[1:]}"
+
+    @property
     def token(self) -> Hashable:
         return self.kind, self.key
 
@@ -60,7 +64,7 @@ class _Telling:
                 self.bar = st.progress(0.0)
                 name = f"cancel-{self.work.kind}-{self.work.name}"
                 st.button("Cancel", key=name, on_click=_halt, args=(self.work.token,))
-        self.bar.progress(min(max(fraction, 0.0), 1.0), text=f"{self.work.name.capitalize()} … {fraction:.0%}")
+        self.bar.progress(min(max(fraction, 0.0), 1.0), text=f"{self.work.title} … {fraction:.0%}")
 
 
 def _halt(token: Hashable) -> None:
