@@ -28,8 +28,9 @@ from headwise.interp.analysis.attribution import Attribution
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing import attributions, bertviz
+from headwise.interp.drawing.circuits import Drawn
 from headwise.interp.drawing.matrix import Matrix, Span, axis_name, one_of_many
-from headwise.interp.drawing.paper import bars, heatmap, maps, picture, table
+from headwise.interp.drawing.paper import bars, circuit, heatmap, maps, picture, table
 from headwise.interp.drawing.paper.pens import Png, Print, Svg
 from headwise.interp.drawing.paper.sound import times
 from headwise.interp.drawing.streams import Cells
@@ -174,6 +175,13 @@ def maps_figure(
     strips in colours; ``kind`` "png" or "svg"."""
     sides, blocks = [attributions.shown(one) for one in found], attributions.blocks(found[0].features)
     return maps.draw(sides, blocks, title, _paper(kind, theme, stamp))
+
+
+def circuit_figure(
+    drawn: Drawn, kind: str, *, title: str = "", theme: str = "light", stamp: Mapping[str, Any] | None = None
+) -> bytes:
+    """The graph of one answer for print; ``kind`` "png" or "svg"."""
+    return circuit.draw(drawn, title, _paper(kind, theme, stamp))
 
 
 def to_csv(matrix: Matrix) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headwise.pages._shared.choices import INPUT, MODEL, AnswerChoices, Choice
+from headwise.pages._shared.choices import MODEL, AnswerChoices, Choice
 
 
 class AttributionChoices(AnswerChoices):
@@ -13,7 +13,6 @@ class AttributionChoices(AnswerChoices):
     baseline = Choice("", until=MODEL)
     checked = Choice(False)  # are the weights randomised?
     tested = Choice(False)  # are all methods tested?
-    halted = Choice(frozenset(), link=False, until=INPUT)  # works that somebody has cancelled
 
 
 state = AttributionChoices()

@@ -292,6 +292,7 @@ class AnswerChoices(InputChoices):
 
     answer = Choice("", until=MODEL, longest=LONGEST)  # "" is what the model says; the Heads page's too
     against = Choice("", until=MODEL, longest=LONGEST)  # "" is what comes next to it
+    halted = Choice(frozenset(), link=False, until=INPUT)  # works that somebody has cancelled
 
 
 class HeadChoices(InputChoices):

@@ -27,11 +27,17 @@ STEPS = 4  # from the base to the run, at which gradients are taken
 SIZES = (48, 96, 192, 384, 768, 1536, 3072)  # numbers of edges that are tried, the smallest first
 SPARE = 0.25  # of the share, more than is asked for: what taking edges away may cost
 DROPPED = 0.15  # of the edges, taken away at once
-SAME = 1e-3  # a difference of the answer that is nothing to explain
+SEVERAL = 16  # edges that are run without before somebody is told
+SAME, SHARE = 0.05, 0.1  # a difference of the answer, in logits and of it, that is nothing to explain
 NOTHING = (
-    "The answer {} is {:+.3g} in both runs, so there is nothing that a circuit could restore. Change more of the input."
+    "{} is {:+.2f} in this run and {:+.2f} with {}, so there is hardly anything that a circuit could restore. Compare "
+    "with another input, one that the answer differs in."
 )
+BESIDE = ("the mean over the input", "the corrupted input")
 COLUMNS = ("from", "to", "into", "effect", "share", "position", "token")
+
+
+Look = Callable[[Tensor], tuple[float, Tensor]]  # at a graph → its value, and what each edge gives to it
 
 
 @dataclass(frozen=True)
@@ -120,13 +126,14 @@ def graph(
     the same answer; Cancelled when told to stop.
     """
     began = time.monotonic()
-    search = _Search(wires(clean, corrupted, _target(clean, target, against)), progress, cancel)
-    wired = search.smallest(restore)
-    edges = search.measured(wired)
-    found = search.wires
+    beside = BESIDE[corrupted is not None]
+    search = _Search(wires(clean, corrupted, _target(clean, target, against)), beside, progress, cancel)
+    wired, effects = search.smallest(restore)
+    found, edges = search.wires, search.edges(wired, effects)
+    progress(1.0)
     return Circuit(
         found.target, edges, search.clean, search.base, search.value(wired),
-        "the mean over the input" if corrupted is None else "the corrupted input",
+        beside,
         int(found.possible.sum()), _axes(clean), time.monotonic() - began,
     )  # fmt: skip
 
@@ -137,12 +144,12 @@ _target = target  # which a parameter of ``graph`` hides
 class _Search:
     """From all edges to few, with the runs that this takes."""
 
-    def __init__(self, wires: Wires, progress: Callable[[float], None], cancel: Callable[[], bool]):
+    def __init__(self, wires: Wires, against: str, progress: Callable[[float], None], cancel: Callable[[], bool]):
         self.wires, self._progress, self._cancel = wires, progress, cancel
-        self.possible = wires.possible.float()
+        self.possible, self.fraction = wires.possible.float(), 0.0
         self.clean, self.base = (float(wires.run(wired)) for wired in (self.possible, torch.zeros_like(self.possible)))
-        if not abs(self.clean - self.base) > SAME:
-            raise InputError(NOTHING.format(wires.target, self.clean))
+        if not abs(self.clean - self.base) > max(SAME, SHARE * max(abs(self.clean), abs(self.base))):
+            raise InputError(NOTHING.format(wires.target, self.clean, self.base, against))
 
     def value(self, wired: Tensor) -> float:
         return float(self.wires.run(wired.float()))
@@ -150,49 +157,63 @@ class _Search:
     def restored(self, value: float) -> float:
         return (value - self.base) / (self.clean - self.base)
 
-    def smallest(self, restore: float) -> Tensor:
-        """Bool (readers, writers): edges that restore as much, from which no more were found that can be spared."""
+    def smallest(self, restore: float) -> tuple[Tensor, Tensor]:
+        """Edges that restore as much, from which no more were found that can be spared, bool (readers, writers); and
+        what share is lost in a run without each of them."""
         kept, value = self._enough(self._scores(), restore)
         goal = min(restore, 0.98 * self.restored(value))
         _, gains = self._gains(kept)
+        kept, _ = self._spared(kept, gains, goal, lambda wired: self._gains(wired))
+        self._told(0.6)
+        kept, effects = self._spared(kept, self._effects(kept)[1], goal, self._effects)
+        return kept, effects
+
+    def edges(self, wired: Tensor, effects: Tensor) -> tuple[Edge, ...]:
+        """A graph's edges, the strongest first."""
+        positions, sending = self._positions(wired), self._sending(wired)
+        found = []
+        for reader, writer in wired.nonzero().tolist():
+            end, sender = self.wires.readers[reader], self.wires.writers[writer].node
+            heads = tuple(node for node in end.nodes if node.kind == "logits" or node in sending)
+            where = int(positions[reader, writer])
+            effect = float(effects[reader, writer]) * (self.clean - self.base)
+            found.append(Edge(sender, heads, end.into, effect, where))
+        return tuple(sorted(found, key=lambda edge: -abs(edge.effect)))
+
+    def _spared(self, kept: Tensor, gains: Tensor, goal: float, look: Look) -> tuple[Tensor, Tensor]:
+        """A graph without the edges that give least, as long as the rest restores enough; ``look`` tells the value of a
+        graph and what each edge gives to it."""
         share = DROPPED
         while share > DROPPED / 30:
-            self._told(0.4 + 0.2 * (1 - share / DROPPED))
+            self._told(self.fraction)
             count = max(1, int(share * int(kept.sum())))
             fewer = self._without(kept, gains, count)
-            value, new = self._gains(fewer)
-            if self.restored(value) >= goal:
-                kept, gains = fewer, new
+            if self.restored(self.value(fewer)) >= goal:
+                kept, gains = fewer, look(fewer)[1]
             elif count == 1:
                 break
             else:
                 share /= 3
-        return kept
+        return kept, gains
 
-    def measured(self, wired: Tensor) -> tuple[Edge, ...]:
-        """The edges of a graph, the strongest first, each with what is lost in a run without it."""
-        whole = self.value(wired)
-        positions = self._positions(wired)
-        sending = self._sending(wired)
-        found = []
-        pairs = wired.nonzero().tolist()
-        for number, (reader, writer) in enumerate(pairs):
-            self._told(0.6 + 0.4 * number / len(pairs))
-            without = wired.clone()
-            without[reader, writer] = False
-            effect = whole - self.value(without)
-            end = self.wires.readers[reader]
-            sender = self.wires.writers[writer].node
-            heads = tuple(node for node in end.nodes if node.kind == "logits" or node in sending)
-            found.append(Edge(sender, heads, end.into, effect, int(positions[reader, writer])))
-        self._told(1.0)
-        return tuple(sorted(found, key=lambda edge: -abs(edge.effect)))
+    def _effects(self, wired: Tensor) -> tuple[float, Tensor]:
+        """The value of a graph, and what share of the difference is lost in a run without each edge."""
+        pairs = wired.nonzero()
+        whole, found = self.value(wired), torch.zeros(wired.shape)
+        without = wired.float().repeat(len(pairs), 1, 1)
+        without[range(len(pairs)), pairs[:, 0], pairs[:, 1]] = 0
+        for start in range(0, len(pairs), SEVERAL):
+            self._told(self.fraction)
+            lost = whole - self.wires.runs(without[start : start + SEVERAL])
+            found[tuple(pairs[start : start + SEVERAL].T)] = lost / (self.clean - self.base)
+        return whole, found
 
     # -- inside ---------------------------------------------------------------------------------------------------
     def _told(self, fraction: float) -> None:
         if self._cancel():
             raise Cancelled("The search for the circuit was cancelled.")
-        self._progress(fraction)
+        self.fraction = max(self.fraction, fraction) if fraction > self.fraction else 1 - 0.96 * (1 - self.fraction)
+        self._progress(self.fraction)
 
     def _scores(self) -> Tensor:
         """What each edge gives of the difference, by gradients integrated from the base to the run; they add up to it

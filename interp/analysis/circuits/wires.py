@@ -33,7 +33,8 @@ from headwise.interp.run.sites import HeadOutput, Key, Query, Value
 from headwise.interp.run.streaming import Point, PointChange, state_point, stream_of
 from headwise.interp.run.sweeping import repeated
 
-POSITIONS = 40_000  # of all copies of one run, at most
+POSITIONS = 40_000  # of all copies of one run, at most,
+BATCH = 4_096  # and where several wirings are run at once
 SITES = {"q": Query, "k": Key, "v": Value, "": HeadOutput}
 NORMED = "The stream of {} has a {} between two parts, so what one part hands to another cannot be told apart."
 TOO_LONG = "A graph of this input needs {:,} positions in one run, of at most {:,}. Give a shorter input."
@@ -120,7 +121,16 @@ class Wires:
     def run(self, wired: Tensor, *, grad: bool = False) -> Tensor:
         """The target's value where ``wired`` (readers, writers), or (readers, writers, T) for positions apart, says by
         how much each writer reaches each reader, 0 or 1. With ``grad`` it may be differentiated by ``wired``."""
-        return _Run(self, wired if wired.ndim == 3 else wired[:, :, None], grad).value()
+        return _Run(self, (wired if wired.ndim == 3 else wired[:, :, None])[None], grad).values()[0]
+
+    def runs(self, wired: Tensor) -> Tensor:
+        """The values of several wirings (N, readers, writers) that differ in few edges → (N,)."""
+        found = []
+        while len(found) < len(wired):
+            first = _Run(self, wired[len(found) :, :, :, None], False)
+            count = max(1, BATCH // (first.copies * self.length))
+            found += _Run(self, wired[len(found) : len(found) + count, :, :, None], False).values().tolist()
+        return torch.tensor(found)
 
     @property
     def length(self) -> int:
@@ -248,58 +258,58 @@ class _At(SiteEdit):
 
 
 class _Run:
-    """One run of copies, which fills in what writers said as it goes."""
+    """One run of copies, which fills in what writers said as it goes. ``wired`` (V, readers, writers, T or 1) are
+    several wirings, each with as many copies."""
 
     def __init__(self, wires: Wires, wired: Tensor, grad: bool):
-        self.wires, self.wired, self.grad = wires, wired, grad
-        self.said: dict[int, Tensor] = {n: w.clean for n, w in enumerate(wires.writers) if w.branch is None}
-        there = (wired != 0).any(2)
+        self.wires, self.wired, self.grad, self.count = wires, wired, grad, len(wired)
+        self.said: dict[int, Tensor] = {n: w.clean[None] for n, w in enumerate(wires.writers) if w.branch is None}
+        there = (wired != 0).any(3).any(0)
         reached, self.sends = there.any(1).tolist(), there.any(0).tolist()
         self.rows: dict[int, int] = {}  # reader → its copy; the first copy reads the base
         self.groups: dict[tuple[str, int], list[int]] = {}
+        self.readers: dict[int, list[int]] = {}  # id of a branch → its readers
+        self.writers: dict[int, list[int]] = {}
         for number, reader in enumerate(wires.readers):
             group = self.groups.setdefault((reader.stream, reader.state), [])
+            self.readers.setdefault(id(reader.branch), []).append(number)
             self.rows[number] = 0
             if reached[number]:
                 group.append(number)
                 self.rows[number] = len(group)
-        self.readers: dict[int, list[int]] = {}  # id of a branch → its readers
-        for number, reader in enumerate(wires.readers):
-            self.readers.setdefault(id(reader.branch), []).append(number)
-        self.writers: dict[int, list[int]] = {}
         for number, writer in enumerate(wires.writers):
             self.writers.setdefault(id(writer.branch), []).append(number)
         live = [sum(map(self._live, group)) for group in self.writers.values()]
         self.copies = 1 + max(*map(len, self.groups.values()), *live)
 
-    def value(self) -> Tensor:
-        """The target's number, read from the copy of the logits."""
+    def values(self) -> Tensor:
+        """The target's number of each wiring, read from the copy of the logits → (V,)."""
         wires, cap = self.wires, self.wires.cap
-        if self.copies * wires.length > POSITIONS:
-            raise InputError(TOO_LONG.format(self.copies * wires.length, POSITIONS))
+        positions = self.count * self.copies * wires.length
+        if positions > POSITIONS:
+            raise InputError(TOO_LONG.format(positions, POSITIONS))
         plan = Plan(cap)
         for stream, state in self.groups:
             self._at(plan, state_point(cap.anatomy.stream(stream), state), partial(self._read, stream, state))
         for numbers in self.writers.values():
             if any(map(self._live, numbers)):
                 self._listen(plan, numbers)
-        row = self.rows[len(wires.readers) - 1]
-        inputs = repeated(cap.inputs, self.copies)
+        inputs = repeated(cap.inputs, self.count * self.copies)
         if not self.grad:
             result, _, _ = observe(cap.subject, inputs, changes=plan.changes(), keep_calls=False)
-            return measuring(wires.target)(result)[row]
-        output, _ = run(cap.subject, inputs, changes=plan.changes(), keep_calls=False, grad=True)
-        return wires.target.measured(primary(output, inputs.kwargs)[row : row + 1].float())[0]
+            made = measuring(wires.target)(result)
+        else:
+            output, _ = run(cap.subject, inputs, changes=plan.changes(), keep_calls=False, grad=True)
+            made = wires.target.measured(primary(output, inputs.kwargs).float())
+        return self._apart(made)[:, self.rows[len(wires.readers) - 1]]
 
     def _live(self, writer: int) -> bool:
         """Whether it says something else than in the base, and somebody hears it."""
         found = self.wires.writers[writer]
         if found.branch is None or not self.sends[writer]:
             return False
-        return any(
-            self.rows[number] for number in self.readers[id(found.branch)]
-            if found.node in self.wires.readers[number].nodes
-        )  # fmt: skip
+        own = self.readers[id(found.branch)]
+        return any(self.rows[number] for number in own if found.node in self.wires.readers[number].nodes)
 
     @staticmethod
     def _at(plan: Plan, point: Point, act: Callable[[Tensor], None]) -> None:
@@ -312,52 +322,59 @@ class _Run:
         place = Point(branch.place, branch.side, 0, branch.layout, branch.sign)
         call = self.wires.readers[readers[0]].call
         if call is None:
-            self._at(plan, place, partial(self._said, {numbers[0]: self.rows[readers[0]]}, None))
+            self._at(plan, place, partial(self._says, {numbers[0]: self.rows[readers[0]]}, None))
             return
         rows: dict[str, list[int]] = {}
         for number in readers:
             rows.setdefault(self.wires.readers[number].into, []).append(self.rows[number])
         live = [number for number in numbers if self._live(number)]
         heads = [self.wires.writers[number].node.head for number in live]
-        acts = [(into, partial(_gather, chosen)) for into, chosen in rows.items()] + [("", partial(_apart, heads))]
-        for into, act in acts:
+        acts = [(into, partial(self._gather, chosen)) for into, chosen in rows.items()]
+        for into, act in (*acts, ("", partial(self._single, heads))):
             plan.add([_At(SITES[into](call.layer, None, call.stack), act)])
-        self._at(plan, place, partial(self._said, {n: row for row, n in enumerate(live)}, len(live)))
+        self._at(plan, place, partial(self._says, {n: row for row, n in enumerate(live)}, len(live)))
 
-    def _said(self, rows: dict[int, int], rest: int | None, x: Tensor) -> None:
+    # -- while it runs; tensors hold the copies of all wirings, (V · copies, …) ---------------------------------------
+    def _apart(self, t: Tensor) -> Tensor:
+        return t.unflatten(0, (self.count, self.copies))
+
+    def _gather(self, rows: list[int], t: Tensor) -> None:
+        """(…, H, T, D): each head as in its own copy, in all of them."""
+        heads = self._apart(t)[:, rows, range(len(rows))]  # (V, H, T, D)
+        t.copy_(heads[:, None].expand(-1, self.copies, -1, -1, -1).flatten(0, 1))
+
+    def _single(self, heads: list[int], t: Tensor) -> None:
+        """(…, H, T, D): each of some heads alone in a copy of its own, and none in the others."""
+        kept = torch.zeros(self.copies, t.shape[1], dtype=t.dtype, device=t.device)
+        kept[range(len(heads)), heads] = 1
+        t.mul_(kept.repeat(self.count, 1)[:, :, None, None])
+
+    def _says(self, rows: dict[int, int], rest: int | None, x: Tensor) -> None:
         """Keep what writers wrote, each in its copy; ``rest`` is the copy of what is none of theirs, such as a bias."""
+        copies = self._apart(x)
         for number, row in rows.items():
-            self.said[number] = x[row] if rest is None else x[row] - x[rest]
+            self.said[number] = copies[:, row] if rest is None else copies[:, row] - copies[:, rest]
 
     def _read(self, stream: str, state: int, x: Tensor) -> None:
         """Give each reader its own stream, in its copy; the others read the base."""
         group = self.groups[stream, state]
-        wired = torch.cat([torch.zeros_like(self.wired[:1]), self.wired[group]])[:, :, : x.shape[1]]
-        new: Tensor | float = 0.0
+        wired = torch.cat([torch.zeros_like(self.wired[:, :1]), self.wired[:, group]], 1)[..., : x.shape[1]]
+        new = x.new_zeros(())
         for stretch in self.wires.stretches[stream]:
             heard = [
-                number for number, writer in enumerate(self.wires.writers)
+                number
+                for number, writer in enumerate(self.wires.writers)
                 if writer.node.stream == stream and stretch.first <= writer.after < min(stretch.stop, state)
                 if number in self.said and self.sends[number]
-            ]  # fmt: skip
+            ]
             new = new + stretch.states.get(state, stretch.end)
             if heard:
-                deltas = torch.stack([self.said[n] - self.wires.writers[n].base for n in heard])
-                new = new + torch.einsum("rwt,wtc->rtc", wired[:, heard].to(deltas), deltas)
+                deltas = [(self.said[n] - self.wires.writers[n].base).expand(self.count, -1, -1) for n in heard]
+                deltas = torch.stack(deltas, 1)  # (V, writers, T, C)
+                new = new + torch.einsum("vrwt,vwtc->vrtc", wired[:, :, heard].to(deltas), deltas)
             if state in stretch.states:
                 break
             new = stretch.norm(new)
-        x[: len(wired)] = new
-        x[len(wired) :] = new[:1].detach() if isinstance(new, Tensor) and new.ndim == 3 else new
-
-
-def _gather(rows: list[int], t: Tensor) -> None:
-    """(N, H, T, D): each head as in its own copy, in all of them."""
-    t.copy_(t[rows, range(len(rows))].expand_as(t))
-
-
-def _apart(heads: list[int], t: Tensor) -> None:
-    """(N, H, T, D): each of some heads alone in a copy of its own, and none in the others."""
-    kept = torch.zeros(t.shape[:2], dtype=t.dtype, device=t.device)
-    kept[range(len(heads)), heads] = 1
-    t.mul_(kept[:, :, None, None])
+        copies = self._apart(x)
+        copies[:, : wired.shape[1]] = new
+        copies[:, wired.shape[1] :] = new[:, :1].detach() if new.ndim == 4 else new

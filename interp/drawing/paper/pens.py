@@ -102,6 +102,15 @@ class Svg:
         """A filled shape with round ends."""
         self.parts.append(f'<rect {crossed(x, y, w, h)} rx="{number(h / 2)}" fill="{css(colour)}"/>')
 
+    def curve(self, points: Sequence[tuple[float, float]], colour: RGB, line: float) -> None:
+        """A Bézier curve from the first of four points to the last."""
+        (x0, y0), *rest = points
+        path = f"M{number(x0)} {number(y0)}C" + " ".join(f"{number(x)} {number(y)}" for x, y in rest)
+        self.parts.append(
+            f'<path d="{path}" fill="none" stroke="{css(colour)}" stroke-width="{number(line)}" '
+            'stroke-linecap="round"/>'
+        )
+
     def text(self, at, text: str, size: float, colour: RGB, anchor="start", angle=0, faint: RGB | None = None) -> None:
         """From ``at`` (x, y), vertically centred on y; turned ``angle`` degrees counter-clockwise about it."""
         x, y = at
@@ -186,6 +195,18 @@ class Png:
             pen.rounded_rectangle((left, top, right - 1, bottom - 1), h / 2 * unit, fill=255)
 
         self._smooth(x, y, w, h, 0, colour, draw)
+
+    def curve(self, points: Sequence[tuple[float, float]], colour: RGB, line: float) -> None:
+        steps = np.linspace(0, 1, 48)[:, None]
+        weights = np.hstack([(1 - steps) ** 3, 3 * steps * (1 - steps) ** 2, 3 * steps**2 * (1 - steps), steps**3])
+        way = weights @ np.array(points, float)  # (48, 2)
+        low, high = way.min(0), way.max(0)
+
+        def draw(pen: ImageDraw.ImageDraw, left, top, right, bottom, unit) -> None:
+            along = [(left + (x - low[0]) * unit, top + (y - low[1]) * unit) for x, y in way]
+            pen.line(along, fill=255, width=max(1, round(line * unit)), joint="curve")
+
+        self._smooth(*low, *(high - low), line, colour, draw)
 
     def _smooth(self, x, y, w, h, line, colour: RGB, draw) -> None:
         """Paste a shape that was drawn larger, so that its round parts are smooth."""

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
-from headwise.pages._attribution.choices import state
+from headwise.pages._shared.choices import AnswerChoices
 from headwise.pages._shared.shelf import server
+
+state = AnswerChoices()
 
 PATIENCE = 0.8  # seconds before a bar is worth drawing
 

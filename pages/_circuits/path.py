@@ -1,0 +1,105 @@
+"""The graph of one answer: what it is held against, the drawing, and what it restores."""
+
+from __future__ import annotations
+
+import html
+
+import streamlit as st
+
+from headwise import Capture
+from headwise.interp.analysis.circuits.graph import Circuit
+from headwise.interp.analysis.targets import Target
+from headwise.interp.drawing import circuits as drawing
+from headwise.interp.drawing.streams import signed_number
+from headwise.interp.errors import InputError
+from headwise.pages._circuits import pictures
+from headwise.pages._circuits.choices import SHARES, CircuitsChoices, state
+from headwise.pages._circuits.downloads import circuit_files
+from headwise.pages._circuits.found import circuit_of, corrupted_of
+from headwise.pages._shared.buttons import choice
+from headwise.pages._shared.markdown import plain
+from headwise.pages._shared.sidebar import Run
+from headwise.pages._shared.words import heading, note
+
+MOVED = "circuit-graph"
+QUICK = 6.0  # seconds of a search that begins by itself
+RUNS = 60  # plain runs of the input that a search takes as long as, for each head of a layer
+BESIDE = "Another text of as many tokens; empty: the mean over this one"
+TEXTLESS = ("vision", "audio")
+STYLE = """<style>
+.restored{display:flex;align-items:baseline;gap:.55rem;flex-wrap:wrap;font-size:.86rem;line-height:1.45}
+.restored b{font-size:1.5rem;font-weight:650;line-height:1.2;font-variant-numeric:tabular-nums}
+.restored span{opacity:.75}
+</style>"""
+
+
+def path(run: Run, aim: Target) -> Circuit | None:
+    """Draw it → the circuit, None where there is none yet."""
+    _settings(run)
+    try:
+        corrupted = corrupted_of(run)
+        circuit = _sought(run, corrupted, aim)
+    except InputError as error:
+        st.info(plain(str(error)), icon=":material/visibility_off:")
+        return None
+    if circuit is None:
+        return None
+    shown = drawing.drawn(circuit)
+    st.html(_restored(circuit))
+    pictures.graph(shown, key=MOVED, title=drawing.sentence(circuit), selected=_selected())
+    note(
+        "Each part stands in the row of the token at which it writes; an edge that changes rows moves information "
+        "from one token to another. Point at a part to see its edges, click it to look closer."
+    )
+    circuit_files(run, circuit, shown)
+    return circuit
+
+
+def _settings(run: Run) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="circuit-settings"):
+        st.html(heading("What is drawn is what differs from"))
+        if run.subject.family in TEXTLESS:
+            st.html(heading("", "the mean over this input: what each part says on average, wherever it stands"))
+        else:
+            st.text_input(
+                "Compared with",
+                placeholder=BESIDE,
+                label_visibility="collapsed",
+                width=430,
+                help="Where the two inputs differ decides what the circuit is about: change one name, and it is how "
+                "that name reaches the answer.",
+                **CircuitsChoices.beside.widget,
+            )
+        st.html(heading("and restores"))
+        choice("Restores", CircuitsChoices.goal, "{} %".format, SHARES)
+
+
+def _sought(run: Run, corrupted: Capture | None, aim: Target) -> Circuit | None:
+    """The circuit, found at once where that is quick, else when it is asked for."""
+    calls = run.capture.stack()
+    seconds = run.cost.run_seconds * RUNS * (1 + max(call.heads for call in calls) / 4)
+    if seconds > QUICK and not state.sought:
+        st.button(f"Find the circuit (≈ {round(seconds)} s)", icon=":material/account_tree:", on_click=_seek)
+        return None
+    return circuit_of(run, corrupted, aim)
+
+
+def _seek() -> None:
+    state.sought = True
+
+
+def _selected() -> str:
+    return state.mlp or (drawing.named(state.stack, state.layer, state.head) if state.layer >= 0 else "")
+
+
+def _restored(circuit: Circuit) -> str:
+    """The large number, and what it is a share of; all of it escaped."""
+    figures = (
+        f"{circuit.target}: {signed_number(circuit.clean)} in this run, {signed_number(circuit.base)} with "
+        f"{circuit.against}, {signed_number(circuit.value)} with the graph alone"
+    )
+    count = f"restored by {len(circuit.edges)} of {circuit.possible:,} edges, run alone"
+    return (
+        f"{STYLE}<div class='restored' data-testid='restored'><b>{circuit.restored:.0%}</b> {html.escape(count)} "
+        f"<span>{html.escape(figures)}</span></div>"
+    )

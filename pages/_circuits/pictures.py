@@ -1,0 +1,31 @@
+"""The graph of one answer: a Streamlit component (`assets/circuit`, plain JavaScript)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import streamlit as st
+
+from headwise.assets import ASSETS
+from headwise.interp.drawing import circuits as drawing
+from headwise.pages._shared import canvas as _canvas
+
+HERE = ASSETS / "circuit"
+FILES = (_canvas.CANVAS / "colour.js", ASSETS / "stream" / "parts.js", *(HERE / f"{n}.js" for n in ("graph", "main")))
+_component = st.components.v2.component(
+    "headwise_circuit", js=_canvas.script(FILES), css=(HERE / "circuit.css").read_text("utf-8")
+)
+
+
+def graph(drawn: drawing.Drawn, *, key: str, title: str, selected: str) -> None:
+    """Draw it. Its event (``canvas.event``) is {"part"}, the key of a part that was clicked."""
+    message = {
+        "title": title,
+        "rows": [{"first": first, "count": count, "label": label} for first, count, label in drawn.rows],
+        "columns": list(drawn.columns),
+        "places": [asdict(place) for place in drawn.places],
+        "wires": [asdict(wire) for wire in drawn.wires],
+        "legend": drawing.legend(),
+    }
+    data = {**message, "selected": selected, "turn": _canvas.turn(key)}
+    _component(key=key, data=data, on_event_change=lambda: None)
