@@ -14,10 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import networkx
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -70,7 +72,7 @@ def main() -> None:
 
 
 def vit() -> dict:
-    """Rollout and relevance of the class that the digits' ViT sees in a ramp."""
+    """Rollout, flow and relevance of the class that the digits' ViT sees in a ramp."""
     import ExplanationGenerator as paper
 
     module = load("tiny-vit").module
@@ -85,30 +87,34 @@ def vit() -> dict:
     return {
         "class": int(logits.argmax()),
         "attention rollout": rounded(rollout[0, 1:]),
+        "attention flow": rounded(flow(kept.weights, [str(position) for position in range(50)])[1:]),
         "Chefer relevance": rounded(relevance[0, 1:]),
     }
 
 
 def encoder() -> dict:
-    """Flow from [CLS] of the last layer to every token of a review."""
-    import attention_graph_util as paper
-
+    """Flow of a review."""
     subject = load("tiny-classifier")
     inputs = subject.encode(TEXT)
     with Kept() as kept:
         subject.module(**inputs.kwargs)
-    tokens = inputs.axes["input"].labels
-    length, layers = len(tokens), len(kept.weights)
-    stacked = torch.stack([weights[0].mean(0).detach() for weights in kept.weights]).double()
+    return {"text": TEXT, "attention flow": rounded(flow(kept.weights, inputs.axes["input"].labels))}
+
+
+def flow(weights: list[torch.Tensor], names: Sequence[str]) -> np.ndarray:
+    """From [CLS] of the last layer to every position, the sum 1."""
+    import attention_graph_util as paper
+
+    length, layers = len(names), len(weights)
+    stacked = torch.stack([one[0].mean(0).detach() for one in weights]).double()
     residual = stacked + torch.eye(length)
     residual = (residual / residual.sum(-1, keepdim=True)).numpy()
-    matrix, numbers = paper.get_adjmat(residual, tokens)
+    matrix, numbers = paper.get_adjmat(residual, names)
     graph = networkx.from_numpy_array(matrix, create_using=networkx.DiGraph())
     networkx.set_edge_attributes(graph, {(a, b): matrix[a, b] for a, b in graph.edges}, "capacity")
     below = [name for name, number in numbers.items() if number < length]
-    flow = paper.compute_node_flow(graph, numbers, below, [f"L{layers}_0"], length)
-    row = flow[layers * length, (layers - 1) * length :][:length]
-    return {"text": TEXT, "attention flow": rounded(torch.tensor(row))}
+    found = paper.compute_node_flow(graph, numbers, below, [f"L{layers}_0"], length)
+    return found[layers * length, (layers - 1) * length :][:length]
 
 
 def encoder_decoder() -> dict:

@@ -107,6 +107,10 @@ def test_the_papers_code_on_a_vit(digit, name):
 
 
 def test_flow_is_the_papers(digit):
+    weights = [with_residual(one) for one in averaged(digit, digit.stacks[0])]
+    found = flows(weights, torch.eye(50)[0])
+    expected = torch.tensor(PAPERS["vit"]["attention flow"])
+    torch.testing.assert_close((found / found.sum())[1:], expected, atol=1e-6, rtol=1e-4)
     text = PAPERS["encoder"]
     cap = capture(load("tiny-classifier"), text["text"])
     found = explain(cap, "attention flow").scores
