@@ -12,7 +12,8 @@ from headwise.interp.analysis.targets import target
 from headwise.interp.errors import InputError
 from headwise.interp.run.capture import capture
 from headwise.interp.subject import Inputs, Subject
-from headwise.models import load, wrap
+from headwise.models import load, read_image, wrap
+from tests.browser.serving import ROOT
 
 TEXT = "A wonderful film with a bad ending"
 
@@ -117,12 +118,30 @@ def test_deeplift_by_hand(classifier):
 
 
 def test_scores_of_trained_models_add_up():
-    for name, raw in (("tiny-decoder", "The Congress of the United"), ("tiny-encoder-decoder", ("headwise", ""))):
+    """At default steps and baseline, on every bundled model."""
+    raws = {
+        "tiny-decoder": "The Congress of the United",
+        "tiny-attention-only": "a b c d a b",
+        "tiny-encoder": "The LORD said unto [MASK] , go .",
+        "tiny-classifier": TEXT,
+        "tiny-vit": read_image(ROOT / "assets/examples/seven.png"),
+        "tiny-encoder-decoder": ("headwise", ""),
+    }
+    for name, raw in raws.items():
         found = attribute(load(name), raw)
-        assert found.gap < 0.05
+        assert found.gap <= 0.05, name
+        change = found.target.value(found.features.cap) - value_of_nothing(found)
+        assert float(found.scores.sum()) == pytest.approx(change, rel=0.05), name
     assert len(found.of("target")[1]) == len(found.of("target")[0])
     with pytest.raises(InputError, match="source, target"):
         found.of("input")
+
+
+def value_of_nothing(found):
+    """The answer's value at the baseline."""
+    features = found.features
+    with torch.no_grad():
+        return float(features.forward(found.target)(*features.baseline(found.baseline)))
 
 
 def test_a_way_that_jumps_is_cut_until_the_scores_add_up():
