@@ -24,6 +24,7 @@ from headwise.interp.errors import InputError
 NOISE = 0.1  # of GradientSHAP, in standard deviations of the input's own numbers
 SEED = 0
 PIECES, POINTS = 16, 4  # that the way of integrated gradients is cut into first, and in each of them
+RUN = 16  # points in one run at most: more are no faster, and who waits can stop between runs
 LONGEST = 32  # times the steps asked for are taken at most
 COMPLETE = 0.05  # a gap above it is said
 
@@ -59,7 +60,7 @@ def integrated_gradients(job: Job) -> Found:
         job.leaves(),
         baselines=job.background,
         n_steps=job.steps,
-        internal_batch_size=min(job.steps, job.features.copies),
+        internal_batch_size=_at_once(job),
     )
     scores, note = job.features.gathered(*found), ""
     if shortfall(job, scores) > COMPLETE:
@@ -79,13 +80,13 @@ def _in_pieces(job: Job, tolerance: float) -> tuple[Tensor, int]:
     pieces: dict[tuple[float, float], tuple[Tensor, float]] = {}  # from, to → its scores, by how much they miss
     wanted = [(piece / PIECES, (piece + 1) / PIECES) for piece in range(PIECES)]
     while wanted:
-        rows = max(1, features.copies // POINTS)
+        rows = max(1, _at_once(job) // POINTS)
         for some in (wanted[start : start + rows] for start in range(0, len(wanted), rows)):
             begin, end = (
                 tuple(other + _column(edge, one) * one for one, other in zip(way, job.background, strict=True))
                 for edge in zip(*some, strict=True)
             )
-            size = None if len(some) * POINTS <= features.copies else features.copies
+            size = None if len(some) * POINTS <= _at_once(job) else _at_once(job)
             found, missed = method.attribute(
                 end, begin, n_steps=POINTS, internal_batch_size=size, return_convergence_delta=True
             )
@@ -103,6 +104,10 @@ def _in_pieces(job: Job, tolerance: float) -> tuple[Tensor, int]:
     return torch.stack([scores for scores, _ in pieces.values()]).sum(0), points
 
 
+def _at_once(job: Job) -> int:
+    return min(job.features.copies, RUN)
+
+
 def _column(numbers: tuple[float, ...], like: Tensor) -> Tensor:
     """Numbers (N,) as (N, 1, …), to be multiplied onto copies of ``like``."""
     return torch.tensor(numbers, dtype=like.dtype, device=like.device).view(-1, *(1,) * (like.ndim - 1))
@@ -117,7 +122,7 @@ def gradient_shap(job: Job) -> Found:
     spread = tuple(NOISE * float(one.std()) for one in job.features.embedded)
     with _seeded(SEED):
         while done < job.steps:
-            count = min(job.steps - done, job.features.copies)
+            count = min(job.steps - done, _at_once(job))
             found = method.attribute(job.leaves(), job.background, n_samples=count, stdevs=spread)
             scores = job.features.gathered(*found) * (count / job.steps)
             total, done = scores if total is None else total + scores, done + count
