@@ -130,26 +130,21 @@ def approximated(bridge, clean, corrupted, measured) -> dict[str, list]:
     blocks = range(bridge.cfg.n_layers)
     with torch.no_grad():
         _, cache = bridge.run_with_cache(clean)
-    kept, gradients = {}, {}
+    kept = {}
 
-    def forward(x, hook):
-        kept[hook.name] = x.detach()
+    def keep(name):
+        def look(x, hook):
+            x.retain_grad()
+            kept[name] = x
 
-    def backward(gradient, hook):
-        gradients[hook.name] = gradient.detach()
+        return look
 
     wanted = [f"blocks.{n}.{name}" for n in blocks for name in names.values()]
-    with bridge.hooks([(name, forward) for name in wanted], [(name, backward) for name in wanted]):
+    with bridge.hooks([(name, keep(name)) for name in wanted]):
         measured(bridge(corrupted)).backward()
+    gaps = {name: ((cache[name] - x.detach()) * x.grad)[0].sum(-1) for name, x in kept.items()}
     bridge.zero_grad()
-    return {
-        kind: rounded(
-            torch.stack(
-                [((cache[at] - kept[at]) * gradients[at])[0].sum(-1) for n in blocks for at in [f"blocks.{n}.{name}"]]
-            )
-        )
-        for kind, name in names.items()
-    }
+    return {kind: rounded(torch.stack([gaps[f"blocks.{n}.{at}"] for n in blocks])) for kind, at in names.items()}
 
 
 def path(bridge, texts, measured, sender: tuple[int, int], receiver: tuple[str, int, int]) -> float:
@@ -157,11 +152,14 @@ def path(bridge, texts, measured, sender: tuple[int, int], receiver: tuple[str, 
     (clean, corrupted), (kind, layer, head) = texts, receiver
     reached = []
 
-    def hold(z, hook):
-        z = kept[hook.name].clone()
-        if hook.name == f"blocks.{sender[0]}.attn.hook_z":
-            z[:, :, sender[1]] = other[hook.name][:, :, sender[1]]
-        return z
+    def hold(name):
+        def change(z, hook):
+            z = kept[name].clone()
+            if name == f"blocks.{sender[0]}.attn.hook_z":
+                z[:, :, sender[1]] = other[name][:, :, sender[1]]
+            return z
+
+        return change
 
     def look(x, hook):
         reached.append((x[:, :, head] if x.ndim == 4 else x).clone())
@@ -174,7 +172,7 @@ def path(bridge, texts, measured, sender: tuple[int, int], receiver: tuple[str, 
     with torch.no_grad():
         plain, kept = bridge.run_with_cache(clean)
         _, other = bridge.run_with_cache(corrupted)
-        held = [(f"blocks.{n}.attn.hook_z", hold) for n in range(bridge.cfg.n_layers)]
+        held = [(name, hold(name)) for n in range(bridge.cfg.n_layers) for name in [f"blocks.{n}.attn.hook_z"]]
         bridge.run_with_hooks(clean, fwd_hooks=[*held, (f"blocks.{layer}.attn.hook_{kind}", look)])
         changed = bridge.run_with_hooks(clean, fwd_hooks=[(f"blocks.{layer}.attn.hook_{kind}", give)])
     return float(measured(changed.double()) - measured(plain.double()))
