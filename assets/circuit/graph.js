@@ -4,7 +4,7 @@
 import { element, shape } from "./parts.js";
 
 const [TOP, FOOT, LINE, GAP, TALL] = [24, 8, 27, 9, 19]; // pixels: above and below, a line, between rows, a part
-const [LEAST, MOST] = [46, 92]; // of a column
+const [LEAST, MOST] = [46, 124]; // of a column
 
 export class Graph {
   constructor(root, send) {

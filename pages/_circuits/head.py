@@ -22,6 +22,9 @@ from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 TOP = 8
+LAST = -1
+LOOKS = "attention score before the softmax, positions left out"
+WRITES = "logits above the mean, when all weight is on that token"
 SIDES = {"Hears": "circuit-heard", "Is heard by": "circuit-told"}  # and the pictures' keys
 THROUGH = {"run": "In this run", "embedding": "By embeddings alone"}
 STYLE = """<style>
@@ -78,25 +81,24 @@ def _reading(run: Run, head: drawing.Head) -> None:
     except InputError as error:
         st.info(str(error), icon=":material/visibility_off:")
         return
-    queries, keys = found.call.query_axis.labels, found.call.key_axis.labels
-    same = found.call.kind == "self" and len(queries) == len(keys)
+    queries = found.call.query_axis.labels
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         choice("Through", CircuitsChoices.through, THROUGH.get)
-        _token(queries if not found.no_looks or same else keys)
+        _token(queries)
     st.html(STYLE)
-    token = state.token if 0 <= state.token < len(queries) else len(queries) - 1
+    token = state.token % len(queries)
     _looks(found, token)
-    _writes(found, token if same else min(token, len(keys) - 1))
+    _writes(found, token)
     _summary(found)
 
 
 def _token(labels: tuple[str, ...]) -> None:
-    if not 0 <= state.token < len(labels):
-        state.token = len(labels) - 1
+    places = [*range(len(labels) - 1), LAST]
+    CircuitsChoices.token.one_of([LAST, *places])
     st.selectbox(
         "Token",
-        range(len(labels)),
-        format_func=lambda at: f"at {visible(labels[at])}  ({at})",
+        places,
+        format_func=lambda at: f"at {visible(labels[at])}  ({at % len(labels)})",
         label_visibility="collapsed",
         width=170,
         **CircuitsChoices.token.widget,
@@ -113,18 +115,21 @@ def _looks(found: ReadsAndWrites, token: int) -> None:
             tokens = found.looks_for(token, TOP, among=among, through=state.through)
         except InputError:
             continue
-        _chips(f"From {label} it looks for", where, tokens, "attention score before the softmax, positions left out")
+        _chips(f"From {label} it looks for", where, tokens, LOOKS)
 
 
 def _writes(found: ReadsAndWrites, token: int) -> None:
+    """What it writes when it looks where it looks most from the token."""
     if found.no_writes:
         note(f"What it writes cannot be read as tokens: {found.no_writes}.")
         return
-    label, unit = visible(found.call.key_axis.labels[token]), "logits above the mean, when all weight is on this token"
-    _chips(f"Looking at {label} it writes", "for", found.writes(token, TOP, through=state.through), unit)
-    _chips(
-        f"Looking at {label} it writes", "against", found.writes(token, TOP, least=True, through=state.through), unit
+    key, weight = found.looks_at(token)
+    title = (
+        f"In this run it looks most at {visible(found.call.key_axis.labels[key])} ({weight:.0%}), and there it writes"
     )
+    for small, least in (("for", False), ("against", True)):
+        tokens = found.writes(key, TOP, least=least, through=state.through)
+        _chips(title if not least else "It writes there", small, tokens, WRITES)
 
 
 def _chips(title: str, small: str, tokens: Found, unit: str) -> None:

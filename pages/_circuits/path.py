@@ -57,21 +57,20 @@ def path(run: Run, aim: Target) -> Circuit | None:
 
 def _settings(run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="circuit-settings"):
-        st.html(heading("What is drawn is what differs from"))
+        st.html(heading("Compared with"))
         if run.subject.family in TEXTLESS:
-            st.html(heading("", "the mean over this input: what each part says on average, wherever it stands"))
+            st.html(heading("", "what each part says on average over this input"))
         else:
             st.text_input(
                 "Compared with",
                 placeholder=BESIDE,
                 label_visibility="collapsed",
-                width=430,
+                width=390,
                 help="Where the two inputs differ decides what the circuit is about: change one name, and it is how "
                 "that name reaches the answer.",
                 **CircuitsChoices.beside.widget,
             )
-        st.html(heading("and restores"))
-        choice("Restores", CircuitsChoices.goal, "{} %".format, SHARES)
+        choice("Restores", CircuitsChoices.goal, "restore {} %".format, SHARES)
 
 
 def _sought(run: Run, corrupted: Capture | None, aim: Target) -> Circuit | None:

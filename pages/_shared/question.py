@@ -71,9 +71,10 @@ def fields(found: tuple[streams.Suggestion, ...], asked: Question) -> None:
     likely = {s.asked: f"{visible(s.name)}  {s.probability:.0%}" for s in found}
     next_one = next((visible(s.name) for s in found if asked.own is None or s.token != asked.own.token), "nothing")
     fixed = {"": f"answer {visible(found[0].name)} (its own)"}
-    _field("Answer", AnswerChoices.answer, "answer", fixed, likely)
-    fixed = {"": f"rather than {next_one} (next)", ALONE: "rather than nothing"}
-    _field("Rather than", AnswerChoices.against, "rather than", fixed, likely)
+    with st.container(horizontal=True, gap="small", width="content"):  # where the question is long, both go below it
+        _field("Answer", AnswerChoices.answer, "answer", fixed, likely)
+        fixed = {"": f"rather than {next_one} (next)", ALONE: "rather than nothing"}
+        _field("Rather than", AnswerChoices.against, "rather than", fixed, likely)
 
 
 def _field(label: str, choice: Choice, lead: str, fixed: dict[str, str], likely: dict[str, str]) -> None:

@@ -57,6 +57,11 @@ class ReadsAndWrites:
             return _best(scores, count, lambda token: label(self.cap.subject, token))
         return _best(scores, count, lambda key: self.call.key_axis.labels[key])
 
+    def looks_at(self, position: int) -> tuple[int, float]:
+        """The key that the query at a position gives most weight in this run, and the weight."""
+        row = self.call.weights(self.head, (position, position + 1))[0, 0]
+        return int(row.argmax()), float(row.max())
+
     def writes(self, position: int, count: int = 10, *, least: bool = False, through: str = "embedding") -> Found:
         """The answers that the head writes most for when it looks at a position; most against with ``least``."""
         self._check(self.no_writes, position, self.call.keys)

@@ -26,13 +26,14 @@ from headwise.interp.run.capture import Capture
 from headwise.interp.run.sites import Site
 from headwise.interp.run.sweeping import sweep_edits
 
-COLUMNS = ("stack", "layer", "head", "block", "kind", "site", "position", "partner", "token", "effect", "restored")
+COLUMNS = ("kind", "stack", "layer", "head", "block", "position", "partner", "token", "effect", "restored")
+NUMBERS = ("layer", "head", "block", "position", "partner")
 
 
 def patch(
     clean: Capture,
     corrupted: Capture,
-    sites: str | Sequence[Site] = "residual",
+    sites: str | Sequence[str | Site] = "residual",
     target: Wanted | Target = None,
     against: Wanted = None,
     *,
@@ -44,12 +45,13 @@ def patch(
     """What each part of one run does to the answer of the other, put into it alone → a row a part.
 
     ``sites``: "residual" (the stream before each block), "attention" and "mlp" (what they write), by block and
-    position; "heads" (outputs) and "patterns", by layer and head, at all positions at once; or a list of sites, each at
-    all positions. ``how`` is "denoising", the corrupted input run with what the clean run has, or "noising", the other
-    way round. ``target`` and ``against`` are words, classes or their numbers, the clean run's own answer by default.
-    With ``approximate`` all of it is estimated by one gradient (attribution patching) instead of a run each.
+    position; "heads" (outputs) and "patterns", by layer and head, at all positions at once; or a list of these and of
+    single sites, each at all positions. ``how`` is "denoising", the corrupted input run with what the clean run has, or
+    "noising", the other way round. ``target`` and ``against`` are words, classes or their numbers, the clean run's own
+    answer by default. With ``approximate`` all of it is estimated by one gradient (attribution patching) instead of a
+    run each.
 
-    Columns: stack, block or layer, kind, head; ``position`` in the clean input, ``partner`` in the corrupted one and
+    Columns: kind, stack, block or layer, head; ``position`` in the clean input, ``partner`` in the corrupted one and
     ``token`` of the clean; ``effect``, the change of the target in the run that is patched; ``restored``, that as a
     share of the difference between the two runs: 1 where the part alone carries all of it. ``attrs``: "target", "how",
     its value in the "clean" and the "corrupted" run, "runs", and, of exact patching, "way", "copies" and the largest
@@ -61,6 +63,7 @@ def patch(
     spots = spots_of(pair, sites)
     made = (approximated if approximate else _exact)(pair, spots, progress, cancel)
     table = pd.DataFrame([spot.place for spot in spots])
+    table = table.astype({name: "Int64" for name in NUMBERS if name in table})
     table["effect"] = made.effects
     table["restored"] = table["effect"] / pair.difference
     table.attrs |= pair.told | {"approximate": approximate} | made.told

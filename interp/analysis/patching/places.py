@@ -41,27 +41,30 @@ class Spot:
         return Replace(self.site, self.values(read), tuple(self.taken))
 
 
-def spots_of(pair: Pair, sites: str | Sequence[Site]) -> list[Spot]:
-    """Everything of a kind, or the sites of a list. Raises InputError for what is no kind, or is not there."""
-    if not isinstance(sites, str):
-        return [_whole(pair, site, {**named(pair.run, site), "site": str(site)}) for site in sites]
-    if sites not in KINDS:
-        raise InputError(f"patch expects sites to be {', '.join(KINDS)} or a list of sites; got {sites!r}.")
-    if sites in ("heads", "patterns"):
-        site = HeadOutput if sites == "heads" else Pattern
+def spots_of(pair: Pair, sites: str | Sequence[str | Site]) -> list[Spot]:
+    """Everything of a kind, or of several, and single sites. Raises InputError for what is no kind, or is not there."""
+    chosen = [sites] if isinstance(sites, str) else list(sites)
+    return [spot for one in chosen for spot in (_kind(pair, one) if isinstance(one, str) else [_whole(pair, one)])]
+
+
+def _kind(pair: Pair, kind: str) -> list[Spot]:
+    if kind not in KINDS:
+        raise InputError(f"patch expects sites to be {', '.join(KINDS)} or a list of sites; got {kind!r}.")
+    if kind in ("heads", "patterns"):
+        site = HeadOutput if kind == "heads" else Pattern
         calls = [call for stack in pair.run.stacks for call in pair.run.stack(stack)]
-        found = [site(call.layer, head, call.stack) for call in calls for head in range(call.heads)]
-        return [_whole(pair, one, named(pair.run, one)) for one in found]
-    return [spot for site in _of_stream(pair.run, sites) for spot in _single(pair, site)]
+        return [_whole(pair, site(call.layer, head, call.stack)) for call in calls for head in range(call.heads)]
+    return [spot for site in _of_stream(pair.run, kind) for spot in _single(pair, site)]
 
 
 def named(cap: Capture, site: Site) -> dict[str, object]:
     """How a table names a site."""
     if isinstance(site, AttentionSite):
-        return {"stack": site.stack or cap.stacks[0], "layer": site.layer, "head": site.head}
+        kind = "head" if isinstance(site, HeadOutput) else site.part
+        return {"kind": kind, "stack": site.stack or cap.stacks[0], "layer": site.layer, "head": site.head}
     place = asdict(site)
     kind = place.get("kind") or f"residual {place['when']}"
-    return {"stack": place["stream"] or cap.anatomy.stream().name, "block": place["block"], "kind": kind}
+    return {"kind": kind, "stack": place["stream"] or cap.anatomy.stream().name, "block": place["block"]}
 
 
 def read(cap: Capture, sites: Iterable[Site], of=None):
@@ -110,7 +113,7 @@ def _single(pair: Pair, site: Site) -> list[Spot]:
     return found
 
 
-def _whole(pair: Pair, site: Site, place: dict[str, object]) -> Spot:
+def _whole(pair: Pair, site: Site) -> Spot:
     """A site at all positions."""
     if isinstance(site, Pattern | Scores) and not pair.alignment(site).whole:
         sizes = [len(axis) for axis in (pair.alignment(site).clean, pair.alignment(site).corrupted)]
@@ -118,4 +121,4 @@ def _whole(pair: Pair, site: Site, place: dict[str, object]) -> Spot:
             f"Patterns are exchanged only between inputs of one length; these are cut into {sizes[0]} and {sizes[1]} "
             "positions. Patch the heads' outputs."
         )
-    return Spot(site, *pair.positions(site), place)
+    return Spot(site, *pair.positions(site), named(pair.run, site))
