@@ -13,6 +13,7 @@ GROUPS = {  # what one comes for → its pages, each with its icon
     },
     "Explain": {
         "stream": ":material/waterfall_chart:",
+        "patching": ":material/swap_horiz:",
         "circuits": ":material/account_tree:",
         "attribution": ":material/format_ink_highlighter:",
     },
