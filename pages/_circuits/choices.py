@@ -13,8 +13,8 @@ class CircuitsChoices(AnswerChoices):
     """What the run is compared with, and which part is looked at.
 
     ``corruption`` and ``instead`` are the Patching page's too: the kind of a proposal, "" the first that matters, or
-    MEAN; and a text of one's own, before all of them · ``stack``, ``layer`` and ``head`` are the Heads page's too; −1 is
-    the head that carries most · ``part`` is the key of a part of the graph, "" none.
+    MEAN; and a text of one's own, before all of them · ``stack``, ``layer`` and ``head`` are the Heads page's too; −1
+    is the head that carries most · ``part`` is the key of a part of the graph, "" none.
     """
 
     corruption = Choice("", until=INPUT)

@@ -49,7 +49,6 @@ KINDS = {
     "floors": Kind(24, slot=True),
     "faithful": Kind(64, slot=True),
     "sanity": Kind(24, slot=True),
-    "proposals": Kind(12, slot=True),
     "corrupted": Kind(8, slot=True),
     "circuits": Kind(12, slot=True),
     "compositions": Kind(4, slot=True),
