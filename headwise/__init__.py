@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headwise.interp.analysis.ablation import ablate
     from headwise.interp.analysis.attribution import attribute
     from headwise.interp.analysis.attribution.faithfulness import faithfulness
+    from headwise.interp.analysis.circuits.compositions import compositions
     from headwise.interp.analysis.lens import lens
     from headwise.interp.analysis.logits import logit_attribution
     from headwise.interp.analysis.metrics import sweep
@@ -42,6 +43,7 @@ _FACE = {  # name → its module, and its name there; imported when first asked 
     "capture": ("interp.run.capture", "capture"),
     "check": ("interp.check", "check"),
     "check_mask": ("interp.check", "check_mask"),
+    "compositions": ("interp.analysis.circuits.compositions", "compositions"),
     "edits": ("interp.run.edits", None),  # the module itself
     "faithfulness": ("interp.analysis.attribution.faithfulness", "faithfulness"),
     "lens": ("interp.analysis.lens", "lens"),
@@ -62,6 +64,7 @@ __all__ = [
     "capture",
     "check",
     "check_mask",
+    "compositions",
     "edits",
     "faithfulness",
     "lens",

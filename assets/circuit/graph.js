@@ -133,11 +133,12 @@ export class Graph {
     const known = key && this.at?.has(key);
     for (const edge of this.edges ?? []) {
       const own = edge.start === key || edge.end === key;
-      edge.node.classList.toggle("off", Boolean(known && !own));
+      edge.node.classList.toggle("off", Boolean(known && !own && key !== this.chosen));
+      edge.node.classList.toggle("back", Boolean(known && !own && key === this.chosen));
       if (own) near.add(edge.start).add(edge.end);
     }
     for (const [place, node] of this.parts ?? []) {
-      node.classList.toggle("off", Boolean(known && !near.has(place.key)));
+      node.classList.toggle("off", Boolean(known && !near.has(place.key) && key !== this.chosen));
       node.toggleAttribute("aria-pressed", place.key === this.chosen);
     }
   }

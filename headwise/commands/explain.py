@@ -46,13 +46,13 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _story(arguments: argparse.Namespace) -> Story:
+    from headwise.interp.analysis.patching import corrupted
     from headwise.interp.analysis.targets import target  # here, so that --help needs no torch
-    from headwise.interp.drawing.report.story import Story
-    from headwise.interp.run.capture import capture
+    from headwise.interp.drawing.report.story import Story, counterpart
 
     cap = captured(arguments)
     aim = target(cap, arguments.target, arguments.against)
-    other = None if arguments.corrupted is None else capture(cap.subject, arguments.corrupted)
+    other = counterpart(cap, aim) if arguments.corrupted is None else corrupted(cap, arguments.corrupted)
     return Story(cap, aim, other, _progress if sys.stderr.isatty() else lambda chapter, fraction: None)
 
 

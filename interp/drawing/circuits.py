@@ -13,6 +13,7 @@ from headwise.interp.analysis.circuits.graph import Circuit, Edge
 from headwise.interp.analysis.circuits.wires import Node
 from headwise.interp.drawing.paper.text import visible
 from headwise.interp.drawing.streams import Cells, Head, signed_number
+from headwise.interp.run.capture import Capture
 
 INTO = {  # a way in → its colour in light and dark, and what it decides
     "q": ("#9c4f96", "#d795d0", "query: what is looked for"),
@@ -97,12 +98,21 @@ def drawn(circuit: Circuit) -> Drawn:
 
 
 def key_of(node: Node) -> str:
-    return str(node)
+    """What tells a part from all others."""
+    if node.kind == "head":
+        return head_key(node.stack, node.layer, node.head)
+    return f"{node.stream} {node.kind}" if node.block is None else f"{node.stream} {node.kind} {node.block}"
 
 
-def named(stack: str, layer: int, head: int) -> str:
+def head_key(stack: str, layer: int, head: int) -> str:
     """The key of a head."""
-    return key_of(Node("head", "", None, stack, layer, head))
+    return f"{stack} head {layer} {head}"
+
+
+def named(cap: Capture, head: Head) -> str:
+    """What a head is called among those of its model."""
+    stack, layer, number = head
+    return f"{f'{stack} ' if len(cap.stacks) > 1 else ''}head {layer}·{number}"
 
 
 def find(circuit: Circuit, key: str) -> Node | None:
@@ -170,7 +180,9 @@ def wiring(table: pd.DataFrame, head: Head, kind: str, calls: Sequence[tuple[str
     scores = _scores(table, head, kind)
     layers = layers_shown([(stack, layer) for stack, layer, _ in calls])
     wide = max(heads for _, _, heads in calls)
-    values = np.array([[scores.get((s, n, h), np.nan) for h in range(wide)] for s, n in layers])
+    whole = np.array([[scores.get((s, n, h), np.nan) for h in range(wide)] for s, n in layers])
+    places = [r for r, one in enumerate(layers) if np.isfinite(whole[r]).any() or one == head[:2]]
+    values, layers = whole[places], [layers[place] for place in places]
     most = float(np.nanmax(np.abs(values), initial=0)) or 1.0
     several = len({stack for stack, _ in layers}) > 1
     return Cells(
@@ -181,7 +193,7 @@ def wiring(table: pd.DataFrame, head: Head, kind: str, calls: Sequence[tuple[str
         f"{kind}-composition",
         f"−{most:.3f}",
         f"+{most:.3f}",
-        tuple(range(len(layers))),
+        tuple(places),
         signed=True,
     )
 
@@ -253,12 +265,13 @@ def _stage(node: Node) -> tuple:
 
 def _heads_of_columns(stages: Sequence[tuple]) -> tuple[str, ...]:
     """Blocks, each said once; nothing over the tokens."""
-    named, before = [""], None
+    several = len({stage[0] for stage in stages} - {9}) > 1
+    told, before = [""], None
     for stage in stages:
-        block = stage[:2]
-        named.append("" if block == before or stage[0] == 9 else str(stage[1]))
+        block, lead = stage[:2], ("enc ", "dec ")[stage[0] == 1] if several else ""
+        told.append("" if block == before or stage[0] == 9 else f"{lead}{stage[1]}")
         before = block
-    return tuple(named)
+    return tuple(told)
 
 
 def _token(circuit: Circuit, stream: str, position: int) -> str:

@@ -58,7 +58,7 @@ def _drawn(run: Run, aim: Target | None) -> None:
         st.info(" ".join(cap.anatomy.refused) or "No residual stream was proven.", icon=":material/visibility_off:")
         return
     _take_events(run)
-    circuit = path(run, aim) if aim is not None else None
+    circuit, beside = path(run, aim) if aim is not None else (None, None)
     head = _head(run, circuit)
     st.divider()
     head_words(run, circuit, aim, head)
@@ -67,14 +67,14 @@ def _drawn(run: Run, aim: Target | None) -> None:
     st.divider()
     words(run, aim)
     about()
-    code(run, aim, head)
+    code(run, aim, head, beside)
 
 
 def _take_events(run: Run) -> None:
     """What the pictures say the person just did, before anything is drawn."""
     if "part" in (acted := _canvas.event(MOVED)):
-        state.mlp = acted["part"]
-        found = next((h for h in heads_of(run) if drawing.named(*h) == state.mlp), None)
+        state.part = acted["part"]
+        found = next((head for head in heads_of(run) if drawing.head_key(*head) == state.part), None)
         if found is not None:
             state.look_at(*found)
     if "position" in (acted := _canvas.event(WIRED)):

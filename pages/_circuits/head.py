@@ -17,7 +17,8 @@ from headwise.pages._circuits.choices import CircuitsChoices, state
 from headwise.pages._circuits.found import reading_of
 from headwise.pages._shared import pictures
 from headwise.pages._shared.buttons import choice
-from headwise.pages._shared.leading import heads_address, named, to_head
+from headwise.pages._shared.leading import heads_address, to_head
+from headwise.pages._shared.leading import named as at_head
 from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
@@ -38,29 +39,29 @@ border:1px solid color-mix(in srgb,currentColor 14%,transparent)}
 
 def head_words(run: Run, circuit: Circuit | None, aim: Target | None, head: drawing.Head) -> None:
     """Draw it. ``head`` is the one that is looked at, unless another part of the graph is."""
-    node = drawing.find(circuit, state.mlp) if circuit is not None and state.mlp else None
+    node = drawing.find(circuit, state.part) if circuit is not None and state.part else None
     if node is not None and node.kind != "head":
         st.html(heading(str(node).capitalize(), "what it hears, and who hears it"))
         _edges(run, circuit, drawing.key_of(node), beside=True)
         return
-    name = drawing.named(*head)
+    name, key = drawing.named(run.capture, head), drawing.head_key(*head)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.html(heading(name.capitalize(), "" if circuit is None else _in_graph(circuit, name)))
+        st.html(heading(name.capitalize(), "" if circuit is None else _in_graph(circuit, key)))
         if st.button("Look at this head", icon=":material/grid_view:", type="tertiary"):
-            to_head(run.capture, named(run.capture, head))
-    inside = circuit is not None and drawing.find(circuit, name) is not None
+            to_head(run.capture, at_head(run.capture, head))
+    inside = circuit is not None and drawing.find(circuit, key) is not None
     if not inside:
         _reading(run, head)
         return
     left, right = st.columns([12, 16], gap="medium")
     with left:
-        _edges(run, circuit, name)
+        _edges(run, circuit, key)
     with right:
         _reading(run, head)
 
 
-def _in_graph(circuit: Circuit, name: str) -> str:
-    return "" if drawing.find(circuit, name) else "not in the graph"
+def _in_graph(circuit: Circuit, key: str) -> str:
+    return "" if drawing.find(circuit, key) else "not in the graph"
 
 
 def _edges(run: Run, circuit: Circuit, key: str, beside: bool = False) -> None:
@@ -71,7 +72,7 @@ def _edges(run: Run, circuit: Circuit, key: str, beside: bool = False) -> None:
         with place:
             if rows:
                 st.html(heading(title, "what the answer loses without"))
-                ways = [row | {"go": row["head"] and named(run.capture, row["head"])} for row in rows[:TOP]]
+                ways = [row | {"go": row["head"] and at_head(run.capture, row["head"])} for row in rows[:TOP]]
                 pictures.bars(ways, key=name, title=title, base=heads_address(run.subject.family))
 
 

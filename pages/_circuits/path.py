@@ -6,16 +6,15 @@ import html
 
 import streamlit as st
 
-from headwise import Capture
 from headwise.interp.analysis.circuits.graph import Circuit
 from headwise.interp.analysis.targets import Target
 from headwise.interp.drawing import circuits as drawing
 from headwise.interp.drawing.streams import signed_number
 from headwise.interp.errors import InputError
 from headwise.pages._circuits import pictures
-from headwise.pages._circuits.choices import SHARES, CircuitsChoices, state
+from headwise.pages._circuits.choices import MEAN, SHARES, CircuitsChoices, state
 from headwise.pages._circuits.downloads import circuit_files
-from headwise.pages._circuits.found import circuit_of, corrupted_of
+from headwise.pages._circuits.found import Beside, beside_of, chosen, circuit_of, proposals_of
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.sidebar import Run
@@ -24,7 +23,6 @@ from headwise.pages._shared.words import heading, note
 MOVED = "circuit-graph"
 QUICK = 6.0  # seconds of a search that begins by itself
 RUNS = 60  # plain runs of the input that a search takes as long as, for each head of a layer
-BESIDE = "Another text of as many tokens; empty: the mean over this one"
 TEXTLESS = ("vision", "audio")
 STYLE = """<style>
 .restored{display:flex;align-items:baseline;gap:.55rem;flex-wrap:wrap;font-size:.86rem;line-height:1.45}
@@ -33,65 +31,74 @@ STYLE = """<style>
 </style>"""
 
 
-def path(run: Run, aim: Target) -> Circuit | None:
-    """Draw it → the circuit, None where there is none yet."""
-    _settings(run)
+def path(run: Run, aim: Target) -> tuple[Circuit | None, Beside | None]:
+    """Draw it → the circuit, None where there is none yet, and what the run was compared with."""
+    beside = None
     try:
-        corrupted = corrupted_of(run)
-        circuit = _sought(run, corrupted, aim)
+        kind = chosen(run, aim)
+        _settings(run, kind)
+        beside = beside_of(run, kind)
+        circuit = _sought(run, beside, aim)
     except InputError as error:
         st.info(plain(str(error)), icon=":material/visibility_off:")
-        return None
+        return None, beside
     if circuit is None:
-        return None
+        return None, beside
     shown = drawing.drawn(circuit)
-    st.html(_restored(circuit))
-    pictures.graph(shown, key=MOVED, title=drawing.sentence(circuit), selected=_selected())
+    st.html(_restored(circuit, beside))
+    pictures.graph(shown, key=MOVED, title=drawing.sentence(circuit), selected=_selected(run))
     note(
-        "Each part stands in the row of the token at which it writes; an edge that changes rows moves information "
-        "from one token to another. Point at a part to see its edges, click it to look closer."
+        "Each part stands in the row of the position at which it writes; an edge that changes rows moves information "
+        "from one to another. Point at a part to see its edges, click it to look closer."
     )
     circuit_files(run, circuit, shown)
-    return circuit
+    return circuit, beside
 
 
-def _settings(run: Run) -> None:
+def _settings(run: Run, now: str) -> None:
+    """What the run is compared with, and how much of the difference the graph must restore."""
+    typed = run.subject.family not in TEXTLESS and "input_ids" in run.inputs.kwargs
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="circuit-settings"):
         st.html(heading("Compared with"))
-        if run.subject.family in TEXTLESS:
-            st.html(heading("", "what each part says on average over this input"))
-        else:
+        for kind in (*(one.kind for one in proposals_of(run)), MEAN):
+            look = "primary" if kind == now else "secondary"
+            help = "What each part says on average over this input." if kind == MEAN else None
+            st.button(kind, key=f"circuit-{kind}", type=look, help=help, on_click=state.take, args=(kind,))
+        if typed:
             st.text_input(
                 "Compared with",
-                placeholder=BESIDE,
+                placeholder="or a text of your own",
                 label_visibility="collapsed",
-                width=390,
-                help="Where the two inputs differ decides what the circuit is about: change one name, and it is how "
-                "that name reaches the answer.",
-                **CircuitsChoices.beside.widget,
+                width=210,
+                help="Cut into as many tokens, with one thing changed: the circuit is then how that one thing reaches "
+                "the answer.",
+                **CircuitsChoices.instead.widget,
             )
         choice("Restores", CircuitsChoices.goal, "restore {} %".format, SHARES)
 
 
-def _sought(run: Run, corrupted: Capture | None, aim: Target) -> Circuit | None:
+def _sought(run: Run, beside: Beside, aim: Target) -> Circuit | None:
     """The circuit, found at once where that is quick, else when it is asked for."""
     calls = run.capture.stack()
     seconds = run.cost.run_seconds * RUNS * (1 + max(call.heads for call in calls) / 4)
     if seconds > QUICK and not state.sought:
+        note(beside.sentence)
         st.button(f"Find the circuit (≈ {round(seconds)} s)", icon=":material/account_tree:", on_click=_seek)
         return None
-    return circuit_of(run, corrupted, aim)
+    return circuit_of(run, beside, aim)
 
 
 def _seek() -> None:
     state.sought = True
 
 
-def _selected() -> str:
-    return state.mlp or (drawing.named(state.stack, state.layer, state.head) if state.layer >= 0 else "")
+def _selected(run: Run) -> str:
+    """The key of the part that is looked at, "" where nobody has chosen."""
+    stack = state.stack or run.capture.stacks[0]
+    return state.part or (drawing.head_key(stack, state.layer, state.head) if state.layer >= 0 else "")
 
 
-def _restored(circuit: Circuit) -> str:
+def _restored(circuit: Circuit, beside: Beside) -> str:
     """The large number, and what it is a share of; all of it escaped."""
     figures = (
         f"{circuit.target}: {signed_number(circuit.clean)} in this run, {signed_number(circuit.base)} with "
@@ -101,4 +108,5 @@ def _restored(circuit: Circuit) -> str:
     return (
         f"{STYLE}<div class='restored' data-testid='restored'><b>{circuit.restored:.0%}</b> {html.escape(count)} "
         f"<span>{html.escape(figures)}</span></div>"
+        f"<div class='restored'><span>{html.escape(beside.sentence)}</span></div>"
     )

@@ -11,7 +11,8 @@ from headwise.pages._circuits.downloads import wiring_files
 from headwise.pages._circuits.found import compositions_of
 from headwise.pages._shared import pictures
 from headwise.pages._shared.buttons import choice
-from headwise.pages._shared.leading import heads_address, named
+from headwise.pages._shared.leading import heads_address
+from headwise.pages._shared.leading import named as at_head
 from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
@@ -42,13 +43,13 @@ def wiring(run: Run, head: drawing.Head) -> None:
     left, right = st.columns([17, 11], gap="medium")
     with left:
         at = drawing.layers_shown([call[:2] for call in calls]).index(head[:2]), head[2]
-        name = drawing.named(*head)
+        name = drawing.named(run.capture, head)
         st.html(heading(f"{name.capitalize()} with all others", "earlier heads below, later heads above"))
         pictures.cells(cells, key=WIRED, title=f"{WORDS[state.kind]} of {name}", selected=at)
         note(drawing.wiring_sentence(table, head, state.kind))
     with right:
         st.html(heading("The strongest pairs", "an earlier head → who reads it"))
-        rows = [row | {"go": named(run.capture, row["head"])} for row in pairs]
+        rows = [row | {"go": at_head(run.capture, row["head"])} for row in pairs]
         pictures.bars(rows, key=PAIRS, title="The strongest pairs", base=heads_address(run.subject.family))
     wiring_files(run, cells, table, name)
     if missing := table.attrs["missing"]:

@@ -13,8 +13,9 @@ GROUPS = {  # what one comes for → its pages, each with its icon
     },
     "Explain": {
         "stream": ":material/waterfall_chart:",
-        "circuits": ":material/account_tree:",
         "attribution": ":material/format_ink_highlighter:",
+        "patching": ":material/swap_horiz:",
+        "circuits": ":material/account_tree:",
     },
     "Check": {
         "masks": ":material/filter_b_and_w:",

@@ -47,6 +47,9 @@ NO_WORDS = ("attention_mask", "token_type_ids", "position_ids", "padding_mask", 
 STEP, CLIFF = 1e-4, 0.5  # the answer does more than half of its change on the first ten-thousandth of the way
 SOUNDS = ("input_features", "input_values", "audio_values")
 
+_jump: WeakKeyDictionary[Subject, bool] = WeakKeyDictionary()  # whether an embedding of zero is like none near it
+_seen: WeakKeyDictionary[Capture, dict[Slot, tuple[Lookup, ...]]] = WeakKeyDictionary()  # so that one run finds them
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -251,9 +254,6 @@ def features(cap: Capture) -> Features:
     return Features(cap, tuple(one.beginning("mean") if one.lookups else one for one in sequences), found._ways)
 
 
-_jump: WeakKeyDictionary[Subject, bool] = WeakKeyDictionary()
-
-
 def _jumps_at_zero(found: Features) -> bool:
     """Whether embeddings of zero are an input unlike any near them: where everything is divided by its size before it
     is read (RMSNorm, without positions that are added), zero alone has no direction."""
@@ -312,6 +312,8 @@ def _lookups(cap: Capture, tokens: Mapping[Slot, Tensor]) -> dict[Slot, tuple[Lo
     by their memory, and where the model copies them, by their values."""
     if not tokens:
         return {}
+    if cap in _seen:
+        return _seen[cap]
     with _Finder() as finder, torch.no_grad():
         run(cap.subject, cap.inputs, keep_calls=False, operations=False)
     found: dict[Slot, dict[int, Lookup]] = {}
@@ -320,7 +322,8 @@ def _lookups(cap: Capture, tokens: Mapping[Slot, Tensor]) -> dict[Slot, tuple[Lo
             slot = next((slot for slot, other in tokens.items() if same(ids, other)), None)
             if slot is not None and (slot not in found or same is _shares_memory):
                 found.setdefault(slot, {})[table.data_ptr()] = Lookup(table.detach(), tokens[slot])
-    return {slot: tuple(tables.values()) for slot, tables in found.items()}
+    _seen[cap] = {slot: tuple(tables.values()) for slot, tables in found.items()}
+    return _seen[cap]
 
 
 def _arguments(args: tuple, kwargs: dict) -> tuple[Tensor, Tensor]:

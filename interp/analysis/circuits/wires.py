@@ -43,7 +43,8 @@ TOO_LONG = "A graph of this input needs {:,} positions in one run, of at most {:
 @dataclass(frozen=True)
 class Node:
     """A part of a model: "embedding", "head", "logits", or a write as a whole, such as "mlp". ``block`` counts in its
-    stream; heads are named after their layer as in captures."""
+    stream; heads are named after their layer as in captures. ``side`` stands before its name where there are several
+    streams."""
 
     kind: str
     stream: str
@@ -51,13 +52,13 @@ class Node:
     stack: str = ""
     layer: int | None = None
     head: int | None = None
+    side: str = ""
 
     def __str__(self) -> str:
         if self.kind == "head":
-            own = "cross " if self.stack == "cross" else ""
-            return f"{own}head {self.layer}·{self.head}"
-        word = {"mlp": "MLP", "logits": "answer", "embedding": "embedding"}.get(self.kind, self.kind)
-        return word if self.block is None else f"{word} {self.block}"
+            return f"{'cross ' if self.stack == 'cross' else self.side}head {self.layer}·{self.head}"
+        word = {"mlp": "MLP", "logits": "answer"}.get(self.kind, self.kind)
+        return f"{self.side}{word}" if self.block is None else f"{self.side}{word} {self.block}"
 
 
 @dataclass(frozen=True)
@@ -166,21 +167,26 @@ def wires(cap: Capture, base: Capture | None, target: Target) -> Wires:
 # -- parts ------------------------------------------------------------------------------------------------------------
 def _embedding(cap: Capture, base: Capture | None, stream: Stream) -> Writer:
     return Writer(
-        Node("embedding", stream.name), None,
+        Node("embedding", stream.name, side=_side(cap, stream)), None,
         *_both(cap, base, lambda one: one.stream.embedding(stream.name)),
     )  # fmt: skip
+
+
+def _side(cap: Capture, stream: Stream) -> str:
+    """What of several streams those are called that are not the answer's."""
+    return "" if stream is cap.anatomy.stream() else f"{stream.name} "
 
 
 def _writers(cap: Capture, base: Capture | None, stream: Stream, branch: Branch) -> list[Writer]:
     """The heads of a write, or it as a whole."""
     calls = {(call.name, call.occurrence): call for call in cap.calls}
     if len(branch.parts) != 1 or branch.calls[0] not in calls:
-        node = Node(branch.kind, stream.name, branch.block)
+        node = Node(branch.kind, stream.name, branch.block, side=_side(cap, stream))
         return [Writer(node, branch, *_both(cap, base, lambda one: one.stream.write(branch)))]
     call = calls[branch.calls[0]]
     return [
         Writer(
-            Node("head", stream.name, branch.block, call.stack, call.layer, head), branch,
+            Node("head", stream.name, branch.block, call.stack, call.layer, head, _side(cap, stream)), branch,
             *_both(cap, base, lambda one, head=head: one.stream.head(branch, head)),
         )
         for head in range(call.heads)

@@ -8,8 +8,8 @@ from headwise.interp.analysis.patching.activations import patch
 from headwise.interp.analysis.patching.alignment import Alignment, align
 from headwise.interp.analysis.patching.approximate import Closeness, closeness
 from headwise.interp.analysis.patching.corrupting import Corruption, corrupted, corruptions
-from headwise.interp.analysis.patching.paths import path_patch
-from headwise.interp.analysis.patching.places import KINDS
+from headwise.interp.analysis.patching.paths import path_patch, receiver_of
+from headwise.interp.analysis.patching.places import KINDS, kinds_of
 
 __all__ = [
     "KINDS",
@@ -20,6 +20,8 @@ __all__ = [
     "closeness",
     "corrupted",
     "corruptions",
+    "kinds_of",
     "patch",
     "path_patch",
+    "receiver_of",
 ]

@@ -168,7 +168,9 @@ def _chosen(words: list[_Word], position: int | None) -> _Word | None:
 
 def _names(words: list[_Word], position: int | None) -> Iterator[tuple[str, list[Proposal]]]:
     """Two names: where one is said twice, the other one twice instead; and both exchanged everywhere."""
-    names = [word for word in words if word.text[0].isupper() and word.text.lower() not in PLAIN]
+    capital = [word for word in words if word.text[0].isupper() and word.text.lower() not in PLAIN]
+    begins = words[0].text if words else ""  # a text begins with a capital whatever it says
+    names = [w for w in capital if w.text != begins or sum(one.text == begins for one in capital) > 1]
     joined = {
         w.text
         for one, two in pairwise(words)

@@ -89,6 +89,14 @@ def path_patch(
     return table
 
 
+def receiver_of(cap: Capture, part: str, layer: int, head: int, stack: str | None = None) -> Site:
+    """The "query", "key" or "value" of a head; the key and value that it shares, where several heads share them."""
+    call = cap.find(layer, stack)
+    if part == "query":
+        return Query(layer, head, stack)
+    return {"key": Key, "value": Value}[part](layer, head * call.kv_heads // call.heads, stack)
+
+
 @dataclass(frozen=True, eq=False)
 class _Sent:
     """What reached each receiver from each sender, (sender, receiver) → values, and what went straight to the answer;

@@ -17,6 +17,10 @@ from headwise.interp.run.sites import AttentionSite, HeadOutput, Pattern, Residu
 
 KINDS = ("residual", "attention", "mlp", "heads", "patterns")
 WRITES = {"attention": ("attention", "cross"), "mlp": ("mlp",)}  # a kind of patching → kinds of writes
+UNEVEN = (
+    "Patterns are exchanged only between inputs of one length; these are cut into {} and {} positions. Patch the "
+    "heads' outputs."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,25 @@ def _kind(pair: Pair, kind: str) -> list[Spot]:
         calls = [call for stack in pair.run.stacks for call in pair.run.stack(stack)]
         return [_whole(pair, site(call.layer, head, call.stack)) for call in calls for head in range(call.heads)]
     return [spot for site in _of_stream(pair.run, kind) for spot in _single(pair, site)]
+
+
+def kinds_of(clean: Capture, corrupted: Capture) -> dict[str, str]:
+    """Each of KINDS → "", or the one sentence why it cannot be patched between these two runs."""
+    found = {}
+    for kind in KINDS:
+        found[kind] = ""
+        if kind in ("residual", "attention", "mlp"):
+            try:
+                _of_stream(clean, kind)
+            except InputError as error:
+                found[kind] = str(error)
+        elif not clean.calls:
+            found[kind] = f"{clean.subject.name} has no attention that was seen, so no heads."
+        elif kind == "patterns":
+            sizes = [(one.keys, other.keys) for one, other in zip(clean.calls, corrupted.calls, strict=False)]
+            sizes += [(one.queries, other.queries) for one, other in zip(clean.calls, corrupted.calls, strict=False)]
+            found[kind] = next((UNEVEN.format(*pair) for pair in sizes if pair[0] != pair[1]), "")
+    return found
 
 
 def named(cap: Capture, site: Site) -> dict[str, object]:
@@ -116,9 +139,6 @@ def _single(pair: Pair, site: Site) -> list[Spot]:
 def _whole(pair: Pair, site: Site) -> Spot:
     """A site at all positions."""
     if isinstance(site, Pattern | Scores) and not pair.alignment(site).whole:
-        sizes = [len(axis) for axis in (pair.alignment(site).clean, pair.alignment(site).corrupted)]
-        raise InputError(
-            f"Patterns are exchanged only between inputs of one length; these are cut into {sizes[0]} and {sizes[1]} "
-            "positions. Patch the heads' outputs."
-        )
+        pairs = pair.alignment(site)
+        raise InputError(UNEVEN.format(len(pairs.clean), len(pairs.corrupted)))
     return Spot(site, *pair.positions(site), named(pair.run, site))

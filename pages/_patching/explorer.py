@@ -1,0 +1,73 @@
+"""The question, the two inputs, what of one has to be put into the other, and by which paths. A click runs only
+this."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from headwise.interp.analysis.effects import answers_at_all
+from headwise.interp.analysis.targets import Target
+from headwise.interp.errors import InputError
+from headwise.pages._patching.about import about
+from headwise.pages._patching.choices import state
+from headwise.pages._patching.code import code
+from headwise.pages._patching.maps import maps
+from headwise.pages._patching.paths import paths
+from headwise.pages._patching.prompts import prompts
+from headwise.pages._shared.defence import fragment
+from headwise.pages._shared.markdown import plain
+from headwise.pages._shared.question import ask
+from headwise.pages._shared.sidebar import Run, share
+
+NO_ANSWER = "{name} gives no answer, a token or a class, so there is none that could be brought back."
+STYLE = """<style>
+.prompts { overflow-x: auto; scrollbar-width: thin }
+.prompts table { border-collapse: separate; border-spacing: 3px; font-size: .86rem; line-height: 1.3; width: auto }
+.prompts th { font-weight: 400; font-size: .76rem; opacity: .66; text-align: right; padding-right: .4rem }
+.prompts td { padding: .12rem .38rem; border-radius: 5px; white-space: pre; text-align: center;
+  background: color-mix(in srgb, currentColor 6%, transparent) }
+.prompts td.differs { font-weight: 600;
+  background: color-mix(in srgb, var(--st-primary-color, #0b6e99) 24%, transparent);
+  box-shadow: inset 0 -2px 0 var(--st-primary-color, #0b6e99) }
+.prompts td.none { background: none; border: 1px dashed color-mix(in srgb, currentColor 26%, transparent) }
+.prompts td.gap { background: none; opacity: .5 }
+@media (max-width: 1100px) {
+.st-key-patching [data-testid=stHorizontalBlock]:has(> [data-testid=stColumn]) { flex-wrap: wrap }
+.st-key-patching [data-testid=stColumn] { min-width: 100% }
+}
+.st-key-patching button { min-height: 1.75rem; padding-block: 0 }
+.st-key-patching button p { font-size: .82rem }
+.st-key-patching [data-testid=stVerticalBlock] { gap: .55rem }
+.st-key-patching hr { margin: .4rem 0 }
+</style>"""
+
+
+@fragment
+def explorer(run: Run) -> None:
+    st.html(STYLE)
+    with st.container(key="patching"):
+        if answers_at_all(run.capture):
+            aim = ask(run).aim
+            if aim is not None:
+                _patched(run, aim)
+        else:
+            st.info(NO_ANSWER.format(name=plain(run.subject.name)), icon=":material/visibility_off:")
+    if not share(run, state):
+        st.caption(
+            "A long text or a file of your own does not travel in a link; the link carries the rest of the view."
+        )
+
+
+def _patched(run: Run, aim: Target) -> None:
+    two = prompts(run)
+    if two is None:
+        return
+    try:
+        table = maps(two, aim)
+        st.divider()
+        if not two.kinds["heads"]:
+            paths(two, aim, table)
+    except InputError as error:
+        st.info(plain(str(error)), icon=":material/visibility_off:")
+    about()
+    code(two, aim)

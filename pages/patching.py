@@ -1,0 +1,28 @@
+"""Patching: what of one run has to be put into another so that it gives the same answer?"""
+
+from __future__ import annotations
+
+import html
+
+import streamlit as st
+
+from headwise.pages._patching.choices import state
+from headwise.pages._patching.explorer import explorer
+from headwise.pages._shared.defence import page
+from headwise.pages._shared.headline import line, shape, sizes
+from headwise.pages._shared.sidebar import sidebar
+
+
+@page
+def patching() -> None:
+    """The page."""
+    run = sidebar(state)
+    cap = run.capture
+    st.html(line([f"<b>{html.escape(run.subject.name)}</b>", *([shape(cap)] if cap.calls else []), sizes(cap)]))
+    explorer(run)
+
+
+if __name__ == "__main__":  # the first visitor of a server came here
+    from headwise.pages import navigate
+
+    navigate()
