@@ -45,6 +45,7 @@ from headwise.interp.subject import Inputs, Subject
 
 NO_WORDS = ("attention_mask", "token_type_ids", "position_ids", "padding_mask", "segment")  # whole numbers, no tokens
 STEP, CLIFF = 1e-4, 0.5  # the answer does more than half of its change on the first ten-thousandth of the way
+TARGETS = ("decoder_input", "tgt", "target")  # how arguments that hold a target begin
 SOUNDS = ("input_features", "input_values", "audio_values")
 
 _jump: WeakKeyDictionary[Subject, bool] = WeakKeyDictionary()  # whether an embedding of zero is like none near it
@@ -228,8 +229,9 @@ def features(cap: Capture) -> Features:
     given = {slot: value for slot, value in slots.items() if isinstance(value, Tensor) and value.ndim > 1}
     lookups = _lookups(cap, {slot: value for slot, value in given.items() if _may_be_tokens(slot, value)})
     sequences: list[Sequence] = []
+    several = any(str(slot).startswith(TARGETS) for slot in given)
     for slot, value in given.items():
-        name = _name(slot, inputs.axes, [one.name for one in sequences])
+        name = _name(slot, inputs.axes, [one.name for one in sequences], several)
         axis = inputs.axes.get(name)
         if slot in lookups:
             axis = axis if axis is not None and len(axis) == value.shape[1] else numbered(value.shape[1])
@@ -352,10 +354,9 @@ def _held(cap: Capture, slot: Slot, ids: Tensor) -> Tensor:
     return held if cap.subject.mask_token is None else held | (ids[0] == cap.subject.mask_token)
 
 
-def _name(slot: Slot, axes: Mapping[str, Axis], taken: list[str]) -> str:
-    """What a sequence is called: as the input's axes call it."""
-    target = str(slot).startswith(("decoder", "tgt", "target"))
-    wanted = ("target",) if target else ("source", "input")
-    return next((name for name in (*wanted, str(slot)) if name in axes and name not in taken), None) or (
-        "input" if "input" not in taken and not target else str(slot)
-    )
+def _name(slot: Slot, axes: Mapping[str, Axis], taken: list[str], several: bool) -> str:
+    """What a sequence is called: "input", or "source" and "target" where a model has both; else as its argument is."""
+    target = str(slot).startswith(TARGETS)
+    wanted = ("target",) if target else ("source", "input") if several else ("input",)
+    free = [name for name in (*wanted, str(slot)) if name not in taken]
+    return next((name for name in (*free, "source") if name in axes and name not in taken), free[0])

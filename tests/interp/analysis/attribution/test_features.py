@@ -110,6 +110,14 @@ def test_vectors_are_units_too():
     assert without.item() == pytest.approx(weight[0] + 4 * weight[2] + bias, abs=1e-6)
 
 
+def test_a_bare_encoder_decoder_has_a_source_and_a_target():
+    from_words = load("tiny-encoder-decoder")
+    given = from_words.encode(("headwise", "")).kwargs
+    found = features(capture(wrap(from_words.module, kind="encoder-decoder"), dict(given)))
+    assert [name for name, _ in found.axes] == ["source", "target"]
+    assert found.labels[:2] == ("0", "1") and not bool(found.fixed.any())
+
+
 def test_edits_of_the_run_stay():
     cap = capture(load("tiny-classifier"), RAW["tiny-classifier"])
     edited = rerun(cap, [Zero(HeadOutput(0, 1)), Zero(HeadOutput(2, 3))])
