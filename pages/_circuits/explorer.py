@@ -38,6 +38,7 @@ STYLE = """<style>
 
 @fragment
 def explorer(run: Run) -> None:
+    _take_events(run)
     st.html(STYLE)
     aim = None
     with st.container(key="circuits"):
@@ -57,7 +58,6 @@ def _drawn(run: Run, aim: Target | None) -> None:
     if not cap.anatomy.streams:
         st.info(" ".join(cap.anatomy.refused) or "No residual stream was proven.", icon=":material/visibility_off:")
         return
-    _take_events(run)
     circuit, beside = path(run, aim) if aim is not None else (None, None)
     head = _head(run, circuit)
     st.divider()
