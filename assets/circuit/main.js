@@ -1,8 +1,9 @@
-// The circuit of one answer as a graph. Streamlit calls this once per mount and again on each new message or theme.
+// The circuit of one answer as a graph, or a way to a head. Streamlit calls this once per mount and again on each new message or theme.
 // Of a message {selected, turn, …} only `selected` changes from one click to the next.
 
 import { readTheme } from "./colour.js";
 import { Graph } from "./graph.js";
+import { address, element, follow, plain } from "./parts.js";
 
 const graphs = new WeakMap();
 
@@ -17,11 +18,23 @@ class Holder {
 
   update({ selected, turn, ...message }, send) {
     this.dispatch = send;
+    if (message.go) return this.way(message);
     const theme = readTheme(this.root);
     const said = JSON.stringify(message);
     if (said !== this.said || theme.id !== this.theme) this.graph.draw(message, theme);
     [this.said, this.theme] = [said, theme.id];
     this.graph.choose(selected);
+  }
+
+  way({ title, go, base }) {
+    const link = element("a.way", { href: address(base, go) }, title);
+    link.addEventListener("click", (event) => {
+      if (!plain(event)) return;
+      event.preventDefault();
+      follow({ send: (told) => this.dispatch({ ...told, turn: (this.turn = (this.turn ?? 0) + 1) }) }, base, go);
+    });
+    this.root.dataset.testid = "circuit-way";
+    this.root.replaceChildren(link);
   }
 
   unmount() {

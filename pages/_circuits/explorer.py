@@ -12,7 +12,7 @@ from headwise.interp.drawing import circuits as drawing
 from headwise.pages._circuits.about import about
 from headwise.pages._circuits.choices import state
 from headwise.pages._circuits.code import code
-from headwise.pages._circuits.head import SIDES, head_words
+from headwise.pages._circuits.head import SIDES, WAY, head_words
 from headwise.pages._circuits.path import MOVED, path
 from headwise.pages._circuits.wiring import PAIRS, WIRED, take_cell, wiring
 from headwise.pages._circuits.words import words
@@ -38,6 +38,7 @@ STYLE = """<style>
 
 @fragment
 def explorer(run: Run) -> None:
+    _take_events(run)
     st.html(STYLE)
     aim = None
     with st.container(key="circuits"):
@@ -57,7 +58,6 @@ def _drawn(run: Run, aim: Target | None) -> None:
     if not cap.anatomy.streams:
         st.info(" ".join(cap.anatomy.refused) or "No residual stream was proven.", icon=":material/visibility_off:")
         return
-    _take_events(run)
     circuit, beside = path(run, aim) if aim is not None else (None, None)
     head = _head(run, circuit)
     st.divider()
@@ -79,7 +79,7 @@ def _take_events(run: Run) -> None:
             state.look_at(*found)
     if "position" in (acted := _canvas.event(WIRED)):
         take_cell(run, int(acted["row"]), int(acted["position"]))
-    for key in (PAIRS, *SIDES.values()):
+    for key in (WAY, PAIRS, *SIDES.values()):
         if "go" in (acted := _canvas.event(key)):
             to_head(run.capture, acted["go"])
 

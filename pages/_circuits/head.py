@@ -13,11 +13,12 @@ from headwise.interp.drawing import circuits as drawing
 from headwise.interp.drawing.paper.text import visible
 from headwise.interp.drawing.streams import signed_number
 from headwise.interp.errors import InputError
+from headwise.pages._circuits import pictures as own
 from headwise.pages._circuits.choices import CircuitsChoices, state
 from headwise.pages._circuits.found import reading_of
 from headwise.pages._shared import pictures
 from headwise.pages._shared.buttons import choice
-from headwise.pages._shared.leading import heads_address, to_head
+from headwise.pages._shared.leading import heads_address
 from headwise.pages._shared.leading import named as at_head
 from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
@@ -26,6 +27,7 @@ TOP = 8
 LAST = -1
 LOOKS = "attention score before the softmax, positions left out"
 WRITES = "logits above the mean, when all weight is on that token"
+WAY = "circuit-way"
 SIDES = {"Hears": "circuit-heard", "Is heard by": "circuit-told"}  # and the pictures' keys
 THROUGH = {"run": "In this run", "embedding": "By embeddings alone"}
 STYLE = """<style>
@@ -47,8 +49,8 @@ def head_words(run: Run, circuit: Circuit | None, aim: Target | None, head: draw
     name, key = drawing.named(run.capture, head), drawing.head_key(*head)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.html(heading(name.capitalize(), "" if circuit is None else _in_graph(circuit, key)))
-        if st.button("Look at this head", icon=":material/grid_view:", type="tertiary"):
-            to_head(run.capture, at_head(run.capture, head))
+        base = heads_address(run.subject.family)
+        own.way("Look at this head", at_head(run.capture, head), key=WAY, base=base)
     inside = circuit is not None and drawing.find(circuit, key) is not None
     if not inside:
         _reading(run, head)

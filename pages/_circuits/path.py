@@ -74,7 +74,7 @@ def _settings(run: Run, now: str) -> None:
                 "the answer.",
                 **CircuitsChoices.instead.widget,
             )
-        choice("Restores", CircuitsChoices.goal, "restore {} %".format, SHARES)
+        choice("Restores", CircuitsChoices.goal, "≥ {} %".format, SHARES)
 
 
 def _sought(run: Run, beside: Beside, aim: Target) -> Circuit | None:

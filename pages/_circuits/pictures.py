@@ -1,8 +1,10 @@
-"""The graph of one answer: a Streamlit component (`assets/circuit`, plain JavaScript)."""
+"""The graph of one answer, and the way to a head: a Streamlit component (`assets/circuit`, plain JavaScript)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import streamlit as st
 
@@ -28,4 +30,10 @@ def graph(drawn: drawing.Drawn, *, key: str, title: str, selected: str) -> None:
         "legend": drawing.legend(),
     }
     data = {**message, "selected": selected, "turn": _canvas.turn(key)}
+    _component(key=key, data=data, on_event_change=lambda: None)
+
+
+def way(title: str, go: Mapping[str, Any], *, key: str, base: str) -> None:
+    """Draw a link to a head on the Heads page. Its event is {"go"} when it was followed."""
+    data = {"title": title, "go": dict(go), "base": base, "selected": "", "turn": _canvas.turn(key)}
     _component(key=key, data=data, on_event_change=lambda: None)

@@ -27,7 +27,7 @@ TEXT, OTHER = "The people of the United", "The people of the world"
 def drawn(monkeypatch):
     """What was drawn last, by the component's key: (what, how)."""
     found = {}
-    for room, name in ((pictures, "cells"), (pictures, "bars"), (own, "graph")):
+    for room, name in ((pictures, "cells"), (pictures, "bars"), (own, "graph"), (own, "way")):
         monkeypatch.setattr(room, name, lambda what, *more, key, **how: found.update({key: (what, how)}))
     return found
 

@@ -1,24 +1,28 @@
 """The Circuits page in a real Chromium: point, click a part, follow it to its head, come back, share, take home."""
 
 import io
-import re
 
 import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.opening import SLOW, downloaded, go, links_to
+from tests.browser.opening import SLOW, address, downloaded, go, links_to, shows
 
-TEXT, OTHER = "The people of the United", "The people of the world"
+TEXT = "The people of the United"
 
 
 def part(page: Page, key: str):
     return page.get_by_test_id("circuit-graph").locator(f"[data-key='{key}']")
 
 
+def at_rest(page: Page) -> None:
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    page.wait_for_timeout(200)
+
+
 @pytest.fixture
 def page(visit):
-    found = visit(text=TEXT, instead=OTHER)
+    found = visit(text=TEXT)
     go(found, "Circuits")
     expect(found.get_by_test_id("circuit-graph")).to_be_visible(timeout=SLOW)
     return found
@@ -33,18 +37,22 @@ def test_point_at_a_part_click_it_and_follow_it_to_its_head(page):
     head.hover()
     expect(page.get_by_test_id("circuit-graph").locator(".wire.off").first).to_be_attached()
     head.click()
-    links_to(page, layer="0", head="0", part="decoder head 0 0")
+    links_to(page, layer="0", head="0")
     expect(page.get_by_text("Head 0·0", exact=True)).to_be_visible(timeout=SLOW)
-    part(page, "decoder mlp 3").focus()
+    other = page.get_by_test_id("circuit-graph").locator("[data-key*=' mlp ']").first
+    key = other.get_attribute("data-key")
+    other.focus()
     page.keyboard.press("Enter")
-    links_to(page, part="decoder mlp 3")
+    links_to(page, part=key)
     expect(page.get_by_text("what it hears, and who hears it")).to_be_visible(timeout=SLOW)
     head.click()
-    links_to(page, part="decoder head 0 0")
     expect(page.get_by_text("Head 0·0", exact=True)).to_be_visible(timeout=SLOW)
-    page.get_by_role("button", name="Look at this head").click()
-    expect(page.get_by_role("navigation").or_(page.locator("header")).first).to_contain_text("Heads", timeout=SLOW)
-    page.wait_for_url(re.compile(r"/\?.*layer=0"), timeout=SLOW)
+    assert "part" not in address(page)
+    at_rest(page)
+    page.get_by_role("link", name="Look at this head").click()
+    shows(page, 0, 0)
+    assert "/circuits" not in page.url
+    at_rest(page)
     page.go_back()
     expect(page.get_by_test_id("circuit-graph")).to_be_visible(timeout=SLOW)
 
