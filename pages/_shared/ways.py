@@ -15,6 +15,7 @@ GROUPS = {  # what one comes for → its pages, each with its icon
         "stream": ":material/waterfall_chart:",
         "circuits": ":material/account_tree:",
         "attribution": ":material/format_ink_highlighter:",
+        "compare": ":material/compare_arrows:",
     },
     "Check": {
         "masks": ":material/filter_b_and_w:",
