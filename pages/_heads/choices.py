@@ -6,7 +6,7 @@ from typing import Any
 
 from headwise.interp.drawing.paper.colour import SCALES
 from headwise.interp.drawing.quantities import QUANTITIES
-from headwise.pages._heads import changes
+from headwise.pages._shared import changes
 from headwise.pages._shared.choices import MODEL, POSITIONS, Choice, HeadChoices, dashed, numbers
 
 SIDES = ("after", "before", "change")  # of an edited run

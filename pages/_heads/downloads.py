@@ -8,10 +8,10 @@ from headwise.interp.analysis.effects import answers_at_all
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing import files as export
 from headwise.interp.drawing.matrix import recorded
-from headwise.pages._heads import changes
 from headwise.pages._heads.answer import writes
 from headwise.pages._heads.choices import state
 from headwise.pages._heads.head import Shown
+from headwise.pages._shared import changes
 from headwise.pages._shared.code import capturing, placement
 from headwise.pages._shared.sidebar import Run
 

@@ -11,10 +11,10 @@ from headwise.interp.drawing.matrix import Matrix, Span
 from headwise.interp.drawing.paper.text import visible
 from headwise.interp.drawing.quantities import Quantity
 from headwise.interp.errors import InputError
-from headwise.pages._heads.changes import HOWS
 from headwise.pages._heads.choices import state
 from headwise.pages._heads.whatif import SLOW, Edited
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.changes import HOWS
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run

@@ -12,10 +12,10 @@ from headwise import Capture, capture, rerun
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.errors import InputError
 from headwise.interp.masks.spoken import spoken_mask
-from headwise.pages._heads import changes
-from headwise.pages._heads.changes import Change
 from headwise.pages._heads.choices import SIDES, HeadsChoices, state
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared import changes
+from headwise.pages._shared.changes import Change
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run

@@ -16,6 +16,7 @@ GROUPS = {  # what one comes for → its pages, each with its icon
         "attribution": ":material/format_ink_highlighter:",
         "patching": ":material/swap_horiz:",
         "circuits": ":material/account_tree:",
+        "compare": ":material/compare_arrows:",
     },
     "Check": {
         "masks": ":material/filter_b_and_w:",

@@ -12,9 +12,9 @@ from headwise import capture, edits, rerun
 from headwise.interp.analysis.effects import effect, moved
 from headwise.interp.analysis.targets import target
 from headwise.models import load
-from headwise.pages._heads import changes
-from headwise.pages._heads.changes import Change
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared import changes
+from headwise.pages._shared.changes import Change
 from tests.pages.test_heads import again, app, sentences
 
 TEXT = "The people of the United States and the people of the world."
