@@ -65,7 +65,6 @@ KINDS = {
     "written": Kind(64, slot=True),  # what a model writes on, edited or not
     "removals": Kind(16, slot=True),
     "beside": Kind(6, slot=True),  # the other run of a comparison
-    "proposals": Kind(32, slot=True),
     "compared": Kind(12, slot=True),
     "likeness": Kind(12, slot=True),
     "zoo": Kind(256, slot=True),
