@@ -46,8 +46,8 @@ def main() -> None:
 
 def asked(bridge, text: str = TEXT):
     """Ids of the text, and the difference of logits that is measured, of logits (1, T, V)."""
-    ids = bridge.tokenizer(text, return_tensors="pt").input_ids
-    answer, other = (bridge.tokenizer(word).input_ids[-1] for word in (ANSWER, ALTERNATIVE))
+    ids = bridge.tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+    answer, other = (bridge.tokenizer(word, add_special_tokens=False).input_ids[-1] for word in (ANSWER, ALTERNATIVE))
     return ids, lambda logits: logits[0, -1, answer] - logits[0, -1, other]
 
 
@@ -74,7 +74,7 @@ def ablation(bridge, options) -> None:
         found[f"mlps {how}"] = [
             round(difference([(f"blocks.{n}.hook_mlp_out", whole(how))]) - plain, 6) for n in layers
         ]
-    answer, other = (bridge.tokenizer(word).input_ids[-1] for word in (ANSWER, ALTERNATIVE))
+    answer, other = (bridge.tokenizer(word, add_special_tokens=False).input_ids[-1] for word in (ANSWER, ALTERNATIVE))
     found |= attribution(bridge, ids, answer, other)
     (options.place / "transformerlens.json").write_text(json.dumps(found) + "\n", "utf-8")
     total = sum(found["attribution"].values())

@@ -16,11 +16,11 @@ from headwise.interp.drawing.streams import Cells, Head, signed_number
 PLACED = ("residual", "attention", "mlp")  # kinds of patching at one position
 HEADED = ("heads", "patterns")
 TITLES = {  # kind → title of its map, and what is put in
-    "residual": ("Residual stream", "the state before each block"),
-    "attention": ("Attention", "what it writes at one position"),
-    "mlp": ("MLP", "what it writes at one position"),
-    "heads": ("Head outputs", "what one head says, at all positions"),
-    "patterns": ("Attention patterns", "where one head looks, at all positions"),
+    "residual": ("Residual stream", "before each block"),
+    "attention": ("Attention", "what it writes"),
+    "mlp": ("MLP", "what it writes"),
+    "heads": ("Head outputs", "at all positions"),
+    "patterns": ("Attention patterns", "at all positions"),
 }
 WRITES = {
     "residual": ("residual before",),
@@ -33,6 +33,9 @@ EFFECTS = {  # how → what a share says of a part: alone, and of the strongest 
     "denoising": ("share restored", "restores"),
     "noising": ("share broken", "breaks"),
 }
+NOTHING = 1e-5  # a share that is rounding
+SMALL = 0.05  # of an answer: a difference that is hardly one
+HARDLY = "That is hardly a difference, so shares of it mean little: ask about another answer, or corrupt another word."
 SLIGHT = 0.02  # a share that no sentence names
 
 
@@ -64,9 +67,29 @@ class Map:
         return table.loc[self.rows[row, column]]
 
 
-def of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The part of a table of ``patch`` that one map is of."""
-    return table[table["kind"].isin(WRITES[kind])]
+def of_kind(table: pd.DataFrame, kind: str, stack: str = "") -> pd.DataFrame:
+    """The part of a table of ``patch`` that one map is of; of one stream where a ``stack`` is given."""
+    return table[table["kind"].isin(WRITES[kind]) & (table["stack"] == stack if stack else True)]
+
+
+def streams_of(table: pd.DataFrame) -> list[str]:
+    """The streams whose positions were patched, the answer's own first."""
+    placed = table["kind"].isin([name for kind in PLACED for name in WRITES[kind]])
+    return list(dict.fromkeys(table.loc[placed, "stack"]))
+
+
+def of_stack(table: pd.DataFrame | None, stack: str) -> pd.DataFrame | None:
+    """What was patched in one stream, and all heads."""
+    return None if table is None else table[(table["stack"] == stack) | table["kind"].isin(["head", "pattern"])]
+
+
+def begins(table: pd.DataFrame) -> int:
+    """The first position at which anything is moved, or the one before it: in a decoder, what stands before the first
+    difference is the same in both runs."""
+    if "position" not in table:
+        return 0
+    moved = table[table["position"].notna() & (table["restored"].abs() > NOTHING)]
+    return max(0, int(moved["position"].min()) - 1) if len(moved) else 0
 
 
 def scale_of(*tables: pd.DataFrame) -> float:
@@ -75,9 +98,9 @@ def scale_of(*tables: pd.DataFrame) -> float:
     return max([0.1, *(one for one in largest if np.isfinite(one))])
 
 
-def mapped(table: pd.DataFrame, kind: str, how: str, most: float) -> Map:
-    """The map of a kind: blocks or layers down, the last on top, positions or heads across. ``most``: what the ends of
-    the scale mean."""
+def mapped(table: pd.DataFrame, kind: str, most: float) -> Map:
+    """The map of a kind, of one stream: blocks or layers down, the last on top, positions or heads across. ``most``:
+    what the ends of the scale mean."""
     part = of_kind(table, kind)
     across, down = ("position", "block") if kind in PLACED else ("head", "layer")
     several = part["stack"].nunique() > 1 or part["kind"].nunique() > 1
@@ -97,7 +120,7 @@ def mapped(table: pd.DataFrame, kind: str, how: str, most: float) -> Map:
             tuple(names.get(column, str(column)) for column in range(width)),
             values,
             0.5 + 0.5 * np.clip(values / most, -1, 1),
-            EFFECTS[how][0],
+            EFFECTS[table.attrs["how"]][0],
             share(-most),
             share(most),
             tuple(range(len(lines))),
@@ -134,10 +157,10 @@ def share(value: float) -> str:
     return f"{value:.0%}".replace("-", "−")
 
 
-def strongest_sentence(table: pd.DataFrame, kind: str, how: str, count: int = 2) -> str:
+def strongest_sentence(table: pd.DataFrame, kind: str, count: int = 2) -> str:
     """Which parts do most, and which works most against it."""
     part = of_kind(table, kind)
-    word = EFFECTS[how][1]
+    word = EFFECTS[table.attrs["how"]][1]
     if not len(part) or not part["restored"].abs().max() > SLIGHT:
         return f"No single part {word} more than {share(SLIGHT)}."
     ranked = part.sort_values("restored", ascending=False, kind="stable")
@@ -154,7 +177,7 @@ def place(row: pd.Series) -> str:
     """A part in words."""
     if row["kind"] in ("head", "pattern"):
         what = "head" if row["kind"] == "head" else "pattern of"
-        stack = "cross " if row["stack"] == "cross" else ""
+        stack = "" if row["stack"] == "decoder" else f"{row['stack']} " if row["stack"] in ("encoder", "cross") else ""
         return f"{what} {stack}{int(row['layer'])}.{int(row['head'])}"
     what = {"residual before": "the stream before block", "mlp": "MLP"}.get(row["kind"], f"{row['kind']} of block")
     return f"{what} {int(row['block'])} at {visible(str(row['token']))} ({int(row['position'])})"
@@ -187,13 +210,15 @@ def answer_sentence(table: pd.DataFrame) -> str:
     """The answer in both runs, and what is done between them."""
     attrs = table.attrs
     clean, corrupted = signed_number(attrs["clean"]), signed_number(attrs["corrupted"])
-    return f"{attrs['target']}: {clean} in the clean run, {corrupted} in the corrupted one."
+    said = f"{attrs['target']}: {clean} in the clean run, {corrupted} in the corrupted one."
+    small = abs(attrs["clean"] - attrs["corrupted"]) < SMALL * max(abs(attrs["clean"]), abs(attrs["corrupted"]))
+    return f"{said} {HARDLY}" if small else said
 
 
 def _line(stack: str, kind: str, number: int, several: bool) -> str:
     if not several:
         return f"{'layer' if kind in ('head', 'pattern') else 'block'} {number}"
-    return f"{stack[:3]}{' cross' if kind == 'cross' else ''} {number}"
+    return f"{'cross' if 'cross' in (stack, kind) else stack[:3] if kind in ('head', 'pattern') else 'block'} {number}"
 
 
 # -- two prompts ------------------------------------------------------------------------------------------------------

@@ -18,8 +18,7 @@ def code(two: Two, aim: Target) -> None:
 def lines(two: Two, aim: Target) -> list[str]:
     """The code, line by line."""
     own, how = state.instead.strip(), state.direction
-    wanted = f"{state.corruption!r}" if state.corruption else ""
-    proposal = f"next(p for p in corruptions(cap) if p.kind == {wanted})" if wanted else "corruptions(cap)[0]"
+    proposal = f"next(one for one in corruptions(cap) if one.kind == {two.name!r})"
     kinds = [kind for kind, why in two.kinds.items() if not why]
     names = ["closeness", "corrupted", *([] if own else ["corruptions"]), "patch", "path_patch"]
     return [

@@ -7,11 +7,12 @@ import streamlit as st
 
 from headwise.interp.analysis.effects import answers_at_all
 from headwise.interp.analysis.targets import Target
+from headwise.interp.drawing.patched import HEADED
 from headwise.interp.errors import InputError
 from headwise.pages._patching.about import about
 from headwise.pages._patching.choices import state
 from headwise.pages._patching.code import code
-from headwise.pages._patching.maps import maps
+from headwise.pages._patching.maps import map_of, maps
 from headwise.pages._patching.paths import paths
 from headwise.pages._patching.prompts import prompts
 from headwise.pages._shared.defence import fragment
@@ -59,14 +60,20 @@ def explorer(run: Run) -> None:
 
 
 def _patched(run: Run, aim: Target) -> None:
-    two = prompts(run)
+    two = prompts(run, aim)
     if two is None:
         return
     try:
-        table = maps(two, aim)
-        st.divider()
-        if not two.kinds["heads"]:
-            paths(two, aim, table)
+        tables = maps(two, aim)
+        headed = [kind for kind in HEADED if not two.kinds[kind]]
+        if headed:
+            st.divider()
+            *columns, last = st.columns(len(headed) + 1, gap="medium")
+            for column, kind in zip(columns, headed, strict=True):
+                with column:
+                    map_of(two, kind, tables)
+            with last:
+                paths(two, aim, tables.best)
     except InputError as error:
         st.info(plain(str(error)), icon=":material/visibility_off:")
     about()

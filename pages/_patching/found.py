@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from headwise import Capture
-from headwise.interp.analysis.patching import Corruption, corrupted, corruptions, kinds_of, patch, path_patch
+from headwise.interp.analysis.patching import Corruption, corrupted, corruptions, kinds_of, patch, path_patch, telling
 from headwise.interp.analysis.targets import Target
 from headwise.interp.run.sites import HeadOutput, Site
 from headwise.pages._shared.shelf import server
@@ -26,6 +26,11 @@ class Two:
     key: Hashable
 
     @property
+    def name(self) -> str:
+        """The proposal, or the text of one's own."""
+        return self.key[1][1]
+
+    @property
     def kinds(self) -> dict[str, str]:
         """What can be patched between them: kind → "", or why not."""
         return server().made("patchable", self.key, lambda: kinds_of(self.run.capture, self.other))
@@ -34,6 +39,13 @@ class Two:
 def proposals_of(run: Run) -> tuple[Corruption, ...]:
     """Corrupted inputs that are proposed."""
     return server().made("proposals", run.key, lambda: corruptions(run.capture))
+
+
+def telling_of(run: Run, aim: Target) -> str:
+    """The kind of the proposal that is shown until somebody chooses: the first that moves the answer; "" of none."""
+    proposals = proposals_of(run)  # beforehand: what takes a slot must not wait for another
+    found = server().made("telling", (run.key, aim), lambda: telling(run.capture, proposals, aim))
+    return "" if found is None else found.kind
 
 
 def two_of(run: Run, raw: Any, name: Hashable) -> Two:

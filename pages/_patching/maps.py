@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
@@ -21,7 +25,9 @@ from headwise.pages._shared.words import heading, note
 
 QUICK = 4.0  # seconds of exact patching that begins by itself
 BESIDE = 26  # positions at most of maps that stand beside each other
+NAMES_OF = ("exact", "estimated", "shown")  # the fields of Tables
 NAMES = {"exact": "Exact", "estimated": "Estimated", "error": "Error"}
+KEYS = [f"patching-{kind}{end}" for kind in drawing.TITLES for end in ("", "-encoder")]
 HELP = {
     "denoising": "The corrupted input is run with one part of the clean run put in: what suffices to bring the answer "
     "back?",
@@ -29,8 +35,22 @@ HELP = {
 }
 
 
-def maps(two: Two, aim: Target) -> pd.DataFrame | None:
-    """Draw them → the table that is shown, None where there is none. Raises InputError where the runs do not differ."""
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """What patching found: ``exact``, None where that was not measured, and ``estimated``; ``shown``, one of them or
+    what lies between."""
+
+    exact: pd.DataFrame | None
+    estimated: pd.DataFrame
+    shown: pd.DataFrame
+
+    @property
+    def best(self) -> pd.DataFrame:
+        return self.estimated if self.exact is None else self.exact
+
+
+def maps(two: Two, aim: Target) -> Tables:
+    """Draw those by position → what was found. Raises InputError where the runs do not differ."""
     told = st.empty()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         choice("Direction", PatchingChoices.direction)
@@ -42,17 +62,37 @@ def maps(two: Two, aim: Target) -> pd.DataFrame | None:
         if exact is not None:
             choice("Shown", PatchingChoices.shown, NAMES.get)
     told.html(heading(drawing.answer_sentence(estimated)))
-    shown = _shown(exact, estimated)
-    most = drawing.scale_of(exact if exact is not None else estimated)
-    _take_events(two.run, shown)
-    for group in _groups(two):
-        for column, kind in zip(st.columns(len(group), gap="medium") if len(group) > 1 else [st], group, strict=True):
-            with column.container(key=f"patched-{kind}"):
-                _map(two, kind, shown, (exact, estimated), most)
+    tables = Tables(exact, estimated, _shown(exact, estimated))
+    most = drawing.scale_of(*(drawing.of_kind(tables.best, kind) for kind in drawing.PLACED))
+    _take_events(two.run)
+    first = drawing.begins(estimated)
+    if first:
+        note(f"Positions 0 … {first - 1} are left out: they are the same in both runs, so nothing is moved there.")
+    names = drawing.streams_of(estimated)
+    for stack in names:
+        own = replace(tables, **{name: drawing.of_stack(getattr(tables, name), stack) for name in NAMES_OF})
+        if len(names) > 1:
+            st.html(heading(f"{stack.capitalize()} stream"))
+        for group in _groups(two, own, first):
+            for column, kind in zip(_columns(len(group)), group, strict=False):
+                with column:
+                    map_of(two, kind, own, (first, most))
     for kind, why in two.kinds.items():
         if why:
             note(f"{drawing.TITLES[kind][0]}: {why}")
-    return shown
+    return tables
+
+
+def key_of(kind: str, table: pd.DataFrame) -> str:
+    """The picture of a map; the encoder's has another one than the decoder's."""
+    second = kind in drawing.PLACED and set(drawing.of_kind(table, kind)["stack"]) == {"encoder"}
+    return f"patching-{kind}{'-encoder' if second else ''}"
+
+
+def files(draw: Callable[[], None]) -> None:
+    """The buttons for files, folded up."""
+    with st.popover("", icon=":material/download:", type="tertiary", help="PNG, SVG, CSV"):
+        draw()
 
 
 def _measured(two: Two, aim: Target, parts: int) -> pd.DataFrame | None:
@@ -78,68 +118,70 @@ def _shown(exact: pd.DataFrame | None, estimated: pd.DataFrame) -> pd.DataFrame:
     return exact if state.shown == "exact" else drawing.differences(exact, estimated)
 
 
-def _groups(two: Two) -> list[list[str]]:
-    """Which maps stand beside each other."""
-    there = [kind for kind, why in two.kinds.items() if not why]
-    placed = [kind for kind in there if kind in drawing.PLACED]
-    headed = [kind for kind in there if kind in drawing.HEADED]
-    positions = max((len(axis) for axis in two.run.capture.axes.values()), default=0)
-    rows = [placed] if positions <= BESIDE else [[kind] for kind in placed]
-    return [row for row in (*rows, headed) if row]
+def _columns(count: int) -> list:
+    return list(st.columns(count, gap="medium")) if count > 1 else [st.container()]
 
 
-def _map(two: Two, kind: str, table: pd.DataFrame, both: tuple, most: float) -> None:
-    run, (exact, estimated) = two.run, both
+def _groups(two: Two, tables: Tables, first: int) -> list[list[str]]:
+    """Which maps stand beside each other; ``first``: the first position that is shown."""
+    placed = [kind for kind in drawing.PLACED if not two.kinds[kind] and len(drawing.of_kind(tables.best, kind))]
+    positions = int(tables.best["position"].max()) + 1
+    rows = [placed] if positions - first <= BESIDE else [[kind] for kind in placed]
+    return [row for row in rows if row]
+
+
+def map_of(two: Two, kind: str, tables: Tables, cut: tuple[int, float] = (0, 1.0)) -> None:
+    """Draw one map. ``cut``: of those by position the first that is shown, and what the ends of the scale mean."""
+    run, table, (first, most) = two.run, tables.shown, cut
     own = drawing.scale_of(drawing.of_kind(table, kind)) if kind in drawing.HEADED else most
-    shown = drawing.mapped(table, kind, state.direction, own)
-    st.html(heading(*drawing.TITLES[kind]))
-    selected, window = _at(kind), None
+    shown = drawing.mapped(table, kind, own)
+    key = key_of(kind, table)
+    selected, window = _at(key), None
     part = shown
     if kind in drawing.PLACED:
         states, positions = shown.rows.shape
         chosen = (selected or (0, 0))[0], state.placed if 0 <= state.placed < positions else positions - 1
         window = streams.window(states, positions, chosen, every=True)
-        part = shown.cut(window.first, window.end)
+        part = shown.cut(max(first, window.first), window.end)
         window = window if positions > WIDE else None
+    numbers = partial(drawing.of_kind, table, kind)
     heads = drawing.heads_of(table, part)
     leads = None
     if any(head for row in heads for head in row):
         ways = [[head and named(run.capture, head) for head in row] for row in heads]
         leads = pictures.Leads(heads_address(run.subject.family), ways)
-    pictures.cells(
-        part.cells, key=f"patching-{kind}", title=drawing.TITLES[kind][0], selected=selected, window=window, leads=leads
-    )
-    note(drawing.strongest_sentence(exact if exact is not None else estimated, kind, state.direction))
-    if exact is not None:
-        note(drawing.near_sentence(exact, estimated, kind))
-    _chosen(kind, shown, both, selected)
-    with st.popover("Files", icon=":material/download:"):
-        cells_files(run, part.cells, drawing.TITLES[kind][0], lambda: drawing.of_kind(table, kind), f"patching-{kind}")
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.html(heading(*drawing.TITLES[kind]), width="content")
+        files(lambda: cells_files(run, part.cells, drawing.TITLES[kind][0], numbers, key))
+    pictures.cells(part.cells, key=key, title=drawing.TITLES[kind][0], selected=selected, window=window, leads=leads)
+    _chosen(kind, shown, tables, selected)
+    note(drawing.strongest_sentence(tables.best, kind))
+    if tables.exact is not None:
+        note(drawing.near_sentence(tables.exact, tables.estimated, kind))
 
 
-def _chosen(kind: str, shown: drawing.Map, both: tuple, selected: tuple[int, int] | None) -> None:
+def _chosen(kind: str, shown: drawing.Map, tables: Tables, selected: tuple[int, int] | None) -> None:
     """The cell that was clicked, in figures."""
-    exact, estimated = both
-    if selected is None or (row := shown.at(estimated if exact is None else exact, *selected)) is None:
+    if selected is None or (row := shown.at(tables.best, *selected)) is None:
         return
     said = f"{drawing.place(row)}: {signed_number(row['effect'])}, {drawing.share(row['restored'])}"
-    if exact is not None:
-        said += f"; estimated {signed_number(shown.at(estimated, *selected)['effect'])}"
+    if tables.exact is not None:
+        said += f"; estimated {signed_number(shown.at(tables.estimated, *selected)['effect'])}"
     note(f"{said[:1].upper()}{said[1:]}.")
 
 
-def _at(kind: str) -> tuple[int, int] | None:
-    """The (row, position) that is looked at in the map of a kind."""
+def _at(key: str) -> tuple[int, int] | None:
+    """The (row, position) that is looked at in a map."""
     name, _, rest = state.spot.partition(":")
     row, _, position = rest.partition(":")
-    return (int(row), int(position)) if name == kind and row.isdecimal() and position.isdecimal() else None
+    return (int(row), int(position)) if name == key and row.isdecimal() and position.isdecimal() else None
 
 
-def _take_events(run: Run, table: pd.DataFrame) -> None:
+def _take_events(run: Run) -> None:
     """What the pictures say the person just did, before anything is drawn."""
-    for kind in drawing.TITLES:
-        acted = _canvas.event(f"patching-{kind}")
+    for key in KEYS:
+        acted = _canvas.event(key)
         if "go" in acted:
             to_head(run.capture, acted["go"])
         if "position" in acted:
-            state.spot, state.placed = f"{kind}:{int(acted['row'])}:{int(acted['position'])}", int(acted["position"])
+            state.spot, state.placed = f"{key}:{int(acted['row'])}:{int(acted['position'])}", int(acted["position"])

@@ -11,6 +11,7 @@ from headwise.interp.drawing import patched as drawing
 from headwise.interp.run.sites import Site
 from headwise.pages._patching.choices import ANSWER, PARTS, PatchingChoices, state
 from headwise.pages._patching.found import Two, paths_of, seconds_of
+from headwise.pages._patching.maps import files
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared import pictures
 from headwise.pages._shared.buttons import choice
@@ -21,7 +22,7 @@ from headwise.pages._shared.words import heading, note
 KEY = "patching-paths"
 QUICK = 3.0  # seconds that begin by themselves
 MANY = 12  # heads that are offered as receivers, the strongest
-TITLE = ("Paths", "from each head to one receiver, all other heads held still")
+TITLE = ("Paths", "from each head to one receiver alone")
 
 
 def paths(two: Two, aim: Target, table: pd.DataFrame) -> None:
@@ -30,8 +31,9 @@ def paths(two: Two, aim: Target, table: pd.DataFrame) -> None:
     if "go" in (acted := _canvas.event(KEY)):
         to_head(cap, acted["go"])
     heads = _strongest(table)
+    title = st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute")
+    title.html(heading(*TITLE), width="content")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.html(heading(*TITLE))
         names = {ANSWER: "straight to the answer"} | {key: f"into head {name}" for key, name in heads.items()}
         options = [*names, *([state.receiver] if state.receiver not in names and _known(two) else [])]
         PatchingChoices.receiver.one_of(options)
@@ -58,8 +60,8 @@ def paths(two: Two, aim: Target, table: pd.DataFrame) -> None:
     leads = [[head and named(cap, head) for head in row] for row in ways]
     pictures.cells(cells, key=KEY, title="Paths", leads=pictures.Leads(heads_address(two.run.subject.family), leads))
     note(drawing.path_sentence(found, said))
-    with st.popover("Files", icon=":material/download:"):
-        cells_files(two.run, cells, f"Paths to {said}", lambda: found, "patching-paths")
+    with title:
+        files(lambda: cells_files(two.run, cells, f"Paths to {said}", lambda: found, KEY))
 
 
 def _strongest(table: pd.DataFrame) -> dict[str, str]:

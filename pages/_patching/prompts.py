@@ -9,12 +9,13 @@ from typing import Any
 import streamlit as st
 
 from headwise.interp.analysis.patching import Alignment, align
+from headwise.interp.analysis.targets import Target
 from headwise.interp.attention.axes import Axis
 from headwise.interp.drawing import patched as drawing
 from headwise.interp.drawing.paper.text import visible
 from headwise.interp.errors import InputError
 from headwise.pages._patching.choices import PatchingChoices, state
-from headwise.pages._patching.found import Two, proposals_of, two_of
+from headwise.pages._patching.found import Two, proposals_of, telling_of, two_of
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
@@ -22,15 +23,16 @@ from headwise.pages._shared.words import heading, note
 TEXTLESS = ("vision", "audio")
 OWN = "own"
 NOTHING = "No corrupted input is proposed for this one; type one, such as the same text with one word changed."
-MANY = 60  # columns of two prompts; of longer ones what surrounds the differences is shown
+MANY = 26  # columns of two prompts; of longer ones what surrounds the differences is shown
 AROUND = 6  # columns on either side of a difference
 
 
-def prompts(run: Run) -> Two | None:
+def prompts(run: Run, aim: Target) -> Two | None:
     """Draw the choice and both prompts → the two runs; None where there are none yet, which is said."""
     proposals = {one.kind: one for one in proposals_of(run)}
-    _choose(run, list(proposals))
-    raw, name = _chosen(proposals)
+    kind = state.corruption if state.corruption in proposals else telling_of(run, aim)
+    _choose(run, list(proposals), "" if state.instead.strip() else kind)
+    raw, name = _chosen(proposals, kind)
     if raw is None:
         st.info(NOTHING, icon=":material/edit:")
         return None
@@ -46,20 +48,13 @@ def prompts(run: Run) -> Two | None:
     return two
 
 
-def _choose(run: Run, kinds: list[str]) -> None:
+def _choose(run: Run, kinds: list[str], now: str) -> None:
     """Proposals as buttons, and a field for a text of one's own."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="patching-corrupted"):
-        st.html(heading("Corrupted by"))
-        if kinds:
-            now = "" if state.instead else state.corruption if state.corruption in kinds else kinds[0]
-            for kind in kinds:
-                st.button(
-                    kind,
-                    key=f"corruption-{kind}",
-                    type="primary" if kind == now else "secondary",
-                    on_click=state.take,
-                    args=(kind,),
-                )
+        st.html(heading("Corrupted by"), width="content")
+        for kind in kinds:
+            look = "primary" if kind == now else "secondary"
+            st.button(kind.capitalize(), key=f"corruption-{kind}", type=look, on_click=state.take, args=(kind,))
         if run.subject.family not in TEXTLESS and "input_ids" in run.inputs.kwargs:
             st.text_input(
                 "Corrupted text",
@@ -72,12 +67,11 @@ def _choose(run: Run, kinds: list[str]) -> None:
             )
 
 
-def _chosen(proposals: dict) -> tuple[Any, Hashable]:
+def _chosen(proposals: dict, kind: str) -> tuple[Any, Hashable]:
     """What is run, and what tells it from others."""
     if state.instead.strip():
         return state.instead, (OWN, state.instead)
-    kind = state.corruption if state.corruption in proposals else next(iter(proposals), None)
-    return (None, None) if kind is None else (proposals[kind].raw, ("proposal", kind))
+    return (proposals[kind].raw, ("proposal", kind)) if kind else (None, None)
 
 
 def _beside(pairs: Alignment) -> None:

@@ -55,6 +55,7 @@ KINDS = {
     "circuit heads": Kind(24, slot=True),
     "roles": Kind(12, slot=True),
     "proposals": Kind(24, slot=True),
+    "telling": Kind(64, slot=True),
     "counterpart": Kind(8, slot=True),
     "patchable": Kind(24, slot=True),
     "estimated": Kind(24, slot=True),

@@ -7,7 +7,7 @@ corrupted one). ``patch`` exchanges what stands at a site, ``path_patch`` what g
 from headwise.interp.analysis.patching.activations import patch
 from headwise.interp.analysis.patching.alignment import Alignment, align
 from headwise.interp.analysis.patching.approximate import Closeness, closeness
-from headwise.interp.analysis.patching.corrupting import Corruption, corrupted, corruptions
+from headwise.interp.analysis.patching.corrupting import Corruption, corrupted, corruptions, telling
 from headwise.interp.analysis.patching.paths import path_patch, receiver_of
 from headwise.interp.analysis.patching.places import KINDS, kinds_of
 
@@ -24,4 +24,5 @@ __all__ = [
     "patch",
     "path_patch",
     "receiver_of",
+    "telling",
 ]

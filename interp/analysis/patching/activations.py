@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from headwise.interp.analysis.ablation import measuring
 from headwise.interp.analysis.patching.approximate import Effects, approximated
@@ -27,6 +28,7 @@ from headwise.interp.run.sites import Site
 from headwise.interp.run.sweeping import sweep_edits
 
 COLUMNS = ("kind", "stack", "layer", "head", "block", "position", "partner", "token", "effect", "restored")
+ROUNDING = 8  # units of the last place, of the largest value
 NUMBERS = ("layer", "head", "block", "position", "partner")
 
 
@@ -71,14 +73,20 @@ def patch(
 
 
 def _exact(pair: Pair, spots: Sequence[Spot], progress: Callable[[float], None], cancel: Callable[[], bool]) -> Effects:
-    """A run for each part, many of them at once; none for one that is the same in both, bit for bit, as what a decoder
-    has before the first difference."""
+    """A run for each part, many of them at once; none for one that is the same in both but for rounding, as what a
+    decoder has before the first difference."""
     sites = [spot.site for spot in spots]
     given, own = read(pair.source, sites), read(pair.run, sites)
-    moved = [index for index, spot in enumerate(spots) if not torch.equal(spot.values(given), spot.own(own))]
+    moved = [index for index, spot in enumerate(spots) if _differ(spot.values(given), spot.own(own))]
     sets = [(spots[index].edit(given),) for index in moved]
     found = sweep_edits(pair.run, sets, measuring(pair.run_aim), progress=progress, cancel=cancel)
     effects = [0.0] * len(spots)
     for index, figure in zip(moved, found.figures[:, 0] - found.plain[0], strict=True):
         effects[index] = float(figure)
     return Effects(effects, {"runs": len(moved), "way": found.way, "copies": found.copies, "gap": found.gap})
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether two values differ by more than rounding in another order does."""
+    largest = torch.maximum(one.abs().max(), other.abs().max())
+    return bool((one - other).abs().max() > ROUNDING * torch.finfo(one.dtype).eps * largest)

@@ -63,7 +63,7 @@ class Alignment:
             if alone:
                 named = ", ".join(_said(axis, p) for p in alone[:NAMED]) + (" …" if len(alone) > NAMED else "")
                 told += f"; {_counted(len(alone), noun)} of the {name} input without a partner: {named}"
-        return told + "."
+        return told if told.endswith("…") else f"{told}."
 
 
 def align(clean: Capture, corrupted: Capture, sequence: str | None = None) -> Alignment:

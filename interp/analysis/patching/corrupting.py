@@ -8,7 +8,7 @@ in Language Models", §3).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from headwise.interp.analysis.patching.alignment import aligned
+from headwise.interp.analysis.targets import Target
 from headwise.interp.attention.axes import Axis, PixelGrid
 from headwise.interp.errors import InputError
 from headwise.interp.run.capture import Capture, capture
@@ -107,6 +108,17 @@ def corruptions(cap: Capture, position: int | None = None, seed: int = 0) -> tup
     return tuple(found.values())
 
 
+def telling(cap: Capture, proposals: Sequence[Corruption], aim: Target) -> Corruption | None:
+    """The first of some proposals that moves an answer at least half as far as any does; one run each."""
+    moved = [abs(_moved(cap, one, aim)) for one in proposals]
+    return next((one for one, gap in zip(proposals, moved, strict=True) if 2 * gap >= max(moved)), None)
+
+
+def _moved(cap: Capture, proposal: Corruption, aim: Target) -> float:
+    """How far: proposals are cut into as many tokens, so that the answer stands where it stood."""
+    return aim.value(corrupted(cap, proposal.raw)) - aim.value(cap)
+
+
 # -- texts -------------------------------------------------------------------------------------------------------------
 Change = tuple[_Word, str]  # a word, and what stands instead
 Proposal = tuple[list[Change], dict[str, str]]  # what is changed, and how a sentence names it
@@ -158,11 +170,13 @@ def _words(axis: Axis) -> list[_Word]:
 
 
 def _chosen(words: list[_Word], position: int | None) -> _Word | None:
-    """The word at a position; else the last name but for the first word, else the longest word that says something."""
+    """The word at a position; else the last name, else the longest word that says something; but for the first word,
+    which is capital anyway, and the last, which the answer is read next to."""
     if position is not None:
         return next((word for word in words if position in word.tokens), None)
-    names = [word for word in words[1:] if word.text[0].isupper()]
-    said = [word for word in words if word.text.lower() not in PLAIN] or words
+    inner = words[1:-1]
+    names = [word for word in inner if word.text[0].isupper() and word.text.lower() not in PLAIN]
+    said = [word for word in inner if word.text.lower() not in PLAIN] or words
     return names[-1] if names else max(said, key=lambda word: len(word.text), default=None)
 
 

@@ -1,6 +1,8 @@
 """Path patching against its two runs made by hand, and against TransformerLens."""
 
+import json
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from headwise.interp.run.acting import read_sites
 from headwise.interp.run.edits import HeadOutput, Key, Pattern, Query, Replace, Residual, Value, Write
 from headwise.interp.run.sweeping import Cancelled
 
+PEER = json.loads(Path(__file__).with_name("transformerlens.json").read_text("utf-8"))
 SENDERS = [HeadOutput(0, 3), HeadOutput(1, 6), HeadOutput(2, 2), Write(0, "mlp"), Write(2, "mlp"), Residual(0)]
 RECEIVERS = [Query(3, 2), Key(2, 1), Value(3, 0), Write(3, "mlp"), "answer"]
 
@@ -48,6 +51,18 @@ def test_each_path_as_its_two_runs_have_it(runs, how, through):
     assert never.effect.tolist() == [0.0]  # the key is of layer 2, the MLP comes after it
     gap = table.attrs["clean"] - table.attrs["corrupted"]
     assert table.restored.tolist() == pytest.approx((table.effect / (-gap if how == "noising" else gap)).tolist())
+
+
+def test_paths_of_smollm2_as_transformerlens_has_them(smollm2_folder):
+    """benchmarks/transformerlens.py wrote its figures."""
+    subject = load("smollm2-135m")
+    clean, other = (capture(subject, PEER[name]) for name in ("text", "corrupted text"))
+    senders = list(dict.fromkeys(HeadOutput(*one["sender"]) for one in PEER["paths"]))
+    site = {"q": Query, "k": Key, "v": Value}
+    receivers = list(dict.fromkeys(site[kind](*place) for kind, *place in (one["receiver"] for one in PEER["paths"])))
+    table = path_patch(clean, other, senders, receivers, " Mary", " John")
+    assert table.effect.tolist() == pytest.approx([one["effect"] for one in PEER["paths"]], abs=2e-5)
+    assert table.effect.abs().max() > 0.04
 
 
 def test_all_at_once_is_one_run_with_all_of_them(runs):
