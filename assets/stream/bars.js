@@ -33,6 +33,8 @@ export class Bars {
       element(strong ? "div.line.strong" : "div.line", {}, element("b", {}, name), element("em", {}, text)),
     );
     const box = element("div.bars", { role: "group", "aria-label": title }, ...lines);
+    const widest = Math.max(0, ...[...rows, ...sums].map(({ text }) => text.length));
+    this.holder.root.style.setProperty("--figures", `${widest}ch`); // every line's are as wide, so that bars can be compared
     box.style.maxHeight = this.message.height ? `${this.message.height}px` : "";
     this.holder.root.replaceChildren(box, ...(below.length ? [element("div.sums", {}, ...below)] : []));
   }

@@ -119,6 +119,9 @@ export class Cells {
     this.outlined = cell ?? null;
     if (!cell) {
       this.cells[0][0].tabIndex = 0; // the keyboard can still come in
+      const marked = this.cells[0][this.message.marked - first]; // where nothing is chosen one begins there
+      if (!this.shown && first !== null && this.message.marked !== null && marked) this.reveal(marked);
+      this.shown = true;
       return;
     }
     cell.setAttribute("aria-selected", "true");
