@@ -172,7 +172,7 @@ def test_help_answers_at_once(installed):
     seconds, torch = last.split()
     assert float(seconds) < 0.5 and torch == "False"
     commands = [found[1] for line in told if (found := re.match(r" {4}(\w+)", line))]
-    assert sorted(commands) == ["app", "check", "evaluate", "export", "fetch", "train"]
+    assert sorted(commands) == ["app", "check", "evaluate", "explain", "export", "fetch", "train"]
 
 
 def test_check_takes_the_stranger_s_own_packages(installed):
