@@ -206,13 +206,13 @@ def differences(exact: pd.DataFrame, estimated: pd.DataFrame) -> pd.DataFrame:
     return gap
 
 
-def answer_sentence(table: pd.DataFrame) -> str:
-    """The answer in both runs, and what is done between them."""
+def answer_sentence(table: pd.DataFrame) -> tuple[str, str]:
+    """The answer in both runs; and a warning where they hardly differ."""
     attrs = table.attrs
-    clean, corrupted = signed_number(attrs["clean"]), signed_number(attrs["corrupted"])
+    values = attrs["clean"], attrs["corrupted"]
+    clean, corrupted = map(signed_number, values)
     said = f"{attrs['target']}: {clean} in the clean run, {corrupted} in the corrupted one."
-    small = abs(attrs["clean"] - attrs["corrupted"]) < SMALL * max(abs(attrs["clean"]), abs(attrs["corrupted"]))
-    return f"{said} {HARDLY}" if small else said
+    return said, HARDLY if abs(values[0] - values[1]) < SMALL * max(map(abs, values)) else ""
 
 
 def _line(stack: str, kind: str, number: int, several: bool) -> str:

@@ -24,7 +24,7 @@ from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 QUICK = 4.0  # seconds of exact patching that begins by itself
-BESIDE = 26  # positions at most of maps that stand beside each other
+BESIDE = 10  # positions at most of maps that stand beside each other
 NAMES_OF = ("exact", "estimated", "shown")  # the fields of Tables
 NAMES = {"exact": "Exact", "estimated": "Estimated", "error": "Error"}
 KEYS = [f"patching-{kind}{end}" for kind in drawing.TITLES for end in ("", "-encoder")]
@@ -61,7 +61,7 @@ def maps(two: Two, aim: Target) -> Tables:
         exact = _measured(two, aim, len(estimated))
         if exact is not None:
             choice("Shown", PatchingChoices.shown, NAMES.get)
-    told.html(heading(drawing.answer_sentence(estimated)))
+    told.html(heading(*drawing.answer_sentence(estimated)))
     tables = Tables(exact, estimated, _shown(exact, estimated))
     most = drawing.scale_of(*(drawing.of_kind(tables.best, kind) for kind in drawing.PLACED))
     _take_events(two.run)

@@ -198,11 +198,12 @@ def _patched(story: Story) -> Chapter:
         table = patch(
             cap, other, kind, story.aim, progress=lambda part, n=number: story.progress(title, (n + part) / 3)
         )
-        for stream, rows in table.groupby("stack", sort=False):
+        for (stream, write), rows in table.groupby(["stack", "kind"], sort=False):
             wide = rows.pivot(index="block", columns="position", values="restored")
             tokens = rows.drop_duplicates("position").set_index("position")["token"]
             cells = signed_cells(wide.rename(columns=tokens), "share restored")
             own = f", {stream}" if table["stack"].nunique() > 1 else ""
+            own += ", cross" if write == "cross" else ""
             parts.append((f"{PATCHED[kind]}{own}", _cells(cells)))
         top = table.loc[table["restored"].idxmax()]
         best.append(f"{PATCHED[kind].lower()} {top.restored:.0%} (block {top.block}, at {visible(top.token)})")
