@@ -14,7 +14,7 @@ import torch
 from headwise.interp.analysis.comparing.answer import Answers
 from headwise.interp.analysis.comparing.compare import Comparison, Move, alignments_of, stack_of
 from headwise.interp.analysis.comparing.likeness import SHORT, HeadMap
-from headwise.interp.analysis.patching.alignment import Alignment
+from headwise.interp.analysis.patching.alignment import Alignment, align
 from headwise.interp.drawing.matrix import Matrix, Span
 from headwise.interp.drawing.paper.text import visible
 from headwise.interp.drawing.quantities import Quantity
@@ -161,6 +161,18 @@ def move_sentence(found: Comparison, head: Head, move: Move) -> str:
         ends.append(f"{word} {where} ({percent(before)} → {percent(after)})")
     query = _pair_name(queries, move.query[0])
     return SENTENCES["moved"].format(query=query, lost=ends[0], gained=ends[1], bits=bits(move.divergence))
+
+
+def aligned_sentence(found: Comparison, head: Head) -> str:
+    """What differs in the sequences of a head's stack."""
+    queries, keys = sides(found, head)
+    if keys.clean.grid is not None or keys.clean.sound is not None:
+        keys = align(found.one, found.other)  # by what is seen and heard, for their positions have numbers alone
+    if queries is keys or queries.clean is keys.clean:
+        return alignment_sentence(keys)
+    names = {id(axis): f"{name.capitalize()}: " for name, axis in found.one.axes.items()}
+    told = (names.get(id(side.clean), "") + alignment_sentence(side) for side in (queries, keys))
+    return " ".join(said[:1].upper() + said[1:] for said in told)
 
 
 def alignment_sentence(side: Alignment) -> str:

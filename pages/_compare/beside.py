@@ -30,6 +30,7 @@ FIRST_MODELS = {  # the model that says most beside one
     "tiny-decoder": "tiny-attention-only",
     "tiny-attention-only": "tiny-decoder",
 }
+LEFT_OUT = "“{}” is left out."
 NOTHING = {
     "input": "Write the other text above: it is compared with the one in the sidebar.",
     "model": "No other model here reads this input. Type the name of one, or fetch one with “headwise fetch”.",
@@ -77,10 +78,10 @@ def beside(run: Run) -> Other | None:
 def _input(run: Run) -> Other | None:
     if run.subject.family in FILES:
         return _file(run)
-    proposals = server().made("proposals", run.key, lambda: corruptions(run.capture))
-    proposals = tuple(one for one in proposals if isinstance(one.raw, str | tuple))
+    made = [(each.sentence, _text_of(each.raw)) for each in _proposed(run) if isinstance(each.raw, str | tuple)]
+    proposals = (*made, *_shorter(_text_of(run.given.read())))
     if not state.beside and proposals:
-        state.beside = _text_of(proposals[0].raw)
+        state.beside = proposals[0][1]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         st.text_area(
             "The other text",
@@ -107,15 +108,28 @@ def _like(run: Run, text: str) -> Any:
     return (first, second) if gap and given[1] is not None else (text, given[1])
 
 
+def _proposed(run: Run) -> tuple[Corruption, ...]:
+    return server().made("proposals", run.key, lambda: corruptions(run.capture))
+
+
+def _shorter(text: str) -> list[tuple[str, str]]:
+    """The text without one of its words: the longest but the first and the last."""
+    words = text.split()
+    if len(words) < 3:
+        return []
+    gone = max(words[1:-1], key=len)
+    return [(LEFT_OUT.format(gone), " ".join(text.replace(gone, "", 1).split()))]
+
+
 def _text_of(raw: str | tuple[str, str]) -> str:
     return raw if isinstance(raw, str) else raw[0]
 
 
-def _proposals(proposals: tuple[Corruption, ...]) -> None:
+def _proposals(proposals: tuple[tuple[str, str], ...]) -> None:
     st.selectbox(
         "Proposals",
         range(len(proposals)),
-        format_func=lambda index: proposals[index].sentence,
+        format_func=lambda index: proposals[index][0],
         index=None,
         placeholder="Or a proposal …",
         label_visibility="collapsed",
@@ -126,27 +140,34 @@ def _proposals(proposals: tuple[Corruption, ...]) -> None:
     )
 
 
-def _take(proposals: tuple[Corruption, ...]) -> None:
+def _take(proposals: tuple[tuple[str, str], ...]) -> None:
     if state.proposed is not None:
-        state.beside = _text_of(proposals[state.proposed].raw)
+        state.beside = proposals[state.proposed][1]
         state.another_pair()
 
 
 def _file(run: Run) -> Other | None:
     family = run.subject.family
     names = [name for name in FILES[family] if f"example {name}" != run.given.key and name != run.given.key]
-    if not names:
+    changed = {each.kind: (number, each) for number, each in enumerate(_proposed(run))}
+    if not names and not changed:
         return None
-    CompareChoices.beside_file.one_of(names)
+    CompareChoices.beside_file.one_of([*names, *changed])
     st.selectbox(
         "The other one",
-        names,
-        format_func=lambda name: f"beside {name[:1].lower()}{name[1:]}",
+        [*names, *changed],
+        format_func=lambda name: (
+            changed[name][1].sentence if name in changed else f"beside {name[0].lower()}{name[1:]}"
+        ),
         label_visibility="collapsed",
         width=300,
         on_change=state.another_pair,
         **CompareChoices.beside_file.widget,
     )
+    if state.beside_file in changed:
+        number, proposed = changed[state.beside_file]
+        found = server().made("beside", ("proposed", run.key, number), lambda: capture(run.subject, proposed.raw))
+        return Other(found, ("proposed", number), (f"other = capture(subject, corruptions(cap)[{number}].raw)",))
     source = FILES[family][state.beside_file]
     sound = family == "audio"
     read = (lambda: (read_wav(source), None)) if sound else (lambda: read_image(source))

@@ -11,6 +11,7 @@ from headwise.pages._shared.code import capturing, show_code
 from headwise.pages._shared.files import figure_look, file_buttons
 from headwise.pages._shared.sidebar import Run
 
+PROPOSED = "from headwise.interp.analysis.patching.corrupting import corruptions"
 HELPERS = (
     "from headwise.interp.analysis.comparing.answer import answers_of",
     "from headwise.interp.analysis.comparing.compare import compare",
@@ -33,9 +34,10 @@ def code(run: Run, other: Other, found: Comparison) -> None:
     match = "" if found.match == "number" else f", match={found.match!r}"
     groups = f", groups={state.groups}" if state.groups else ""
     _, layer, head = _shown(found)
+    proposed = (PROPOSED,) if "corruptions(" in "".join(other.code) else ()
     show_code(
         [
-            *capturing(run, *HELPERS, names=other.imports),
+            *capturing(run, *HELPERS, *proposed, names=other.imports),
             *other.code,
             f"found = compare(cap, other{match})",
             "print(found.table)  # the heads that look elsewhere, the furthest first",

@@ -25,22 +25,24 @@ from headwise.pages._shared.words import note
 
 STYLE = """<style>
 .st-key-compared { display: grid; gap: .8rem 1.5rem; align-items: start;
-  grid-template: "heads head says" auto "map head says" auto "rest rest rest" auto / 5fr 7fr 5fr }
-@media (max-width: 1380px) { .st-key-compared {
-  grid-template: "heads head" auto "says map" auto "rest rest" auto / 6fr 7fr } }
-@media (max-width: 900px) { .st-key-compared {
-  grid-template: "heads" auto "head" auto "says" auto "map" auto "rest" auto / 1fr } }
+  grid-template: "heads head answer" auto "rest rest rest" auto / 5fr 7fr 5fr }
+@media (max-width: 1380px) {
+  .st-key-compared { grid-template: "heads head" auto "answer answer" auto "rest rest" auto / 6fr 7fr }
+  .st-key-part-answer { display: grid; grid-template-columns: 6fr 7fr; gap: 1.5rem; align-items: start } }
+@media (max-width: 800px) {
+  .st-key-compared { grid-template: "heads" auto "head" auto "answer" auto "rest" auto / 1fr }
+  .st-key-part-answer { display: block } }
 .st-key-compared > * { min-width: 0; width: 100% }
 .st-key-compared [data-testid=stVerticalBlock] { gap: .5rem }
 .st-key-compared button:not([role=slider]) { min-height: 1.75rem; padding-block: 0 }
 .st-key-compared button p { font-size: .82rem }
 .st-key-compared > :has(> .st-key-part-heads) { grid-area: heads }
 .st-key-compared > :has(> .st-key-part-head) { grid-area: head }
-.st-key-compared > :has(> .st-key-part-says) { grid-area: says }
-.st-key-compared > :has(> .st-key-part-map) { grid-area: map }
+.st-key-compared > :has(> .st-key-part-answer) { grid-area: answer }
+.st-key-part-answer > * { min-width: 0; width: 100% }
 .st-key-compared > :has(> .st-key-part-rest) { grid-area: rest }
 </style>"""
-PARTS = ("heads", "head", "says", "map", "rest")
+PARTS = ("heads", "head", "answer", "rest")
 
 
 @fragment
@@ -53,7 +55,7 @@ def explorer(run: Run) -> None:
             found = comparison(run, other)
         except InputError as error:
             st.error(plain(str(error)))
-    if found is not None:
+    if other is not None and found is not None:
         _compared(run, other, found)
     if not share(run, state):
         st.caption(
@@ -85,17 +87,18 @@ def _compared(run: Run, other: Other, found: Comparison) -> None:
                 **CompareChoices.stack.widget,
             )
         heads(run, found, chosen)
+        about()
     with parts["head"]:
         head(run, found, chosen, move)
-    with parts["says"]:
+    with parts["answer"]:
+        left, right = st.container(), st.container()
+    with left:
         says(run, found)
     with parts["rest"]:
         table(found)
         code(run, other, found)
-    with parts["map"]:
+    with right:  # last, because of many heads it takes longest
         mapped(run, other, found, chosen)
-    with parts["says"]:
-        about()
 
 
 def _chosen(found: Comparison) -> comparing.Head:

@@ -10,28 +10,14 @@ from headwise.pages._compare.beside import Other
 from headwise.pages._compare.choices import state
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
+from headwise.pages._shared.work import Work, worked
 
-SLOW = 0.7  # seconds from which on it shows how far it is
 
-
-def comparison(run: Run, other: Other) -> Comparison:
-    """The two held against each other. Raises InputError where they share nothing."""
-    place, bar = st.empty(), None
-    if 2 * run.cost.survey_seconds > SLOW:
-        with place.container(horizontal=True, vertical_alignment="center"):
-            bar = st.progress(0.0, text="Comparing all heads …")
-            st.button("Cancel", key="compare-cancel", on_click=lambda: setattr(state, "by", "input"))
-
-    def progress(part: float) -> None:
-        if bar is not None:
-            bar.progress(min(part, 1.0), text=f"Comparing all heads … {part:.0%}")
-
+def comparison(run: Run, other: Other) -> Comparison | None:
+    """The two held against each other; None where it was cancelled. Raises InputError where they share nothing."""
     match = state.match if state.by == "model" else "number"
-    try:
-        key = (run.key, other.key, match)
-        return server().made("compared", key, lambda: compare(run.capture, other.capture, match, progress=progress))
-    finally:
-        place.empty()
+    work = Work("compared", (run.key, other.key, match), "comparing all heads")
+    return worked(work, lambda told: compare(run.capture, other.capture, match, progress=told))
 
 
 def likeness(run: Run, other: Other, found: Comparison) -> HeadMap:

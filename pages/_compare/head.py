@@ -39,9 +39,8 @@ def texts(found: Comparison, chosen: Head, move: Move) -> None:
     """The keys of the head in both runs, one under the other, coloured by what the query gives them."""
     call = found.one.find(chosen[1], chosen[0])
     axis = call.key_axis
-    query, keys = comparing.sides(found, chosen)
-    note(comparing.alignment_sentence(keys) if keys is query else
-         f"{comparing.alignment_sentence(query)} {comparing.alignment_sentence(keys)}")  # fmt: skip
+    keys = comparing.sides(found, chosen)[1]
+    note(comparing.aligned_sentence(found, chosen))
     if axis.grid is not None or axis.sound is not None or len(axis) > MOST or len(keys.corrupted) > MOST:
         return
     places = comparing.laid(found, chosen, move)

@@ -30,7 +30,7 @@ TOLD = {
 
 def heads(run: Run, found: Comparison, chosen: Head) -> None:
     """The map and the list."""
-    st.html(heading("Who looks elsewhere", "bits between the two patterns of each head"))
+    st.html(heading("Who looks elsewhere", "bits between its two patterns"))
     matrix = comparing.divergence_matrix(found, state.stack)
     calls = found.one.stack(state.stack)
     row = next(number for number, call in enumerate(calls) if call.layer == chosen[1])

@@ -26,7 +26,7 @@ JOINED = 40  # heads, those that moved most, that are joined with themselves
 
 def mapped(run: Run, other: Other, found: Comparison, chosen: Head) -> None:
     """Draw it, with what each group looks at."""
-    st.html(heading("Heads that look alike", "patterns and where the weight goes; both runs"))
+    st.html(heading("Heads that look alike", "by where they look, in both runs"))
     try:
         shown = likeness(run, other, found)
     except InputError as error:

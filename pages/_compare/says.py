@@ -70,6 +70,6 @@ def _field(label: str, choice: Choice, fixed: dict[str, str], names: list[str]) 
         format_func=lambda key: fixed.get(key, visible(key)),
         accept_new_options=True,
         label_visibility="collapsed",
-        width=180,
+        width=150,
         **choice.widget,
     )
