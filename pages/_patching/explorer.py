@@ -12,7 +12,7 @@ from headwise.interp.errors import InputError
 from headwise.pages._patching.about import about
 from headwise.pages._patching.choices import state
 from headwise.pages._patching.code import code
-from headwise.pages._patching.maps import map_of, maps
+from headwise.pages._patching.maps import map_of, maps, take_events
 from headwise.pages._patching.paths import paths
 from headwise.pages._patching.prompts import prompts
 from headwise.pages._shared.defence import fragment
@@ -45,6 +45,7 @@ STYLE = """<style>
 
 @fragment
 def explorer(run: Run) -> None:
+    take_events(run)
     st.html(STYLE)
     with st.container(key="patching"):
         if answers_at_all(run.capture):

@@ -27,7 +27,8 @@ QUICK = 4.0  # seconds of exact patching that begins by itself
 BESIDE = 10  # positions at most of maps that stand beside each other
 NAMES_OF = ("exact", "estimated", "shown")  # the fields of Tables
 NAMES = {"exact": "Exact", "estimated": "Estimated", "error": "Error"}
-KEYS = [f"patching-{kind}{end}" for kind in drawing.TITLES for end in ("", "-encoder")]
+PATHS = "patching-paths"
+KEYS = [*(f"patching-{kind}{end}" for kind in drawing.TITLES for end in ("", "-encoder")), PATHS]
 HELP = {
     "denoising": "The corrupted input is run with one part of the clean run put in: what suffices to bring the answer "
     "back?",
@@ -64,7 +65,6 @@ def maps(two: Two, aim: Target) -> Tables:
     told.html(heading(*drawing.answer_sentence(estimated)))
     tables = Tables(exact, estimated, _shown(exact, estimated))
     most = drawing.scale_of(*(drawing.of_kind(tables.best, kind) for kind in drawing.PLACED))
-    _take_events(two.run)
     first = drawing.begins(estimated)
     if first:
         note(f"Positions 0 … {first - 1} are left out: they are the same in both runs, so nothing is moved there.")
@@ -177,8 +177,8 @@ def _at(key: str) -> tuple[int, int] | None:
     return (int(row), int(position)) if name == key and row.isdecimal() and position.isdecimal() else None
 
 
-def _take_events(run: Run) -> None:
-    """What the pictures say the person just did, before anything is drawn."""
+def take_events(run: Run) -> None:
+    """What the pictures say the person just did, before anything is drawn: a field that is drawn cannot be set."""
     for key in KEYS:
         acted = _canvas.event(key)
         if "go" in acted:

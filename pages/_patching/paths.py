@@ -11,15 +11,13 @@ from headwise.interp.drawing import patched as drawing
 from headwise.interp.run.sites import Site
 from headwise.pages._patching.choices import ANSWER, PARTS, PatchingChoices, state
 from headwise.pages._patching.found import Two, paths_of, seconds_of
-from headwise.pages._patching.maps import files
-from headwise.pages._shared import canvas as _canvas
+from headwise.pages._patching.maps import PATHS, files
 from headwise.pages._shared import pictures
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.files import cells_files
-from headwise.pages._shared.leading import heads_address, named, to_head
+from headwise.pages._shared.leading import heads_address, named
 from headwise.pages._shared.words import heading, note
 
-KEY = "patching-paths"
 QUICK = 3.0  # seconds that begin by themselves
 MANY = 12  # heads that are offered as receivers, the strongest
 TITLE = ("Paths", "from each head to one receiver alone")
@@ -28,8 +26,6 @@ TITLE = ("Paths", "from each head to one receiver alone")
 def paths(two: Two, aim: Target, table: pd.DataFrame) -> None:
     """Draw them. ``table``: what patching found, whose strongest heads are offered as receivers."""
     cap = two.run.capture
-    if "go" in (acted := _canvas.event(KEY)):
-        to_head(cap, acted["go"])
     heads = _strongest(table)
     title = st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute")
     title.html(heading(*TITLE), width="content")
@@ -58,10 +54,10 @@ def paths(two: Two, aim: Target, table: pd.DataFrame) -> None:
         return
     cells, ways = drawing.path_map(found, drawing.scale_of(found))
     leads = [[head and named(cap, head) for head in row] for row in ways]
-    pictures.cells(cells, key=KEY, title="Paths", leads=pictures.Leads(heads_address(two.run.subject.family), leads))
+    pictures.cells(cells, key=PATHS, title="Paths", leads=pictures.Leads(heads_address(two.run.subject.family), leads))
     note(drawing.path_sentence(found, said))
     with title:
-        files(lambda: cells_files(two.run, cells, f"Paths to {said}", lambda: found, KEY))
+        files(lambda: cells_files(two.run, cells, f"Paths to {said}", lambda: found, PATHS))
 
 
 def _strongest(table: pd.DataFrame) -> dict[str, str]:
