@@ -87,11 +87,12 @@ def head_matrix(found: Comparison, head: Head, drawn: str = "change") -> Matrix:
     names = [_both(side, pairs) for side, pairs in zip(sides(found, head), (queries, keys), strict=True)]
     if float(max(rows.one[:, -1].max(), rows.other[:, -1].max())) > 1e-4 or len(keys) < len(rows.keys):
         values, names[1] = torch.cat([values, beyond], -1), (*names[1], ELSEWHERE)
+    lies = _seen(found, head, drawn, (len(queries), len(names[1])))
     quantity = Quantity("weight", many="weights")
     return Matrix(
         values,
-        Span(names[0], "queries"),
-        Span(names[1], "keys"),
+        Span(names[0], "queries", **lies[0]),
+        Span(names[1], "keys", **lies[1]),
         quantity.difference if drawn == "change" else quantity,
         title=f"layer {head[1]} · head {head[2]}",
         of=TITLES[drawn].format(one=side_name(found, 0), other=side_name(found, 1)),
@@ -237,6 +238,17 @@ def table_lines(found: Comparison, stack: str) -> pd.DataFrame:
 def sides(found: Comparison, head: Head) -> tuple[Alignment, Alignment]:
     """How the queries and the keys of a head's stack are aligned."""
     return alignments_of(found.alignments, found.one, found.one.find(head[1], head[0]))
+
+
+def _seen(found: Comparison, head: Head, drawn: str, sizes: tuple[int, int]) -> tuple[dict, dict]:
+    """What the positions of a head's queries and keys lie on, for pictures and recordings whose positions are all
+    drawn: of the run that is drawn, of a change the first."""
+    shown = []
+    for side, size in zip(sides(found, head), sizes, strict=True):
+        axis = side.corrupted if drawn == "other" else side.clean
+        whole = side.whole and size == len(axis)
+        shown.append({"picture": axis.picture, "grid": axis.grid, "sound": axis.sound} if whole else {})
+    return tuple(shown)
 
 
 def _both(side: Alignment, pairs: tuple[tuple[int, int], ...]) -> tuple[str, ...]:

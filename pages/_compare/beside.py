@@ -30,6 +30,8 @@ FIRST_MODELS = {  # the model that says most beside one
     "tiny-decoder": "tiny-attention-only",
     "tiny-attention-only": "tiny-decoder",
 }
+KIND_WORDS = {"vision": "a picture", "audio": "a recording"}  # what families read, of all others a text
+NO_INPUT = "{one} reads {reads} and {other} {instead}, so no input can be given to both; choose another model."
 LEFT_OUT = "“{}” is left out."
 NOTHING = {
     "input": "Write the other text above: it is compared with the one in the sidebar.",
@@ -213,6 +215,11 @@ def _model(run: Run) -> Other | None:
         return None
     with st.spinner(f"Running {state.compare} …", show_time=True):
         subject = server().subject(state.compare, state.device, state.dtype)
+        kinds = [KIND_WORDS.get(each.family, "a text") for each in (run.subject, subject)]
+        if kinds[0] != kinds[1]:
+            raise InputError(
+                NO_INPUT.format(one=run.subject.name, reads=kinds[0], other=state.compare, instead=kinds[1])
+            )
         raw = run.given.read()
         key = ("model", state.compare, run.key)
         found = server().made("beside", key, lambda: capture(subject, subject.encode(raw, truncate=state.cut)))
