@@ -46,13 +46,16 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _story(arguments: argparse.Namespace) -> Story:
-    from headwise.interp.analysis.patching import corrupted
+    from headwise.interp.analysis.patching.corrupting import corrupted, corruptions, telling
     from headwise.interp.analysis.targets import target  # here, so that --help needs no torch
-    from headwise.interp.drawing.report.story import Story, counterpart
+    from headwise.interp.drawing.report.story import Story
 
     cap = captured(arguments)
     aim = target(cap, arguments.target, arguments.against)
-    other = counterpart(cap, aim) if arguments.corrupted is None else corrupted(cap, arguments.corrupted)
+    raw = arguments.corrupted
+    if raw is None and (proposal := telling(cap, corruptions(cap), aim)) is not None:
+        raw = proposal.raw
+    other = None if raw is None else corrupted(cap, raw)
     return Story(cap, aim, other, _progress if sys.stderr.isatty() else lambda chapter, fraction: None)
 
 

@@ -206,7 +206,8 @@ def _patched(story: Story) -> Chapter:
             own += ", cross" if write == "cross" else ""
             parts.append((f"{PATCHED[kind]}{own}", _cells(cells)))
         top = table.loc[table["restored"].idxmax()]
-        best.append(f"{PATCHED[kind].lower()} {top.restored:.0%} (block {top.block}, at {visible(top.token)})")
+        name = PATCHED[kind]
+        best.append(f"{name[:1].lower()}{name[1:]} {top.restored:.0%} (block {top.block}, at {visible(top.token)})")
     clean, corrupted = (signed_number(table.attrs[side]) for side in ("clean", "corrupted"))
     said = f"The answer is {clean} here and {corrupted} on the other input; of that one place alone restores: "
     return Chapter(title, f"{said}{', '.join(best)}.", parts, *ABOUT["patched"])

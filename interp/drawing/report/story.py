@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from headwise.interp.analysis.patching import corrupted, corruptions
 from headwise.interp.analysis.targets import Target
 from headwise.interp.drawing import streams
 from headwise.interp.drawing.files import stamp, stamp_parts
 from headwise.interp.drawing.report.page import Chapter, page
-from headwise.interp.errors import InputError
 from headwise.interp.run.capture import Capture
 
 
@@ -28,21 +26,6 @@ class Story:
     aim: Target
     corrupted: Capture | None = None
     progress: Callable[[str, float], None] = lambda chapter, fraction: None
-
-
-def counterpart(cap: Capture, aim: Target) -> Capture | None:
-    """Of the corrupted inputs that are proposed for a run, the one that takes most from its answer; None where none
-    takes any."""
-    best, least = None, aim.value(cap)
-    for proposal in corruptions(cap):
-        try:
-            other = corrupted(cap, proposal.raw)
-            value = aim.value(other)
-        except InputError:  # the answer is read where this one has nothing
-            continue
-        if value < least:
-            best, least = other, value
-    return best
 
 
 def report(story: Story, told: Iterable[Chapter]) -> str:
