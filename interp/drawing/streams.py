@@ -54,32 +54,34 @@ STRONGEST = {
 
 @dataclass(frozen=True)
 class Window:
-    """The rows and the positions of a table that are shown. Rows are told from the end, the last state first."""
+    """The rows and the positions of a table that are shown. Rows are told from the end, the last state first. Before
+    ``start`` there is nothing to show."""
 
     rows: tuple[int, ...]
     first: int
     end: int
     count: int
     states: int
+    start: int = 0
 
     @property
     def before(self) -> int | None:
         """A position on the page before."""
-        return self.first - 1 if self.first > 0 else None
+        return self.first - 1 if self.first > self.start else None
 
     @property
     def after(self) -> int | None:
         return self.end if self.end < self.count else None
 
 
-def window(states: int, positions: int, chosen: tuple[int, int], every: bool = False) -> Window:
-    """Which of many ``states`` and ``positions`` are shown around the ``chosen`` (row, position): some rows, spread
-    evenly, or ``every`` one; positions in pages, of which the last is full."""
+def window(states: int, positions: int, chosen: tuple[int, int], every: bool = False, start: int = 0) -> Window:
+    """Which of many ``states`` and ``positions``, from ``start`` on, are shown around the ``chosen`` (row, position):
+    some rows, spread evenly, or ``every`` one; positions in pages, of which the last is full."""
     rows = set(range(states))
     if not every and states > FEW + 2:
         rows = set(np.linspace(0, states - 1, FEW).round().astype(int).tolist()) | {chosen[0]}
-    end = positions - (positions - 1 - chosen[1]) // WIDE * WIDE
-    return Window(tuple(sorted(rows, reverse=True)), max(0, end - WIDE), end, positions, states)
+    end = positions - (positions - 1 - max(start, chosen[1])) // WIDE * WIDE
+    return Window(tuple(sorted(rows, reverse=True)), max(start, end - WIDE), end, positions, states, start)
 
 
 @dataclass(frozen=True, eq=False)

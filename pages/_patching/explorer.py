@@ -22,16 +22,16 @@ from headwise.pages._shared.sidebar import Run, share
 
 NO_ANSWER = "{name} gives no answer, a token or a class, so there is none that could be brought back."
 STYLE = """<style>
-.prompts { overflow-x: auto; scrollbar-width: thin }
-.prompts table { border-collapse: separate; border-spacing: 3px; font-size: .86rem; line-height: 1.3; width: auto }
-.prompts th { font-weight: 400; font-size: .76rem; opacity: .66; text-align: right; padding-right: .4rem }
-.prompts td { padding: .12rem .38rem; border-radius: 5px; white-space: pre; text-align: center;
-  background: color-mix(in srgb, currentColor 6%, transparent) }
-.prompts td.differs { font-weight: 600;
+.prompts { display: flex; flex-wrap: wrap; gap: .5rem 3px; font-size: .86rem; line-height: 1.3 }
+.prompts > div { display: grid; gap: 3px; grid-template-rows: 1fr 1fr }
+.prompts span { padding: .12rem .38rem; min-width: .9rem; min-height: 1.4rem; border-radius: 5px; white-space: pre;
+  text-align: center; background: color-mix(in srgb, currentColor 6%, transparent) }
+.prompts .names span { background: none; font-size: .76rem; opacity: .66; text-align: right; padding-left: 0 }
+.prompts .differs { font-weight: 600;
   background: color-mix(in srgb, var(--st-primary-color, #0b6e99) 24%, transparent);
   box-shadow: inset 0 -2px 0 var(--st-primary-color, #0b6e99) }
-.prompts td.none { background: none; border: 1px dashed color-mix(in srgb, currentColor 26%, transparent) }
-.prompts td.gap { background: none; opacity: .5 }
+.prompts .none { background: none; border: 1px dashed color-mix(in srgb, currentColor 26%, transparent) }
+.prompts .gap { place-content: center; opacity: .5 }
 @media (max-width: 1100px) {
 .st-key-patching [data-testid=stHorizontalBlock]:has(> [data-testid=stColumn]) { flex-wrap: wrap }
 .st-key-patching [data-testid=stColumn] { min-width: 100% }

@@ -12,7 +12,7 @@ import streamlit as st
 from headwise.interp.analysis.targets import Target
 from headwise.interp.drawing import patched as drawing
 from headwise.interp.drawing import streams
-from headwise.interp.drawing.streams import WIDE, signed_number
+from headwise.interp.drawing.streams import signed_number
 from headwise.pages._patching.choices import PatchingChoices, state
 from headwise.pages._patching.found import Two, estimated_of, patched_of, seconds_of
 from headwise.pages._shared import canvas as _canvas
@@ -141,9 +141,8 @@ def map_of(two: Two, kind: str, tables: Tables, cut: tuple[int, float] = (0, 1.0
     if kind in drawing.PLACED:
         states, positions = shown.rows.shape
         chosen = (selected or (0, 0))[0], state.placed if 0 <= state.placed < positions else positions - 1
-        window = streams.window(states, positions, chosen, every=True)
-        part = shown.cut(max(first, window.first), window.end)
-        window = window if positions > WIDE else None
+        window = streams.window(states, positions, chosen, every=True, start=min(first, positions - 1))
+        part = shown.cut(window.first, window.end)
     numbers = partial(drawing.of_kind, table, kind)
     heads = drawing.heads_of(table, part)
     leads = None

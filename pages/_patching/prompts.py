@@ -22,6 +22,7 @@ from headwise.pages._shared.words import heading, note
 
 TEXTLESS = ("vision", "audio")
 OWN = "own"
+SIDES = ("clean", "corrupted")
 NOTHING = "No corrupted input is proposed for this one; type one, such as the same text with one word changed."
 MANY = 26  # columns of two prompts; of longer ones what surrounds the differences is shown
 AROUND = 6  # columns on either side of a difference
@@ -83,19 +84,13 @@ def _beside(pairs: Alignment) -> None:
         return
     columns = drawing.columns(pairs)
     shown = _near(columns) if len(columns) > MANY else range(len(columns))
-    cells: list[list[str]] = [[], []]
-    last = -1
+    drawn, last = [f"<div class=names>{''.join(f'<span>{name}</span>' for name in SIDES)}</div>"], -1
     for index in shown:
         if index != last + 1:
-            for row in cells:
-                row.append("<td class=gap>…</td>")
+            drawn.append("<div class=gap>…</div>")
+        drawn.append(_pair(columns[index]))
         last = index
-        column = columns[index]
-        for row, label, position in zip(cells, (column.clean, column.corrupted), column.places, strict=True):
-            row.append(_cell(label, position, column.differs))
-    heads = ("clean", "corrupted")
-    lines = "".join(f"<tr><th>{head}</th>{''.join(row)}</tr>" for head, row in zip(heads, cells, strict=True))
-    st.html(f"<div class='prompts' data-testid='prompts'><table>{lines}</table></div>")
+    st.html(f"<div class='prompts' data-testid='prompts'>{''.join(drawn)}</div>")
 
 
 def _near(columns: tuple[drawing.Column, ...]) -> list[int]:
@@ -105,15 +100,18 @@ def _near(columns: tuple[drawing.Column, ...]) -> list[int]:
     return sorted(near & set(range(len(columns))))[: 2 * MANY]
 
 
-def _cell(label: str | None, position: int | None, differs: bool) -> str:
-    if label is None:
-        return "<td class=none title='no partner'></td>"
-    mark = " class=differs" if differs else ""
-    return f"<td{mark} title='position {position}'>{html.escape(visible(label))}</td>"
+def _pair(column: drawing.Column) -> str:
+    """A token of the clean input above that of the corrupted one."""
+    found = []
+    for name, label, position in zip(SIDES, (column.clean, column.corrupted), column.places, strict=True):
+        kind = f"{name} none" if label is None else f"{name} differs" if column.differs else name
+        told = f"{name}: no partner" if label is None else f"{name}: position {position}"
+        found.append(f"<span class='{kind}' title='{told}'>{html.escape(visible(label or ''))}</span>")
+    return f"<div>{''.join(found)}</div>"
 
 
 def _pictures(clean: Axis, corrupted: Axis) -> None:
     with st.container(horizontal=True, gap="small"):
-        for axis, name in ((clean, "clean"), (corrupted, "corrupted")):
+        for axis, name in zip((clean, corrupted), SIDES, strict=True):
             if axis.picture is not None:
                 st.image(axis.picture.pixels, caption=name, width=150)

@@ -40,6 +40,10 @@ def app(**view) -> AppTest:
     return test.run()
 
 
+def axis_of(text: str):
+    return capture(load("tiny-decoder"), text).axes["input"]
+
+
 def said(test: AppTest, part: str) -> str:
     assert not test.exception, test.exception
     return " ".join(h.proto.body for h in test.get("html") if part in h.proto.body)
@@ -59,7 +63,7 @@ def drawn_as(cells, table, kind: str) -> None:
     part = table[table.kind == MAPS[kind]]
     whole = part.restored.to_numpy().reshape(len(cells.rows), -1)[::-1]
     first = cells.first or 0
-    assert (whole[:, :first] == 0).all() and first <= 3  # the inputs differ at position 3
+    assert (np.abs(whole[:, :first]) < 1e-6).all() and first <= 3  # the inputs differ at position 3
     wanted = whole[:, first:]
     assert cells.values == pytest.approx(wanted, rel=1e-4, abs=1e-6)
     seen = np.abs(wanted) > 0.02
@@ -98,16 +102,18 @@ def test_estimates_stand_beside(drawn, two, shown):
 
 def test_the_inputs_stand_above_each_other(drawn):
     test = app(**PLAIN)
-    rows = re.findall(r"<tr>(.*?)</tr>", said(test, "data-testid='prompts'"))
-    assert [re.findall(r"<td class=differs[^>]*>(.*?)</td>", row) for row in rows] == [["·Congress"], ["·people"]]
+    shown = said(test, "data-testid='prompts'")
+    marked = [re.findall(rf"<span class='{side} differs'[^>]*>(.*?)</span>", shown) for side in ("clean", "corrupted")]
+    assert marked == [["·Congress"], ["·people"]]
     assert "1 of 7 tokens differs: Congress (3) → people (3)." in said(test, "differs")
 
 
 def test_inputs_of_different_length_are_aligned_and_patterns_say_why_not(drawn):
     test = app(text=CLEAN, instead="The great people of the United")
     assert not test.error and not test.info
-    clean, other = re.findall(r"<tr>(.*?)</tr>", said(test, "data-testid='prompts'"))
-    assert clean.count("no partner") == other.count("<td") - 7 > 0 and "without a partner" in said(test, "note")
+    shown = said(test, "data-testid='prompts'")
+    own, other = len(axis_of(CLEAN)), len(axis_of("The great people of the United"))
+    assert shown.count("clean: no partner") == other - own > 0 and "without a partner" in said(test, "note")
     assert "patching-residual" in drawn and "patching-heads" in drawn and "patching-patterns" not in drawn
     assert "inputs of one length" in said(test, "note")
 
@@ -154,10 +160,10 @@ def test_a_cell_leads_to_its_head(drawn):
     "view",
     [
         {"direction": "x", "shown": "y", "receives": "z"},
-        {"spot": "heads:9:99"},
-        {"spot": "residual:0:3"},
+        {"spot": "patching-heads:9:99"},
+        {"spot": "patching-residual:0:3"},
         {"spot": "x:y:z"},
-        {"spot": "attention:::"},
+        {"spot": "patching-attention:::"},
         {"placed": "99"},
         {"receiver": "decoder:99:0"},
         {"receiver": "::", "receives": "key"},
@@ -172,7 +178,7 @@ def test_every_address_opens(drawn, view):
 
 
 def test_a_chosen_cell_is_said_in_figures(drawn, two):
-    test = app(**PLAIN, spot="residual:3:3")  # the fourth row from the top, the first block
+    test = app(**PLAIN, spot="patching-residual:3:3")  # the fourth row from the top, the first block
     assert drawn["patching-residual"][1]["selected"] == (3, 3)
     table = patch(*two[:2], "residual", two[2])
     row = table[(table.block == 0) & (table.position == 3)].iloc[0]
@@ -187,7 +193,9 @@ def test_a_chosen_cell_is_said_in_figures(drawn, two):
 def test_every_kind_of_model(drawn, model):
     test = app(model=model)
     assert not test.exception and not test.error and not test.info
-    assert "patching-residual" in drawn and "patching-heads" in drawn and "patching-paths" in drawn
+    own = {"tiny-encoder-decoder": ["", "-encoder"], "tiny-attention-only": [""]}.get(model, ["-encoder"])
+    assert {key for key in drawn if "residual" in key} == {f"patching-residual{end}" for end in own}
+    assert "patching-heads" in drawn and "patching-paths" in drawn
     if model == "tiny-attention-only":
         assert "patching-mlp" not in drawn and "no mlp" in said(test, "note").lower()
 

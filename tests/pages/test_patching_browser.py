@@ -62,7 +62,7 @@ def page(visit):
     at_rest(found)
     press(found, "Name again")
     links_to(found, corruption="name again")
-    expect(prompts(found).locator("td.differs")).to_have_text(["·President", "·Congress"])
+    expect(prompts(found).locator(".differs")).to_have_text(["·President", "·Congress"])
     at_rest(found)
     return found
 
@@ -93,12 +93,12 @@ def test_ask_corrupt_and_turn_round(page, two):
     at_rest(page)
     press(page, "Names")
     links_to(page, corruption="names")
-    expect(prompts(page).locator("td.differs")).to_have_count(6)
+    expect(prompts(page).locator(".differs")).to_have_count(6)
     at_rest(page)
     field = page.get_by_label("Corrupted text", exact=True)
     field.fill(TEXT.replace("Congress", "people"))
     field.press("Enter")
-    expect(prompts(page).locator("td.differs")).to_have_text(["·Congress", "·people"])
+    expect(prompts(page).locator(".differs")).to_have_text(["·Congress", "·people"])
     links_to(page, instead=TEXT.replace("Congress", "people"))
     at_rest(page)
     press(page, "Noising")
@@ -170,19 +170,19 @@ def test_a_copied_address_opens_the_same_view_and_back_undoes(page, browser):
     other = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="dark").new_page()
     other.goto(page.url)
     expect(cell(other, "Head outputs", 0, 5)).to_have_attribute("title", words, timeout=SLOW)
-    expect(prompts(other).locator("td.differs")).to_have_count(6)
+    expect(prompts(other).locator(".differs")).to_have_count(6)
     other.context.close()
     page.wait_for_timeout(1000)
     page.go_back()
     expect(grid(page, "Head outputs").locator(".legend")).to_contain_text("share restored")
-    expect(prompts(page).locator("td.differs")).to_have_count(6)
+    expect(prompts(page).locator(".differs")).to_have_count(6)
 
 
 def test_inputs_of_different_length(page):
     field = page.get_by_label("Corrupted text", exact=True)
     field.fill(f"{TEXT.replace('Congress', 'whole Congress')}")
     field.press("Enter")
-    expect(prompts(page).locator("td.none").first).to_be_attached()
+    expect(prompts(page).locator(".none").first).to_be_attached()
     expect(page.get_by_text(re.compile("without a partner"))).to_be_visible()
     expect(grid(page, "Attention patterns")).to_have_count(0)
     expect(page.get_by_text(re.compile("inputs of one length"))).to_be_visible()
@@ -210,6 +210,11 @@ def test_the_same_text_or_answer_twice_is_one_sentence(page):
 def test_cancel_in_the_middle_loses_nothing(page):
     page.get_by_label("Text", exact=True).fill(LONG)
     page.get_by_label("Text", exact=True).press("Control+Enter")
+    expect(prompts(page).locator(".differs")).to_have_text(["·Congress", "·Constitution"])
+    at_rest(page)
+    field = page.get_by_label("Corrupted text", exact=True)
+    field.fill(LONG.replace("people", "Congress", 1))  # early, so that there is much to measure
+    field.press("Enter")
     measure = page.get_by_role("button", name=re.compile("^Measure exactly"))
     cancel = page.get_by_role("button", name="Cancel").first
     expect(measure.or_(cancel).first).to_be_visible()
@@ -237,11 +242,12 @@ def test_nothing_is_cut_off(page, width):
         box = grid(page, title).bounding_box()
         assert box["x"] + box["width"] <= right and box["width"] > 200
         assert grid(page, title).locator(".legend").evaluate("e => e.scrollWidth <= e.clientWidth + 1")
-    for row in prompts(page).locator("tr").all():
-        marked, box = row.locator("td.differs").last.bounding_box(), prompts(page).bounding_box()
-        assert box["x"] <= marked["x"] and marked["x"] + marked["width"] <= box["x"] + box["width"] + 1
-    clean, other = (row.locator("td").nth(5).bounding_box() for row in prompts(page).locator("tr").all())
-    assert clean["x"] == other["x"] and clean["y"] < other["y"]  # above each other
+    inside = prompts(page).bounding_box()
+    for marked in prompts(page).locator(".differs").all():
+        box = marked.bounding_box()
+        assert inside["x"] <= box["x"] and box["x"] + box["width"] <= inside["x"] + inside["width"] + 1
+    clean, other = (spot.bounding_box() for spot in prompts(page).locator(".differs").all())
+    assert clean["x"] == other["x"] and clean["y"] + clean["height"] <= other["y"]  # above each other
 
 
 def test_downloads(page, two):
@@ -249,7 +255,7 @@ def test_downloads(page, two):
     page.get_by_test_id("stPopover").nth(place).get_by_role("button").click()
     table = pd.read_csv(io.BytesIO(downloaded(page, "CSV")))
     wanted = patch(*two[:2], "heads", two[2])
-    assert table.restored.tolist() == pytest.approx(wanted.restored.tolist(), rel=1e-3, abs=1e-5)
+    assert table.restored.tolist() == pytest.approx(wanted.restored.tolist(), rel=1e-3, abs=1e-4)
     assert downloaded(page, "SVG").startswith(b"<?xml") and downloaded(page, "PNG")[1:4] == b"PNG"
 
 
