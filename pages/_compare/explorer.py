@@ -28,10 +28,11 @@ STYLE = """<style>
   grid-template: "heads head answer" auto "rest rest rest" auto / 5fr 7fr 5fr }
 @media (max-width: 1380px) {
   .st-key-compared { grid-template: "heads head" auto "answer answer" auto "rest rest" auto / 6fr 7fr }
-  .st-key-part-answer { display: grid; grid-template-columns: 6fr 7fr; gap: 1.5rem; align-items: start } }
+  .st-key-compared .st-key-part-answer.st-key-part-answer {
+    display: grid; grid-template-columns: 6fr 7fr; gap: 1.5rem; align-items: start } }
 @media (max-width: 800px) {
   .st-key-compared { grid-template: "heads" auto "head" auto "answer" auto "rest" auto / 1fr }
-  .st-key-part-answer { display: block } }
+  .st-key-compared .st-key-part-answer.st-key-part-answer { grid-template-columns: 1fr } }
 .st-key-compared > * { min-width: 0; width: 100% }
 .st-key-compared [data-testid=stVerticalBlock] { gap: .5rem }
 .st-key-compared button:not([role=slider]) { min-height: 1.75rem; padding-block: 0 }

@@ -79,7 +79,9 @@ def head(run: Run, found: Comparison, chosen: Head, move: Move) -> None:
     queries = found.rows(*chosen).queries
     row = next((number for number, (mine, _) in enumerate(queries) if mine == move.query[0]), 0)
     pinned = {"axis": "query", "index": row}
-    _canvas.head(matrix, key="compare-head", selected=pinned, height=min(460, max(250, 18 * len(matrix.rows))))
+    over = matrix.columns.picture is not None and len(matrix.columns) <= _canvas.LARGEST_PICTURE
+    view = {"view": "picture", "height": 300} if over else {"height": min(460, max(250, 18 * len(matrix.rows)))}
+    _canvas.head(matrix, key="compare-head", selected=pinned, **view)
     note(comparing.move_sentence(found, chosen, move))
     lines = comparing.share_lines(found, chosen)[:SHARES]
     if lines:

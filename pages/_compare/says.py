@@ -19,6 +19,7 @@ from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 SHOWN = 7  # answers
+NONE = "on its own"
 
 
 def says(run: Run, found: Comparison) -> None:
@@ -49,8 +50,9 @@ def _asked(found: Comparison, likely: Answers) -> Answers:
     names = list(dict.fromkeys(likely.table["answer"]))
     with st.container(horizontal=True, gap="small"):
         _field("Answer", CompareChoices.answer, {"": f"logit of {visible(likely.aim.names[0])}"}, names)
-        other = visible(likely.aim.names[1]) or "nothing"
-        _field("Rather than", CompareChoices.against, {"": f"rather than {other}", ALONE: "rather than nothing"}, names)
+        other = visible(likely.aim.names[1])
+        rather = {"": f"rather than {other}", ALONE: NONE} if other else {"": NONE}
+        _field("Rather than", CompareChoices.against, rather, names)
     if not state.answer and not state.against:
         return likely
     against = likely.aim.against if not state.against else None if state.against == ALONE else wanted(state.against)

@@ -116,7 +116,7 @@ def _pooled(found: Tensor) -> Tensor:
 
 def _names(call: AttentionCall, places: Sequence[int]) -> list[str]:
     labels = (call.key_axis.labels[place].strip() for place in places)
-    return [f"patch {label}" if call.key_axis.grid and "," in label else label for label in labels]
+    return [f"patch {label}" if call.key_axis.grid and "," in label else f"“{label}”" for label in labels]
 
 
 def _most(head: Tensor, labels: Sequence[str]) -> tuple[str, float]:
