@@ -241,9 +241,9 @@ def _edit(run: Run) -> Other | None:
             placeholder="Remove a head …",
             label_visibility="collapsed",
             width=180,
-            key="compare-remove",
             on_change=_remove,
             args=(cap,),
+            **CompareChoices.removed.widget,
         )
         choice("In its place", CompareChoices.how)
         if state.edits:
@@ -270,13 +270,13 @@ def _refusal(cap: Capture, change: Change) -> str:
 
 
 def _remove(cap: Capture) -> None:
-    place = st.session_state.get("compare-remove")
+    place = state.removed
     if place is not None:
         stack, layer, head = place
         made = Change(state.how, layer, head, "" if len(cap.stacks) == 1 else stack)
         kept = tuple(change for change in state.edits if change.place != made.place)
         state.edits = (*kept, made)[-changes.MOST :]
-        st.session_state["compare-remove"] = None
+        state.removed = None
         state.another_pair()
 
 

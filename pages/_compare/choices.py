@@ -18,6 +18,7 @@ class CompareChoices(AnswerChoices):
     beside = Choice("", until=MODEL, longest=LONGEST)  # the other text, "" is a proposal
     beside_file = Choice("", until=MODEL)  # the other example picture or recording
     proposed = Choice(None, link=False)  # the proposal just taken
+    removed = Choice(None, link=False)  # the head just taken: stack, layer, head
     compare = Choice("", until=MODEL)  # the other model, "" is the first that reads the same
     edits = Choice((), read=changes.read, write=changes.write, until=MODEL, left=changes.left)
     how = Choice("mean", among=changes.HOWS)

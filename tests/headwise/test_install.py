@@ -125,7 +125,9 @@ def test_the_wheel_holds_what_the_app_needs(wheel, source):
     code = {str(f).removeprefix("headwise/") for f in code} | {"app/app.py"}
     assert {name.removeprefix("headwise/") for name in found if name.endswith(".py")} == code
     assets = {str(f.relative_to(source)) for f in (source / "assets").rglob("*") if f.is_file() and f.suffix != ".py"}
-    assets -= {f"assets/{name}.png" for name in ("explain", "kinds", "screenshot", "stream")}  # for readers of the README
+    assets -= {
+        f"assets/{name}.png" for name in ("explain", "kinds", "screenshot", "stream")
+    }  # for readers of the README
     assert {f"headwise/{name}" for name in assets} <= found
     assert {"headwise/app/.streamlit/config.toml", "headwise/py.typed"} <= found
     assert wheel.stat().st_size < 30 * 2**20

@@ -154,7 +154,7 @@ def test_nothing_is_edited_yet(drawn):
     test = app(text=TEXT, by="edit")
     (info,) = test.info
     assert "Nothing is changed yet" in info.value and not drawn and not test.error
-    test.selectbox(key="compare-remove").set_value(("decoder", 1, 2)).run()
+    test.selectbox(key="removed").set_value(("decoder", 1, 2)).run()
     assert not test.info and drawn["compare-map"][0].values[2:].max() > 0
 
 

@@ -9,7 +9,7 @@ from headwise import capture, edits, rerun
 from headwise.interp.analysis.effects import effect
 from headwise.interp.analysis.targets import target
 from headwise.models import load
-from tests.browser.opening import address, head, link, links_to, opened, shows
+from tests.browser.opening import address, go, head, link, links_to, opened, shows
 
 TEXT = "The people of the United States and the people of the world."
 OTHER = "The state of the United States and the state of the world."  # cut into as many tokens
@@ -142,10 +142,9 @@ def test_undo_share_and_back(page, browser):
 def test_edits_outlive_other_pages_and_end_with_another_model(page):
     page.keyboard.press("x")
     edits_listed(page, 1)
-    page.get_by_role("link", name="Masks").click()
-    expect(page.get_by_role("link", name="Masks")).to_be_visible()
+    go(page, "Masks")
     at_rest(page)
-    page.get_by_role("link", name="Heads").click()
+    go(page, "Heads")
     edits_listed(page, 1)
     box = page.get_by_label("Text", exact=True)
     box.fill("Another text.")
