@@ -43,6 +43,7 @@ STYLE = """<style>
 .st-key-part-answer > * { min-width: 0; width: 100% }
 .st-key-compared > :has(> .st-key-part-rest) { grid-area: rest }
 </style>"""
+TALL = 8  # layers, from which on the map of heads is taller than a head
 PARTS = ("heads", "head", "answer", "rest")
 
 
@@ -88,9 +89,10 @@ def _compared(run: Run, other: Other, found: Comparison) -> None:
                 **CompareChoices.stack.widget,
             )
         heads(run, found, chosen)
-        about()
     with parts["head"]:
         head(run, found, chosen, move)
+    with parts["head" if len(found.one.stack(state.stack)) > TALL else "heads"]:  # where there is room
+        about()
     with parts["answer"]:
         left, right = st.container(), st.container()
     with left:

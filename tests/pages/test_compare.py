@@ -175,6 +175,15 @@ def test_pictures(drawn, kind):
     assert drawn["compare-ranked"][0][0]["value"] > 0.01
 
 
+@pytest.mark.parametrize("model", ["minilm-l6", "dinov2-small"])
+def test_a_model_without_an_answer_is_compared_all_the_same(drawn, model, request):
+    request.getfixturevalue({"minilm-l6": "minilm_folder", "dinov2-small": "dinov2_folder"}[model])
+    test = app(model=model)
+    (info,) = test.info
+    assert info.value.startswith(f"{model} gives no answer") and not test.error
+    assert drawn["compare-ranked"][0][0]["value"] > 0 and "compare-says" not in drawn
+
+
 def test_models_that_share_nothing_are_refused_in_one_sentence(drawn):
     test = app(model="tiny-decoder", by="model", compare="tiny-vit", text=TEXT)
     (error,) = test.error

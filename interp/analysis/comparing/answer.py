@@ -12,13 +12,14 @@ from torch import Tensor
 from headwise.interp.analysis.answers import independent
 from headwise.interp.analysis.comparing.compare import Comparison
 from headwise.interp.analysis.comparing.rows import divergence
-from headwise.interp.analysis.effects import asked
+from headwise.interp.analysis.effects import answers_at_all, asked
 from headwise.interp.analysis.targets import Target, Wanted, answer_position, name_of, row_at, target
 from headwise.interp.errors import InputError
 from headwise.interp.run.capture import Capture
 
 COLUMNS = ["answer", "token", "one", "other", "change"]
 WHOLE = "the whole input"
+NO_ANSWER = "{} gives no answer, a token or a class, that could be compared."
 UNLIKE = "The first answers with {one}, the second with {other}, so their answers cannot be subtracted."
 
 
@@ -46,6 +47,9 @@ def answers_of(found: Comparison, wanted: Wanted | Target = None, against: Wante
     things (tokens, classes), and for an answer that is its own alternative.
     """
     one, other = found.one, found.other
+    silent = next((cap for cap in (one, other) if not answers_at_all(cap)), None)
+    if silent is not None:
+        raise InputError(NO_ANSWER.format(silent.subject.name))
     places = _places(found)
     rows = [row_at(cap, place) for cap, place in zip((one, other), places, strict=True)]
     _check(one, other, rows, places)
