@@ -31,14 +31,16 @@ def page(visit):
 def test_point_at_a_part_click_it_and_follow_it_to_its_head(page):
     expect(page.get_by_test_id("restored").first).to_contain_text("restored by")
     page.mouse.move(5, 5)
-    head = part(page, "decoder head 0 0")
+    key = page.get_by_test_id("circuit-graph").locator("[data-key*=' head ']").first.get_attribute("data-key")
+    layer, number = key.split()[-2:]
+    head, name = part(page, key), f"Head {layer}·{number}"
     wires = page.get_by_test_id("circuit-graph").locator(".wire")
     assert wires.count() > 5
     head.hover()
     expect(page.get_by_test_id("circuit-graph").locator(".wire.off").first).to_be_attached()
     head.click()
-    links_to(page, layer="0", head="0")
-    expect(page.get_by_text("Head 0·0", exact=True)).to_be_visible(timeout=SLOW)
+    links_to(page, layer=layer, head=number)
+    expect(page.get_by_text(name, exact=True)).to_be_visible(timeout=SLOW)
     other = page.get_by_test_id("circuit-graph").locator("[data-key*=' mlp ']").first
     key = other.get_attribute("data-key")
     other.focus()
@@ -46,11 +48,11 @@ def test_point_at_a_part_click_it_and_follow_it_to_its_head(page):
     links_to(page, part=key)
     expect(page.get_by_text("what it hears, and who hears it")).to_be_visible(timeout=SLOW)
     head.click()
-    expect(page.get_by_text("Head 0·0", exact=True)).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text(name, exact=True)).to_be_visible(timeout=SLOW)
     page.wait_for_url(lambda url: "part=" not in url)
     at_rest(page)
     page.get_by_role("link", name="Look at this head").click()
-    shows(page, 0, 0)
+    shows(page, int(layer), int(number))
     assert "/circuits" not in page.url
     at_rest(page)
     page.go_back()
