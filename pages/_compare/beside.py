@@ -150,7 +150,8 @@ def _take(proposals: tuple[tuple[str, str], ...]) -> None:
 
 def _file(run: Run) -> Other | None:
     family = run.subject.family
-    names = [name for name in FILES[family] if f"example {name}" != run.given.key and name != run.given.key]
+    shown = run.given.key[0] if isinstance(run.given.key, tuple) else run.given.key  # of a recording, beside its target
+    names = [name for name in FILES[family] if f"example {name}" != shown]
     changed = {each.kind: (number, each) for number, each in enumerate(_proposed(run))}
     if not names and not changed:
         return None

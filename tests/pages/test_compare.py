@@ -9,7 +9,7 @@ from headwise.interp.analysis.comparing.compare import compare
 from headwise.models import load
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared import pictures
-from headwise.pages._shared.input import default_text
+from headwise.pages._shared.input import FILES, default_text
 from tests.browser.serving import ROOT
 
 SCRIPT = """
@@ -242,3 +242,14 @@ def test_the_code_makes_the_view(drawn, view):
     assert made["found"].table["divergence"].head(len(ranked)).tolist() == pytest.approx(
         [line["value"] for line in ranked], abs=1e-6
     )
+
+
+@pytest.mark.skipif(len(FILES["audio"]) < 2, reason="recordings of speech come with apt-get install alsa-utils")
+def test_a_recording_is_held_against_another_one(drawn, whisper_folder):
+    test = app(model="whisper-tiny-en")
+    assert not test.exception and not test.error
+    (field,) = [box for box in test.selectbox if box.label == "The other one"]
+    (shown,) = [caption.value for caption in test.caption if caption.value.startswith("Shown: ")]
+    name = shown.removeprefix("Shown: ").lower()
+    assert field.options and not [option for option in field.options if name in option.lower()]
+    assert "No head looks elsewhere" not in said(test, "note")
