@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.promise import Said
+from headwise.interp.attention.watch import Watcher
 from headwise.interp.errors import InputError, LoadError
 from headwise.interp.masks import Mask
 
@@ -100,6 +101,7 @@ class Subject:
     warnings: tuple[str, ...] = ()
     promise: Mask | None = None  # what its self-attention should see, where the user says so
     tuned_lens: Path | None = None  # the file with its translators, where they were trained
+    watchers: Mapping[str, Watcher] = field(default_factory=dict)  # of modules that cut attention up, by class
     family_from: str = "you said"  # who named the family; "" when it was guessed, and so is no claim
 
     def __post_init__(self):

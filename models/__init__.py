@@ -20,6 +20,7 @@ from headwise.models.inputs.media import Waveform, read_image, read_wav
 from headwise.models.inputs.tokens import END_OF_TEXT
 from headwise.models.sources import packages
 from headwise.models.sources.bundled import TUNED_LENS, load_bundled
+from headwise.models.sources.watched import watchers_of
 
 __all__ = ["LoadError", "Waveform", "available", "devices", "fetched", "load", "read_image", "read_wav", "wrap"]
 
@@ -104,7 +105,10 @@ def wrap(
         else ()
     )
     called = name or type(module).__name__
-    return Subject(module, encode or tensors_only(module), called, kind, warnings=warnings, promise=promise)
+    return Subject(
+        module, encode or tensors_only(module), called, kind,
+        warnings=warnings, promise=promise, watchers=watchers_of(module),
+    )  # fmt: skip
 
 
 def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:

@@ -75,6 +75,7 @@ class Expectation:
     def _heads(self) -> int:
         """Heads to unite in a layer's reach, where masks differ by head."""
         wide = [m.tensor.shape[-3] for m in self.parts(masks.Dense) if m.tensor.ndim >= 3]
+        wide += [len(m.masks) for m in self.parts(masks.PerHead)]
         return max([1, *wide] + ([16] if self.has(masks.RandomBlocks) else []))
 
     def parts(self, kind: type) -> list[Mask]:

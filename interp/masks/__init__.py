@@ -1,7 +1,8 @@
 """Masks as values: who may attend to whom, written as an expression.
 
-Read in this order: ``patterns`` (the algebra), ``recognise`` (a tensor's name in it), ``reach`` (over layers), ``code``
-(in the conventions of those who take a mask), ``read`` (from files and pasted text), ``spoken`` (from an expression).
+Read in this order: ``patterns`` (the algebra), ``segments`` (more of it), ``recognise`` (a tensor's name in it),
+``reach`` (over layers), ``code`` (in the conventions of those who take a mask), ``read`` (from files and pasted text),
+``spoken`` (from an expression).
 """
 
 from headwise.interp.masks.patterns import (
@@ -24,6 +25,7 @@ from headwise.interp.masks.patterns import (
     Window,
 )
 from headwise.interp.masks.recognise import recognise
+from headwise.interp.masks.segments import Columns, PerHead, Segments
 
 __all__ = [
     "ALLOWED",
@@ -32,6 +34,7 @@ __all__ = [
     "Bidirectional",
     "Blocks",
     "Causal",
+    "Columns",
     "Dense",
     "Global",
     "Mask",
@@ -39,8 +42,10 @@ __all__ = [
     "Or",
     "Packed",
     "Padding",
+    "PerHead",
     "Prefix",
     "RandomBlocks",
+    "Segments",
     "Strided",
     "Window",
     "recognise",

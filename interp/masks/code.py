@@ -8,6 +8,7 @@ from headwise.interp.masks import (
     Bidirectional,
     Blocks,
     Causal,
+    Columns,
     Global,
     Mask,
     Not,
@@ -15,6 +16,7 @@ from headwise.interp.masks import (
     Packed,
     Padding,
     Prefix,
+    Segments,
     Strided,
     Window,
 )
@@ -28,7 +30,7 @@ def formula(mask: Mask) -> str:
     >>> formula(Causal() & ~Window(2, 0))
     '(k <= q) & ~((k >= q - 2) & (k <= q))'
 
-    Raises ValueError for masks that are no formula (Dense, RandomBlocks): pass those as tensors.
+    Raises ValueError for masks that are no formula (Dense, RandomBlocks, PerHead): pass those as tensors.
     """
     match mask:
         case And(left, right):
@@ -51,6 +53,11 @@ def formula(mask: Mask) -> str:
             return f"((q - k) % {s} == 0)"
         case Global(ids):
             return " | ".join(f"({side} == {i})" for i in ids for side in "qk") or "(q < 0)"
+        case Segments(length, before, after):
+            start = f"q // {length} * {length}"
+            return f"(k >= {start} - {before}) & (k < {start} + {length + after})"
+        case Columns(stride, width):
+            return f"(k % {stride} >= {stride - width})"
         case Blocks(ids):
             return f"(torch.tensor({list(ids)})[q] == torch.tensor({list(ids)})[k])"
         case Packed(ids) if not isinstance(ids[0], tuple):

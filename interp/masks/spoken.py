@@ -19,11 +19,14 @@ from headwise.interp.masks.patterns import (
     Strided,
     Window,
 )
+from headwise.interp.masks.segments import Columns, Segments
 
 PATTERNS = {
     pattern.__name__: pattern
-    for pattern in (Causal, Window, Prefix, Bidirectional, Global, Strided, Blocks, RandomBlocks, Packed, Padding)
-}
+    for pattern in (
+        Causal, Window, Prefix, Bidirectional, Global, Strided, Blocks, RandomBlocks, Packed, Padding, Segments, Columns
+    )
+}  # fmt: skip
 JOINED = {ast.BitAnd: operator.and_, ast.BitOr: operator.or_}
 LONGEST = 600  # characters
 DEEPEST = 32  # masks inside masks

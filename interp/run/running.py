@@ -49,7 +49,8 @@ def run(
 
     Raises InputError, one sentence, whatever the module raised.
     """
-    recorder = Recorder(subject.module, inputs.batch, frozenset(watch), keep_calls, changes)
+    watchers = subject.watchers if operations else {}
+    recorder = Recorder(subject.module, inputs.batch, frozenset(watch), keep_calls, changes, watchers)
     for observer in recorder.seam.observers if recorder.seam is not None else ():
         observer.began()
     knew_compiler = compiler_is_loaded()

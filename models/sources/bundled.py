@@ -12,6 +12,7 @@ from headwise.models.architectures.attention_only import AttentionOnly, Attentio
 from headwise.models.architectures.decoder import Decoder, DecoderConfig
 from headwise.models.architectures.encoder import Encoder, EncoderConfig
 from headwise.models.architectures.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from headwise.models.architectures.variant import VariantConfig, VariantDecoder
 from headwise.models.architectures.vision import VisionConfig, VisionTransformer
 from headwise.models.catalogue import BUNDLED
 
@@ -26,6 +27,7 @@ ARCHITECTURES = {  # "architecture" in config.json → its two classes, and the 
         EncoderDecoder,
         {"source": "tokenizer.json", "target": "target-tokenizer.json"},
     ),
+    "variant": (VariantConfig, VariantDecoder, {"text": "tokenizer.json"}),
     "vision": (VisionConfig, VisionTransformer, {}),
 }
 

@@ -29,6 +29,7 @@ from headwise.interp.subject import Reader, Subject, dtype_of
 from headwise.models.inputs.pictures import PictureReader
 from headwise.models.inputs.recordings import RecordingReader
 from headwise.models.inputs.texts import PairReader, TextReader, Unusable, end_tokens
+from headwise.models.sources.watched import watchers_of
 
 AUDIO_INPUTS = ("input_features", "input_values")  # what classes that hear take first
 PATIENCE = 1.5  # seconds in which the hub answers, or this machine counts as offline
@@ -69,6 +70,7 @@ def load_huggingface(
         labels=_labels(config, model_class.__name__),
         origin=f"{source}@{commit[:12]}" if commit else source,
         warnings=(*_random(fresh), *_converted(config, module)),
+        watchers=watchers_of(module),
     )
 
 

@@ -19,16 +19,29 @@ from headwise.interp.check.told import allowed
 from headwise.interp.masks import (
     Bidirectional,
     Causal,
+    Columns,
     Global,
     Packed,
+    PerHead,
     Prefix,
     RandomBlocks,
+    Segments,
     Strided,
     Window,
     recognise,
 )
 
-NARROWER = (Window, Prefix, Packed, Strided, Global, RandomBlocks)  # promises that say more than causal
+NARROWER = (
+    Window,
+    Prefix,
+    Packed,
+    Strided,
+    Global,
+    RandomBlocks,
+    Segments,
+    Columns,
+    PerHead,
+)  # promises that say more than causal
 
 
 def layers(bench: Bench):

@@ -36,7 +36,7 @@ def unturned(core: Value) -> dict[Value, Value]:
 
 def meeting(core: Value) -> tuple[Value, Value] | None:
     """Queries and keys as they meet in the scores of an attention."""
-    if core.operation == "scaled_dot_product_attention":
+    if core.operation in ("scaled_dot_product_attention", "attend"):
         given = [core.operands.get(side, core.operands.get(name)) for side, name in enumerate(("query", "key"))]
         return tuple(given) if None not in given else None
     for value in _before(core, BACK):

@@ -30,7 +30,8 @@ def _before(module, args):
 
 def _after(module, args, kwargs, output=None):  # when forward raised, torch leaves kwargs out
     if (recorder := _recorder.get()) is not None:
-        recorder.leave(module, args, kwargs or {}, output)
+        return recorder.leave(module, args, kwargs or {}, output)
+    return None
 
 
 @contextmanager
@@ -106,8 +107,8 @@ class _KerasCalls:
             try:
                 output = own(this, *args, **kwargs)
             finally:
-                _after(this, args, kwargs, output)
-            return output
+                changed = _after(this, args, kwargs, output)
+            return output if changed is None else changed
 
         layer.__call__ = recorded
 

@@ -14,7 +14,9 @@ from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from headwise.interp.run.tap import byhand, flex, mha, products, sdpa
+from headwise.interp.attention.report import attend
+from headwise.interp.run.tap import byhand, flex, mha, products, reported, sdpa
+from headwise.interp.run.tap.places import named
 from headwise.interp.run.tap.recorder import Recorder
 
 
@@ -37,6 +39,10 @@ class Tap(TorchFunctionMode):
 
     def operation(self, func, args: tuple, kwargs: dict):
         """One operation, seen where it is attention's."""
+        if (watch := self.recorder.watched) is not None:
+            out = func(*args, **kwargs)
+            watch.keep(named(func), args, kwargs, out)
+            return out
         handler = HANDLERS.get(func)
         if handler is None and isinstance(func, HigherOrderOperator) and func.name() == "flex_attention":
             handler = flex.attention
@@ -70,6 +76,7 @@ FUSED = {torch.baddbmm, Tensor.baddbmm}
 HANDLERS = {
     F.scaled_dot_product_attention: sdpa.attention,
     F.multi_head_attention_forward: mha.attention,
+    attend: reported.attention,
     **dict.fromkeys((F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax), byhand.softmax),
     **dict.fromkeys((F.dropout, torch.dropout), byhand.dropout),
     **dict.fromkeys(

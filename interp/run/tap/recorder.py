@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +16,12 @@ from torch import Tensor, nn
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.claims import ATTENTION_LIKE, CROSS_NAME
 from headwise.interp.attention.scores import Factors
+from headwise.interp.attention.watch import Watcher
 from headwise.interp.run.parts import is_keras, named_parts
 from headwise.interp.run.tap.changes import CallChanges, Changes
 from headwise.interp.run.tap.channels import over_channels
 from headwise.interp.run.tap.places import Visit
+from headwise.interp.run.tap.watching import Watch, call_of, watcher_of
 
 CROSS_ARGUMENTS = {"key", "kv", "key_value_states", "encoder_hidden_states", "context", "memory", "cross_states"}
 STACK_WORDS = re.compile(r"enc|dec|text|vision|visual|audio|image|speech", re.IGNORECASE)
@@ -72,6 +76,7 @@ class Frame:
     calls: list[int] = field(default_factory=list)  # indices into Recorder.calls made directly here
     softmaxes: list[Softmax] = field(default_factory=list)
     met: bool = False  # was there a call, here or below?
+    watch: Watch | None = None  # where a watcher knows the module
 
 
 class Recorder:
@@ -84,12 +89,15 @@ class Recorder:
         watch: frozenset[str] = frozenset(),
         keep_calls: bool = True,
         changes: Changes | None = None,
+        watchers: Mapping[str, Watcher] | None = None,
     ):
         self.names = {id(m): name for name, m in named_parts(root)}
         self.root = root
         self.batch = batch
         self.watch = watch  # module names whose input and output are kept
         self.keep_calls = keep_calls
+        self.watchers = watchers or {}
+        self.watched: Watch | None = None  # of the watched module that is running
         changes = changes or Changes()
         self.changes, self.seam = changes.calls, changes.seam
         self.calls: list[AttentionCall] = []
@@ -108,17 +116,25 @@ class Recorder:
         if name is not None:
             visit = Visit(name, self.entered[name], (*visit.outer, visit))
             self.entered[name] += 1
-        self.frames.append(Frame(module, name, visit))
+        frame = Frame(module, name, visit)
+        self.frames.append(frame)
+        if name is not None and self.watched is None and (watcher := watcher_of(module, self.watchers)) is not None:
+            self.watched = frame.watch = Watch(watcher)
         if name is not None and ATTENTION_LIKE.search(type(module).__name__):
             self.ran[name] = module
 
-    def leave(self, module: nn.Module, args: tuple, kwargs: dict, output) -> None:
+    def leave(self, module: nn.Module, args: tuple, kwargs: dict, output) -> Any:
+        """→ what the module returns instead, or None."""
         while self.frames:  # a module that swallowed a child's exception leaves the child's frame behind: drop it too
             frame = self.frames.pop()
+            if frame.watch is not None:
+                self.watched = None
             if frame.module is module:
                 break
         else:
-            return
+            return None
+        new = self._told(frame, args, kwargs, output) if frame.watch is not None and output is not None else None
+        output = output if new is None else new
         for observer in self.seam.observers if self.seam is not None else ():
             observer.left(frame.visit, module, (*args, *kwargs.values()), output)
         if frame.name in self.watch:
@@ -133,6 +149,22 @@ class Recorder:
             self.frames[-1].met |= frame.met
         if frame.calls:
             self._judge(frame, args, kwargs)
+        return new
+
+    def _told(self, frame: Frame, args: tuple, kwargs: dict, output) -> Any:
+        """The call that a watched module was → what it returns instead, where it is changed."""
+        here = self.changes.get((frame.name, self.visits.get(frame.name, 0))) if self.changes else None
+        if here is None and not self.keep_calls and self.seam is None:
+            return None
+        with torch._C.DisableTorchFunction():  # what is computed here is no part of the run
+            said, form, new = frame.watch.told(frame.module, args, kwargs, output, here)
+        if isinstance(said, str):
+            self.refuse(frame.name, frame.module, said)
+            return None
+        self.frames.append(frame)
+        self.add(call_of(said, form, frame.name, "cross" if CROSS_NAME.search(frame.name) else "self"))
+        self.frames.pop()
+        return None if here is None else new
 
     def _judge(self, frame: Frame, args: tuple, kwargs: dict) -> None:
         """The calls made directly in a module, now that one knows what it was given."""
@@ -160,9 +192,13 @@ class Recorder:
 
     def changes_here(self) -> CallChanges | None:
         """What is done to the attention call that is made now."""
+        if self.watched is not None:
+            return None
         return self.changes.get((self.where, self.visits.get(self.where, 0))) if self.changes else None
 
     def add(self, call: AttentionCall) -> None:
+        if self.watched is not None:  # it is told as a whole when it is done
+            return
         occurrence = self.visits.get(call.name, 0)
         self.visits[call.name] = occurrence + 1
         if self.frames:
@@ -173,6 +209,11 @@ class Recorder:
             if self.frames:
                 self.frames[-1].calls.append(len(self.calls))
             self.calls.append(replace(call, occurrence=occurrence))
+
+    def refuse(self, name: str, module: nn.Module, why: str) -> None:
+        """An attention is not shown, for this reason."""
+        self.ran[name] = module
+        self.refused[name] = why
 
     # -- once the run is over -------------------------------------------------------------------------------------
     def finished(self, default_stack: str) -> tuple[list[AttentionCall], list[Unseen]]:

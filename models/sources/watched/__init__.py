@@ -1,0 +1,24 @@
+"""Attention of other people's libraries that cuts its matrix up: one file a library or a mechanism.
+
+A watcher tells the call of one class of modules (see ``headwise.interp.attention.watch``). Classes are known by their
+dotted names, so that no library is imported to know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+
+from torch import nn
+
+from headwise.interp.attention.watch import Watcher
+
+# a class, by the module it is defined in and its name → the file here that knows it, and the watcher in it
+KNOWN: dict[str, tuple[str, str]] = {}
+
+
+def watchers_of(module: nn.Module) -> Mapping[str, Watcher]:
+    """The watchers of the classes that ``module`` is made of, by the classes' dotted names."""
+    kinds = {kind for part in module.modules() for kind in type(part).__mro__}
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds} & KNOWN.keys()
+    return {name: getattr(import_module(f"{__name__}.{KNOWN[name][0]}"), KNOWN[name][1]) for name in names}
