@@ -25,7 +25,7 @@ from headwise.interp.masks.patterns import (
     Window,
 )
 from headwise.interp.masks.recognise import recognise
-from headwise.interp.masks.segments import Columns, PerHead, Segments
+from headwise.interp.masks.segments import Columns, PerHead, Segments, Shifted
 
 __all__ = [
     "ALLOWED",
@@ -46,6 +46,7 @@ __all__ = [
     "Prefix",
     "RandomBlocks",
     "Segments",
+    "Shifted",
     "Strided",
     "Window",
     "recognise",

@@ -114,3 +114,39 @@ class PerHead(Mask):
 
     def __repr__(self) -> str:
         return f"PerHead(({', '.join(map(repr, self.masks))}{',' * (len(self.masks) == 1)}))"
+
+
+@dataclass(frozen=True)
+class Shifted(Mask):
+    """A pattern over ``length`` tokens, counted from the first real one of each sample: ``mask`` under padding on the
+    left, which is taken to stand at the end.
+
+    >>> print(Shifted(Segments(3), (1,), 8))
+    ■⬚⬚⬚⬚⬚⬚■
+    ⬚■■■⬚⬚⬚⬚
+    ⬚■■■⬚⬚⬚⬚
+    ⬚■■■⬚⬚⬚⬚
+    ⬚⬚⬚⬚■■■⬚
+    ⬚⬚⬚⬚■■■⬚
+    ⬚⬚⬚⬚■■■⬚
+    ■⬚⬚⬚⬚⬚⬚■
+    """
+
+    mask: Mask
+    starts: tuple[int, ...]
+    length: int
+
+    def __post_init__(self):
+        object.__setattr__(self, "starts", tuple(self.starts))
+
+    @property
+    def size(self):
+        return self.length, self.length
+
+    def allowed(self, b, h, q, k):
+        starts = torch.tensor(self.starts, device=q.device)
+        start = starts[b.clamp(max=0) if len(starts) == 1 else b]
+        return self.mask.allowed(b, h, (q - start) % self.length, (k - start) % self.length)
+
+    def __repr__(self) -> str:
+        return f"Shifted({self.mask!r}, {self.starts}, {self.length})"

@@ -13,6 +13,8 @@ from headwise.models.architectures.blocks import Attention
 # name → the file here, and the class in it
 MECHANISMS: dict[str, tuple[str, str]] = {
     "full": ("full", "Full"),
+    "longformer": ("longformer", "Longformer"),
+    "sparse": ("sparse", "Sparse"),
 }
 
 

@@ -1,0 +1,139 @@
+"""Longformer and the Sparse Transformer: full attention under their own masks, steps, padding, and no leak."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headwise import capture, check, masks, wrap
+from headwise.interp.attention.report import gap
+from headwise.models.architectures.variant import VariantConfig, VariantDecoder
+from headwise.models.variants.longformer import Band, Longformer
+from headwise.models.variants.sparse import Sparse, Stripes
+
+HEADS = 4
+patterns = st.one_of(
+    st.builds(
+        Band,
+        window=st.integers(0, 40),
+        dilation=st.one_of(st.integers(1, 5), st.tuples(*[st.integers(1, 4)] * HEADS)),
+        globals=st.integers(0, 4),
+        causal=st.booleans(),
+    ),
+    st.builds(
+        lambda stride, part, kind, causal: Stripes(stride, max(1, stride * part // 4), kind, HEADS, causal),
+        st.integers(1, 20), st.integers(1, 4), st.sampled_from(("strided", "fixed")), st.booleans(),
+    ),
+)  # fmt: skip
+OPTIONS = {
+    "longformer": {"window": 5, "dilation": (1, 2), "globals": 2},
+    "strided": {"stride": 4},
+    "fixed": {"stride": 5, "columns": 2, "kind": "fixed"},
+}
+
+
+def tensors(length: int, heads: int = HEADS, batch: int = 1, seed: int = 0) -> torch.Tensor:
+    return torch.randn(3, batch, heads, length, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def dense(mask, heads: int, length: int) -> torch.Tensor:
+    return torch.stack([mask.dense(length, length, h=head) for head in range(heads)])
+
+
+@settings(max_examples=150, deadline=None)
+@given(pattern=patterns, length=st.integers(1, 70))
+def test_output_is_full_attention_under_the_mask(pattern, length):
+    q, k, v = tensors(length)
+    wanted = F.scaled_dot_product_attention(q, k, v, dense(pattern.mask(), HEADS, length))
+    got = pattern.output(q, k, v)
+    assert torch.allclose(got, wanted, atol=1e-5)
+    assert gap(pattern.form(q, k), v, got) < 1e-5
+
+
+def module(name: str, seed: int = 0) -> VariantDecoder:
+    torch.manual_seed(seed)
+    kind = "longformer" if name == "longformer" else "sparse"
+    config = VariantConfig(kind, 13, context=300, layers=2, heads=2, width=16, options=OPTIONS[name])
+    return VariantDecoder(config).eval()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("chunks", [(1,) * 41, (7, 1, 20, 13), (41,)], ids=len)
+def test_steps_are_the_forward(name, chunks):
+    model, ids = module(name), torch.randint(13, (2, 41), generator=torch.Generator().manual_seed(1))
+    state, outs = None, []
+    for chunk in ids.split(chunks, 1):
+        out, state = model.step(chunk, state)
+        outs.append(out)
+    assert torch.allclose(torch.cat(outs, 1), model(ids), atol=1e-5)
+
+
+def test_a_window_remembers_no_more_than_it_sees():
+    model = module("longformer")
+    _, (start, states) = model.step(torch.zeros(1, 300, dtype=torch.long))
+    assert start == 300 and [s.k.shape[2] for s in states] == [10 + 2] * 2  # window 5 · dilation 2, 2 global tokens
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing_and_its_calls_are_true(name, side):
+    model, ids = module(name), torch.randint(13, (1, 17), generator=torch.Generator().manual_seed(1))
+    pad = [torch.zeros(1, 6, dtype=torch.long), ids]
+    real = [torch.zeros(1, 6, dtype=torch.long), torch.ones(1, 17, dtype=torch.long)]
+    order = slice(None, None, 1 if side == "left" else -1)
+    both = {"input_ids": torch.cat(pad[order], 1), "attention_mask": torch.cat(real[order], 1)}
+    at = slice(6, None) if side == "left" else slice(17)
+    assert torch.allclose(model(**both)[:, at], model(ids), atol=1e-5)
+    cap, alone = capture(wrap(model, kind="decoder"), both), capture(wrap(model, kind="decoder"), {"input_ids": ids})
+    assert not cap.unseen and len(cap.calls) == 2
+    for call, same in zip(cap.calls, alone.calls, strict=True):
+        assert torch.allclose(call.weights(1)[:, at, at], same.weights(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_no_leak_is_found_and_a_planted_one_is(name, monkeypatch):
+    options = {"expect": masks.Causal(), "step": lambda model, ids, cache: model.step(ids, cache)}
+    report = check(module(name), **options)
+    assert report.ok, report
+    kind = Longformer if name == "longformer" else Sparse
+    honest = kind.bound
+    monkeypatch.setattr(kind, "bound", lambda self, causal: honest(self, False))
+    found = check(module(name), **options)
+    assert not found.ok and any(f.module == "blocks.0.attention" for f in found.findings), found
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda: Longformer(16, 2, window=-1), r"window ≥ 0.*got -1, 1 and 0"),
+        (lambda: Longformer(16, 2, window=4, dilation=0), r"dilation ≥ 1.*got 4, 0 and 0"),
+        (lambda: Longformer(16, 2, window=4, dilation=1.5), r"dilation ≥ 1.*got 4, 1.5 and 0"),
+        (lambda: Longformer(16, 2, dilation=(1, 2, 3)), "one dilation a head is expected, 2; got 3"),
+        (lambda: Sparse(16, 2, stride=0), "1 ≤ width ≤ stride; got width 1 and stride 0"),
+        (lambda: Sparse(16, 2, stride=4, columns=5), "got width 5 and stride 4"),
+        (lambda: Sparse(16, 2, kind="random"), "one of strided, fixed; got 'random'"),
+        (lambda: Longformer(16, 2)(torch.zeros(1, 3, 16), torch.zeros(1, 3, 16)), "within one text; give no memory"),
+        (lambda: Longformer(16, 2)(torch.zeros(1, 3, 16), mask=torch.ones(1, 1, 3, 3)), r"\(B, 1, 1, T\) is expected"),
+    ],
+)
+def test_bad_input_is_one_sentence(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+@pytest.mark.parametrize("pattern", [Band(100), Band(100, dilation=7), Band(4, globals=100)])
+def test_a_window_wider_than_the_text_is_causal_attention(pattern):
+    q, k, v = tensors(9)
+    if pattern.dilation == 1:
+        assert torch.allclose(
+            pattern.output(q, k, v), F.scaled_dot_product_attention(q, k, v, is_causal=True), atol=1e-6
+        )
+    else:
+        assert torch.allclose(pattern.output(q, k, v)[:, :, :7], v[:, :, :7], atol=1e-6)  # none stands 7 before them
+
+
+def test_long_texts_are_planned_without_a_square():
+    q, k, v = tensors(8192, heads=2)
+    assert torch.isfinite(Band(64, dilation=(1, 4), globals=2).output(q, k, v)).all()
+    assert torch.isfinite(Stripes(90).output(q, k, v)).all()
