@@ -25,7 +25,7 @@ from headwise.interp.masks.patterns import (
     Window,
 )
 from headwise.interp.masks.recognise import recognise
-from headwise.interp.masks.segments import Columns, PerHead, Segments, Shifted
+from headwise.interp.masks.segments import Columns, Drawn, Listed, PerHead, Segments, Shifted
 
 __all__ = [
     "ALLOWED",
@@ -36,7 +36,9 @@ __all__ = [
     "Causal",
     "Columns",
     "Dense",
+    "Drawn",
     "Global",
+    "Listed",
     "Mask",
     "Not",
     "Or",

@@ -322,8 +322,8 @@ class RandomBlocks(Mask):
     """Random blocks of keys for each block of queries, as in BigBird (Zaheer et al. 2020, §2).
 
     Each pair of blocks (``block`` tokens wide) is kept with probability ``density`` by a hash of (seed, head, query
-    block, key block), so any band is known without the rest. BigBird keeps a fixed number a row; here it is so on
-    average.
+    block, key block), so any band is known without the rest. BigBird keeps a fixed number a row, as ``Drawn`` does;
+    here it is so on average.
 
     >>> print(RandomBlocks(0, block=2))
     ⬚⬚⬚⬚⬚⬚■■
@@ -341,10 +341,7 @@ class RandomBlocks(Mask):
     density: float = 0.25
 
     def allowed(self, b, h, q, k):
-        mix = torch.as_tensor(self.seed, device=q.device)
-        for part in (h, q // self.block, k // self.block):
-            mix = _scramble(mix * 0x9E3779B1 + part + 1)
-        return mix % 2**20 < self.density * 2**20
+        return hashed(self.seed, h, q // self.block, k // self.block) % 2**20 < self.density * 2**20
 
     def __repr__(self) -> str:
         return f"RandomBlocks({self.seed}, block={self.block}, density={self.density})"
@@ -497,6 +494,14 @@ def _pick(values: Tensor, index: Tensor, what: str) -> Tensor:
             f"{what}: {len(values)} given, position {int(index.max())} asked. Give an id for every position."
         )
     return values[index]
+
+
+def hashed(seed: int, *parts: Tensor | int) -> Tensor:
+    """A number below 2³² that is as good as drawn at random, one for each choice of the parts."""
+    mix = torch.as_tensor(seed)
+    for part in parts:
+        mix = _scramble(mix * 0x9E3779B1 + part + 1)
+    return mix
 
 
 def _scramble(x: Tensor) -> Tensor:

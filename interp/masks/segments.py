@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
 import torch
+from torch import Tensor
 
-from headwise.interp.masks.patterns import Mask
+from headwise.interp.masks.patterns import Mask, hashed
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,105 @@ class Columns(Mask):
 
     def __repr__(self) -> str:
         return f"Columns({self.stride}, {self.width})"
+
+
+@dataclass(frozen=True)
+class Drawn(Mask):
+    """Each block of queries sees ``count`` blocks of keys drawn at random, head by head: the random keys of BigBird
+    (Zaheer et al. 2020, §2), as many in every row of blocks, or all where there are fewer.
+
+    They are drawn among the blocks from ``first`` on that stand more than ``near`` blocks before the query's, and,
+    where the text is known to have ``blocks`` blocks, more than ``near`` after it too. A row's draw is a hash of (seed,
+    head, row), so it does not depend on what comes later.
+
+    >>> print(Drawn(0, block=1, count=2, near=1))
+    ⬚⬚⬚⬚⬚⬚⬚⬚
+    ⬚⬚⬚⬚⬚⬚⬚⬚
+    ■⬚⬚⬚⬚⬚⬚⬚
+    ■■⬚⬚⬚⬚⬚⬚
+    ⬚■■⬚⬚⬚⬚⬚
+    ⬚■⬚■⬚⬚⬚⬚
+    ■⬚⬚⬚■⬚⬚⬚
+    ■■⬚⬚⬚⬚⬚⬚
+    """
+
+    seed: int
+    block: int = 64
+    count: int = 3
+    near: int = 1
+    first: int = 0
+    blocks: int | None = None
+
+    def __post_init__(self):
+        if self.block < 1 or min(self.count, self.near, self.first) < 0:
+            raise ValueError(
+                f"Drawn expects blocks of 1 or more and counts of 0 or more; got block {self.block}, "
+                f"count {self.count}, near {self.near} and first {self.first}."
+            )
+
+    def chosen(self, h: Tensor, row: Tensor) -> list[Tensor]:
+        """The blocks of keys that rows of blocks see, −1 for none: Floyd's draw without replacement (Bentley 1987)."""
+        left = (row - self.near - self.first).clamp(min=0)  # candidates before the window
+        resumes = (row + self.near + 1).clamp(min=self.first)  # the first block behind it
+        many = left if self.blocks is None else left + (self.blocks - resumes).clamp(min=0)
+        places: list[Tensor] = []
+        for draw in range(self.count):
+            top = many - self.count + draw
+            place = hashed(self.seed, h, row, draw) % (top + 1).clamp(min=1)
+            taken = reduce(torch.logical_or, (place == other for other in places), torch.zeros_like(place).bool())
+            places.append(torch.where(top < 0, -1, torch.where(taken, top, place)))
+        return [
+            torch.where(place < 0, -1, torch.where(place < left, self.first + place, resumes + place - left))
+            for place in places
+        ]
+
+    def allowed(self, b, h, q, k):
+        return _among(self.chosen(h, q // self.block), k // self.block)
+
+    def __repr__(self) -> str:
+        behind = "" if self.blocks is None else f", blocks={self.blocks}"
+        return f"Drawn({self.seed}, {self.block}, {self.count}, near={self.near}, first={self.first}{behind})"
+
+
+@dataclass(frozen=True)
+class Listed(Mask):
+    """The blocks of keys that each block of queries sees, told one by one: ``lists[head][row]``, or ``lists[row]``
+    for all heads.
+
+    >>> print(Listed(2, ((3,), (0,), (0, 1), ())))
+    ⬚⬚⬚⬚⬚⬚■■
+    ⬚⬚⬚⬚⬚⬚■■
+    ■■⬚⬚⬚⬚⬚⬚
+    ■■⬚⬚⬚⬚⬚⬚
+    ■■■■⬚⬚⬚⬚
+    ■■■■⬚⬚⬚⬚
+    ⬚⬚⬚⬚⬚⬚⬚⬚
+    ⬚⬚⬚⬚⬚⬚⬚⬚
+    """
+
+    block: int
+    lists: tuple
+
+    @cached_property
+    def _table(self) -> Tensor:
+        """(H | 1, rows, blocks), −1 for none."""
+        each = bool(self.lists and self.lists[0]) and isinstance(self.lists[0][0], tuple)
+        heads = self.lists if each else (self.lists,)
+        most = max((len(row) for rows in heads for row in rows), default=0)
+        return torch.tensor([[(*row, *[-1] * (most - len(row))) for row in rows] for rows in heads], dtype=torch.long)
+
+    def chosen(self, h: Tensor, row: Tensor) -> list[Tensor]:
+        """As in ``Drawn``."""
+        table = self._table.to(row.device)
+        if row.numel() and int(row.max()) >= table.shape[1]:
+            raise IndexError(f"Listed: blocks for {table.shape[1]} rows given, row {int(row.max())} asked.")
+        return [c[h.clamp(max=0) if len(table) == 1 else h, row] for c in table.unbind(-1)]
+
+    def allowed(self, b, h, q, k):
+        return _among(self.chosen(h, q // self.block), k // self.block)
+
+    def __repr__(self) -> str:
+        return f"Listed({self.block}, {self.lists})"
 
 
 @dataclass(frozen=True)
@@ -150,3 +250,9 @@ class Shifted(Mask):
 
     def __repr__(self) -> str:
         return f"Shifted({self.mask!r}, {self.starts}, {self.length})"
+
+
+def _among(chosen: list[Tensor], block: Tensor) -> Tensor:
+    """Is the block of a key one of those that its query's row has chosen?"""
+    none = torch.zeros((), dtype=torch.bool, device=block.device)
+    return reduce(torch.logical_or, (block == c for c in chosen), none)

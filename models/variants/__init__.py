@@ -14,6 +14,7 @@ from headwise.models.architectures.blocks import Attention
 MECHANISMS: dict[str, tuple[str, str]] = {
     "full": ("full", "Full"),
     "longformer": ("longformer", "Longformer"),
+    "bigbird": ("bigbird", "BigBird"),
     "sparse": ("sparse", "Sparse"),
 }
 

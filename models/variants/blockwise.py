@@ -62,8 +62,8 @@ class Pattern:
 
     causal: bool
 
-    def mask(self) -> Mask:
-        """Who sees whom, as an expression."""
+    def mask(self, length: int | None = None) -> Mask:
+        """Who sees whom, as an expression; of a text of ``length`` tokens where that makes a difference."""
         raise NotImplementedError
 
     def lists(self, length: int, heads: int) -> Iterable[tuple[tuple[int, ...], list[tuple[Tensor, Tensor]]]]:
@@ -75,7 +75,7 @@ class Pattern:
         return self.computed(q, k, v)
 
     def form(self, q: Tensor, k: Tensor) -> Banded:
-        return Banded(q, k, q.shape[-1] ** -0.5, self.mask())
+        return Banded(q, k, q.shape[-1] ** -0.5, self.mask(k.shape[2]))
 
     def computed(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None = None) -> Tensor:
         """(B, H, T, D) → (B, H, T, D); ``real`` (B, T) are keys that are no padding."""
@@ -92,7 +92,7 @@ class Pattern:
 @lru_cache(maxsize=32)
 def planned(pattern: Pattern, length: int, heads: int, device: torch.device) -> tuple[Group, ...]:
     """A pattern's plan for a text of this length, with what is allowed in it."""
-    mask, groups = pattern.mask(), []
+    mask, groups = pattern.mask(length), []
     for some, lists in pattern.lists(length, heads):
         head = torch.tensor(some[0])
         blocks = []
@@ -129,7 +129,7 @@ class Padded:
         first, counts = self.real.int().argmax(1).tolist(), self.real.sum(1).tolist()
         whole = all(bool(row[f : f + n].all()) for row, f, n in zip(self.real, first, counts, strict=True))
         padding = Padding(tuple(counts), starts=tuple(first)) if whole else Dense(self.real[:, None, None])
-        mask = self.pattern.mask()
+        mask = self.pattern.mask(self.real.shape[1])
         return (Shifted(mask, tuple(first), self.real.shape[1]) if any(first) else mask) & padding
 
 

@@ -48,7 +48,7 @@ class Band(Pattern):
                 f"{self.window}, {self.dilation} and {self.globals}"
             )
 
-    def mask(self) -> Mask:
+    def mask(self, length: int | None = None) -> Mask:
         if isinstance(self.dilation, int):
             return self._masked(self.dilation)
         return PerHead(tuple(self._masked(d) for d in self.dilation))

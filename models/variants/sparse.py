@@ -58,7 +58,7 @@ class Stripes(Pattern):
                 f"stripes expect whole numbers, 1 ≤ width ≤ stride; got width {self.width} and stride {self.stride}"
             )
 
-    def mask(self) -> Mask:
+    def mask(self, length: int | None = None) -> Mask:
         if self.kind == "fixed":
             near, far = Segments(self.stride), Columns(self.stride, self.width) | Window(0, 0)
         else:

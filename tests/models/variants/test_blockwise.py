@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from headwise import capture, check, masks, wrap
 from headwise.interp.attention.report import gap
 from headwise.models.architectures.variant import VariantConfig, VariantDecoder
+from headwise.models.variants.bigbird import BigBird, Scattered
 from headwise.models.variants.longformer import Band, Longformer
 from headwise.models.variants.sparse import Sparse, Stripes
 
@@ -25,10 +26,16 @@ patterns = st.one_of(
         lambda stride, part, kind, causal: Stripes(stride, max(1, stride * part // 4), kind, HEADS, causal),
         st.integers(1, 20), st.integers(1, 4), st.sampled_from(("strided", "fixed")), st.booleans(),
     ),
+    st.builds(
+        Scattered,
+        block=st.integers(1, 9), window=st.integers(0, 2), globals=st.integers(0, 2), random=st.integers(0, 3),
+        seed=st.integers(0, 99), last=st.integers(0, 2), causal=st.booleans(),
+    ),
 )  # fmt: skip
 OPTIONS = {
     "longformer": {"window": 5, "dilation": (1, 2), "globals": 2},
     "strided": {"stride": 4},
+    "bigbird": {"block": 3, "random": 2},
     "fixed": {"stride": 5, "columns": 2, "kind": "fixed"},
 }
 
@@ -45,7 +52,7 @@ def dense(mask, heads: int, length: int) -> torch.Tensor:
 @given(pattern=patterns, length=st.integers(1, 70))
 def test_output_is_full_attention_under_the_mask(pattern, length):
     q, k, v = tensors(length)
-    wanted = F.scaled_dot_product_attention(q, k, v, dense(pattern.mask(), HEADS, length))
+    wanted = F.scaled_dot_product_attention(q, k, v, dense(pattern.mask(length), HEADS, length))
     got = pattern.output(q, k, v)
     assert torch.allclose(got, wanted, atol=1e-5)
     assert gap(pattern.form(q, k), v, got) < 1e-5
@@ -53,7 +60,7 @@ def test_output_is_full_attention_under_the_mask(pattern, length):
 
 def module(name: str, seed: int = 0) -> VariantDecoder:
     torch.manual_seed(seed)
-    kind = "longformer" if name == "longformer" else "sparse"
+    kind = name if name in ("longformer", "bigbird") else "sparse"
     config = VariantConfig(kind, 13, context=300, layers=2, heads=2, width=16, options=OPTIONS[name])
     return VariantDecoder(config).eval()
 
@@ -96,7 +103,7 @@ def test_no_leak_is_found_and_a_planted_one_is(name, monkeypatch):
     options = {"expect": masks.Causal(), "step": lambda model, ids, cache: model.step(ids, cache)}
     report = check(module(name), **options)
     assert report.ok, report
-    kind = Longformer if name == "longformer" else Sparse
+    kind = {"longformer": Longformer, "bigbird": BigBird}.get(name, Sparse)
     honest = kind.bound
     monkeypatch.setattr(kind, "bound", lambda self, causal: honest(self, False))
     found = check(module(name), **options)
@@ -113,6 +120,8 @@ def test_no_leak_is_found_and_a_planted_one_is(name, monkeypatch):
         (lambda: Sparse(16, 2, stride=0), "1 ≤ width ≤ stride; got width 1 and stride 0"),
         (lambda: Sparse(16, 2, stride=4, columns=5), "got width 5 and stride 4"),
         (lambda: Sparse(16, 2, kind="random"), "one of strided, fixed; got 'random'"),
+        (lambda: BigBird(16, 2, block=0), "block ≥ 1.*got 0, 1, 1 and 1"),
+        (lambda: BigBird(16, 2, random=-1), "got 16, 1, 1 and -1"),
         (lambda: Longformer(16, 2)(torch.zeros(1, 3, 16), torch.zeros(1, 3, 16)), "within one text; give no memory"),
         (lambda: Longformer(16, 2)(torch.zeros(1, 3, 16), mask=torch.ones(1, 1, 3, 3)), r"\(B, 1, 1, T\) is expected"),
     ],
@@ -133,7 +142,28 @@ def test_a_window_wider_than_the_text_is_causal_attention(pattern):
         assert torch.allclose(pattern.output(q, k, v)[:, :, :7], v[:, :, :7], atol=1e-6)  # none stands 7 before them
 
 
+def test_random_blocks_are_as_many_in_every_row_and_no_neighbours():
+    mask, blocks = masks.Drawn(5, block=4, count=3, near=1, first=1, blocks=12), 12
+    square = torch.stack([mask.dense(48, 48, h=head) for head in range(3)])[:, ::4, ::4]  # (H, rows, blocks)
+    assert (square.sum(-1) == 3).all() and not square[:, :, 0].any()
+    near = masks.Window(1, 1).dense(blocks, blocks)
+    assert not (square & near).any()
+    assert not torch.equal(square[0], square[1])
+    drawn = torch.stack([masks.Drawn(seed, 1, 2, 0).dense(8, 8)[6] for seed in range(600)]).float().mean(0)
+    assert torch.allclose(drawn[:6], torch.full((6,), 1 / 3), atol=0.06) and not drawn[6:].any()  # 2 of 6, each alike
+
+
+def test_each_layer_draws_its_own_and_keeps_it():
+    model = module("bigbird")
+    one, other = (block.attention.pattern for block in model.blocks)
+    assert one.seed != other.seed
+    again = module("bigbird", seed=7)
+    again.load_state_dict(model.state_dict())
+    assert again.blocks[0].attention.pattern == one
+
+
 def test_long_texts_are_planned_without_a_square():
     q, k, v = tensors(8192, heads=2)
     assert torch.isfinite(Band(64, dilation=(1, 4), globals=2).output(q, k, v)).all()
     assert torch.isfinite(Stripes(90).output(q, k, v)).all()
+    assert torch.isfinite(Scattered(64, random=3).output(q, k, v)).all()
