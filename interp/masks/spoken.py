@@ -19,13 +19,12 @@ from headwise.interp.masks.patterns import (
     Strided,
     Window,
 )
-from headwise.interp.masks.segments import Columns, Drawn, Listed, Segments
+from headwise.interp.masks.segments import Columns, Segments
 
 PATTERNS = {
     pattern.__name__: pattern
     for pattern in (
-        Causal, Window, Prefix, Bidirectional, Global, Strided, Blocks, RandomBlocks, Packed, Padding, Segments, Columns,
-        Drawn, Listed,
+        Causal, Window, Prefix, Bidirectional, Global, Strided, Blocks, RandomBlocks, Packed, Padding, Segments, Columns
     )
 }  # fmt: skip
 JOINED = {ast.BitAnd: operator.and_, ast.BitOr: operator.or_}
