@@ -221,9 +221,12 @@ class AttentionCall:
             raise ValueError(
                 f"{self.name}: values were not seen in this call, so ‖a·v‖ is unknown. Look at weights instead."
             )
-        group = self.heads // self.kv_heads
-        lengths = single(self.v[:, self._one(head).start // group]).norm(dim=-1)  # (B, K)
-        return self.weights(head, rows) * lengths[:, None, :]
+        group, index = self.heads // self.kv_heads, self._one(head).start
+        lengths = single(self.v[:, index // group]).norm(dim=-1)[:, None]  # (B, 1, K)
+        if self.apart is not None:
+            own = single(self.apart[1][:, index]).norm(dim=-1)[:, None]
+            lengths = torch.where(self.apart[0][:, slice(*self._range(rows)), None], own, lengths)  # (B, R, K)
+        return self.weights(head, rows) * lengths
 
     def query_vectors(self, head: int) -> Tensor:
         """The queries of one head as they met the keys, rotary positions turned in → (B, Q, D) float32.
@@ -254,6 +257,12 @@ class AttentionCall:
         self._check_fresh()
         found = self.form.sink(*self._range(rows), self._one(head))
         return None if found is None else found[:, 0]
+
+    @property
+    def apart(self) -> tuple[Tensor, Tensor] | None:
+        """Queries that meet values of their own: which, bool (B, Q), and these values (B, H, K, Dv). None where there
+        are none, as in all but Longformer's global attention."""
+        return getattr(self.form, "apart", None)
 
     @property
     def out(self) -> Tensor:

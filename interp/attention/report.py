@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from headwise.interp.attention.scores import Scores, single
+from headwise.interp.attention.scores import Scores, carried, single
 
 SAMPLED = 8  # queries of a call whose weights are held against its output
 ROUNDING = 1e-5  # of float32, relative to the largest output
@@ -51,8 +51,7 @@ def gap(form: Scores, v: Tensor, output: Tensor, rows: int = SAMPLED) -> float:
 
 def weighted(form: Scores, v: Tensor, start: int, stop: int) -> Tensor:
     """Weights × values of some queries → (B, H, R, Dv)."""
-    values = single(v).repeat_interleave(form.shape[1] // v.shape[1], 1)  # (B, H, K, Dv)
-    return form.weights(start, stop, slice(None)) @ values
+    return carried(form, form.weights(start, stop, slice(None)), single(v), start)
 
 
 def tolerance(dtype: torch.dtype) -> float:

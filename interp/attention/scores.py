@@ -244,6 +244,7 @@ class Seen:
     beside: Tensor | None = None
     factors: Factors | None = None
     how: str = "softmax"
+    apart: tuple[Tensor, Tensor] | None = None  # see ``carried``
 
     given = None
     told = exact = False
@@ -273,14 +274,25 @@ class Seen:
         return None if self.beside is None else single(self.beside[:, heads, start:stop])
 
     def output(self, v: Tensor) -> Tensor:
-        values = v.repeat_interleave(self.shape[1] // v.shape[1], 1)  # (B, H, K, Dv)
-        return self.seen_weights.to(v.dtype) @ values
+        return carried(self, self.seen_weights.to(v.dtype), v)
 
     def size(self, queries: int, keys: int) -> float:
         _, _, own_queries, own_keys = self.shape
         tall, wide = queries / own_queries, keys / own_keys
         factors = 0 if self.factors is None else self.factors.q.nbytes * tall + self.factors.k.nbytes * wide
         return _square_size((self.seen_scores, self.seen_weights), tall, wide) + factors
+
+
+def carried(form: Scores, weights: Tensor, v: Tensor, start: int = 0) -> Tensor:
+    """Weights (B, H, R, K) of the queries from ``start`` on × values (B, Hk, K, Dv) → (B, H, R, Dv).
+
+    A form may have an ``apart``: queries (B, Q) that meet values (B, H, K, Dv) of their own.
+    """
+    out = weights @ v.repeat_interleave(weights.shape[1] // v.shape[1], 1)
+    if (apart := getattr(form, "apart", None)) is None:
+        return out
+    rows, values = apart[0][:, start : start + weights.shape[2]], apart[1].to(weights.dtype)
+    return torch.where(rows[:, None, :, None], weights @ values, out) if bool(rows.any()) else out
 
 
 def single(t: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headwise.interp.attention.banded import Banded
-from headwise.interp.attention.report import attend
+from headwise.interp.attention.report import Mechanism, attend
 from headwise.interp.masks import Dense, Mask, Padding, Shifted
 from headwise.models.architectures.blocks import Attention
 from headwise.models.variants.steps import Places
@@ -149,14 +149,17 @@ class Blockwise(Attention):
         """``mask`` (B, 1, 1, T) is True at real tokens, None where all are."""
         if memory is not None:
             raise ValueError(f"{type(self).__name__} attends within one text; give no memory, or use full attention")
+        if mask is not None and mask.shape[1:3] != (1, 1):
+            raise ValueError(f"a mask of real keys (B, 1, 1, T) is expected, got {tuple(mask.shape)}")
         q, k, v = self.project(x, positions=positions)
-        pattern = self.bound(causal)
+        by = self.bound(causal)
         if mask is not None:
-            real = mask.flatten(1) if mask.shape[1:3] == (1, 1) else None
-            if real is None:
-                raise ValueError(f"a mask of real keys (B, 1, 1, T) is expected, got {tuple(mask.shape)}")
-            pattern = Padded(pattern, real.expand(x.shape[0], -1))
-        return self.output(attend(q, k, v, pattern).transpose(1, 2).flatten(2))
+            by = Padded(by, mask.flatten(1).expand(x.shape[0], -1))
+        return self.output(attend(q, k, v, self.made(by, x, positions)).transpose(1, 2).flatten(2))
+
+    def made(self, by: Pattern | Padded, x: Tensor, positions: Tensor | None) -> Mechanism:
+        """The mechanism of this input: the pattern, unless there is more to it."""
+        return by
 
     def kept(self, positions: Tensor, coming: int) -> Tensor:
         """Which of the keys at ``positions`` a query at ``coming`` or later may see; all, unless a mechanism knows

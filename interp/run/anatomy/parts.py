@@ -190,4 +190,8 @@ class _Keys:
         if call is None or call.v is None or call.v.shape[-1] != self.backwards.shape[-1]:
             return None
         v = call.v[:, self.head // (call.heads // call.kv_heads)].double()  # (B, K, D)
-        return call.weights(self.head).double() * (self.backwards.double() @ v.mT)
+        along = self.backwards.double() @ v.mT  # (B, Q, K)
+        if call.apart is not None:
+            own = call.apart[1][:, self.head].double()
+            along = torch.where(call.apart[0][..., None], self.backwards.double() @ own.mT, along)
+        return call.weights(self.head).double() * along

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from headwise.interp.attention.scores import SENTINEL, Scores, single
+from headwise.interp.attention.scores import SENTINEL, Scores, carried, single
 from headwise.interp.errors import InputError
 from headwise.interp.masks import Causal
 from headwise.interp.run.tap.places import Seam
@@ -91,8 +91,7 @@ class CallChanges:
         new, weights = self.weights(scores, plain)
         if not weights.requires_grad and torch.equal(weights, plain):
             return None
-        values = v.repeat_interleave(weights.shape[1] // v.shape[1], 1)  # (B, H, K, Dv)
-        return new, weights, weights.to(v.dtype) @ values
+        return new, weights, carried(form, weights.to(v.dtype), v)
 
     @property
     def _name(self) -> str:

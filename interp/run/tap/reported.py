@@ -39,7 +39,8 @@ def changed(here, q: Tensor, k: Tensor, v: Tensor, by: Mechanism) -> tuple[Score
     if stepwise is None:
         return form, v, here.changed("output", by.output(q, k, v))
     scores, weights, out = stepwise
-    seen = Seen(scores.detach(), weights.detach(), factors=form.factors, how=form.how)
+    apart = getattr(form, "apart", None)
+    seen = Seen(scores.detach(), weights.detach(), factors=form.factors, how=form.how, apart=apart)
     return seen, v, here.changed("output", out.to(v.dtype))
 
 

@@ -34,6 +34,7 @@ patterns = st.one_of(
 )  # fmt: skip
 OPTIONS = {
     "longformer": {"window": 5, "dilation": (1, 2), "globals": 2},
+    "own": {"window": 3, "globals": 3, "own": True},
     "strided": {"stride": 4},
     "bigbird": {"block": 3, "random": 2},
     "fixed": {"stride": 5, "columns": 2, "kind": "fixed"},
@@ -60,7 +61,7 @@ def test_output_is_full_attention_under_the_mask(pattern, length):
 
 def module(name: str, seed: int = 0) -> VariantDecoder:
     torch.manual_seed(seed)
-    kind = name if name in ("longformer", "bigbird") else "sparse"
+    kind = {"longformer": "longformer", "own": "longformer", "bigbird": "bigbird"}.get(name, "sparse")
     config = VariantConfig(kind, 13, context=300, layers=2, heads=2, width=16, options=OPTIONS[name])
     return VariantDecoder(config).eval()
 
@@ -103,7 +104,7 @@ def test_no_leak_is_found_and_a_planted_one_is(name, monkeypatch):
     options = {"expect": masks.Causal(), "step": lambda model, ids, cache: model.step(ids, cache)}
     report = check(module(name), **options)
     assert report.ok, report
-    kind = {"longformer": Longformer, "bigbird": BigBird}.get(name, Sparse)
+    kind = {"longformer": Longformer, "own": Longformer, "bigbird": BigBird}.get(name, Sparse)
     honest = kind.bound
     monkeypatch.setattr(kind, "bound", lambda self, causal: honest(self, False))
     found = check(module(name), **options)
