@@ -18,6 +18,7 @@ from headwise.pages._shared.changes import HOWS
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
+from headwise.pages._shared.work import give_way
 
 SWEPT = 0.5  # of a run's time, for each of many that are made in one
 TITLE = "Effect of removing each head"
@@ -49,12 +50,13 @@ def removal(run: Run, now: Edited) -> None:
     bar = cancel = None
     if seconds > SLOW:
         with st.container(horizontal=True, vertical_alignment="center"):
-            bar = st.progress(0.0, text="Removing each head …")
             cancel = st.empty()
             cancel.button("Cancel", key="map-cancel", on_click=_cancel)
+            bar = st.progress(0.0, text="Removing each head …")
 
     def progress(part: float) -> None:
         if bar is not None:
+            give_way()
             bar.progress(min(part, 1.0), text=f"Removing each head … {part:.0%}")
 
     try:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.scriptrunner_utils.script_requests import ScriptRequestType
 
 from headwise.pages._shared.choices import AnswerChoices
 from headwise.pages._shared.shelf import server
@@ -50,6 +52,18 @@ def worked(work: Work, make: Callable[[Callable[[float], None]], Made]) -> Made 
         place.empty()
 
 
+def give_way() -> None:
+    """End this run where somebody has clicked meanwhile, and begin the one that was asked for.
+
+    Streamlit lets what runs go on to its end when the click came from a fragment (its
+    ``ScriptRequests.on_scriptrunner_yield``), so that Cancel would be heard when there is nothing left to cancel.
+    """
+    ctx = get_script_run_ctx()
+    if ctx is None or ctx.script_requests is None or ctx.script_requests._state is not ScriptRequestType.RERUN:
+        return
+    st.rerun(scope="fragment" if ctx.fragment_ids_this_run else "app")
+
+
 class _Telling:
     """Draws how far the work is, once it has lasted a moment. Each drawing is where a cancelled script ends."""
 
@@ -63,9 +77,10 @@ class _Telling:
             if time.monotonic() - self.began < PATIENCE:
                 return
             with self.place.container(horizontal=True, vertical_alignment="center"):
-                self.bar = st.progress(0.0)
                 name = f"cancel-{self.work.kind}-{self.work.name}"
                 st.button("Cancel", key=name, on_click=_halt, args=(self.work.token,))
+                self.bar = st.progress(0.0)  # to its right, so that Cancel stays where it is
+        give_way()
         self.bar.progress(min(max(fraction, 0.0), 1.0), text=f"{self.work.title} … {fraction:.0%}")
 
 

@@ -228,6 +228,7 @@ def test_cancel_in_the_middle_loses_nothing(page):
     expect(grid(page, "Head outputs")).to_be_visible()  # the estimates stay
     expect(page.get_by_label("Text", exact=True)).to_have_value(LONG)
     again.first.click()
+    expect(page.get_by_text(re.compile("^Patching …"))).to_be_visible()  # it was heard before all was done
     expect(page.get_by_text(re.compile("^Estimates:")).first).to_be_visible()
 
 
