@@ -143,6 +143,7 @@ def map_of(two: Two, kind: str, tables: Tables, cut: tuple[int, float] = (0, 1.0
         chosen = (selected or (0, 0))[0], state.placed if 0 <= state.placed < positions else positions - 1
         window = streams.window(states, positions, chosen, every=True, start=min(first, positions - 1))
         part = shown.cut(window.first, window.end)
+        window = replace(window, states=0)  # every row is shown, there are no fewer to ask for
     numbers = partial(drawing.of_kind, table, kind)
     heads = drawing.heads_of(table, part)
     leads = None

@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 from headwise import capture
 from headwise.interp.analysis.patching import closeness, corrupted, corruptions, patch, path_patch
 from headwise.interp.analysis.targets import target
+from headwise.interp.drawing.streams import FEW
 from headwise.interp.run.sites import HeadOutput, Value
 from headwise.models import load
 from headwise.pages._shared import pictures
@@ -116,6 +117,13 @@ def test_inputs_of_different_length_are_aligned_and_patterns_say_why_not(drawn):
     assert shown.count("clean: no partner") == other - own > 0 and "without a partner" in said(test, "note")
     assert "patching-residual" in drawn and "patching-heads" in drawn and "patching-patterns" not in drawn
     assert "inputs of one length" in said(test, "note")
+
+
+def test_many_blocks_are_all_shown_and_nothing_offers_fewer(drawn, smollm2_folder):
+    test = app(model="smollm2-135m", text="When Mary and John went out, John gave it to", answer="Mary", against="John")
+    assert not test.error and not test.info
+    cells, how = drawn["patching-residual"]
+    assert len(cells.rows) == 30 and how["window"].states <= FEW
 
 
 def test_proposals_are_buttons_and_each_is_another_pair(drawn):
