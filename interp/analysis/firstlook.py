@@ -29,3 +29,9 @@ def first_head(cap: Capture, table: pd.DataFrame, stack: str) -> tuple[int, int]
     else:
         row = (table[table.layer == table.layer.max()] if cap.subject.family == "vision" else table).iloc[0]
     return int(row["layer"]), int(row["head"])
+
+
+def furthest_head(table: pd.DataFrame) -> tuple[int, int]:
+    """(layer, head) of the head that looks furthest on average: what cannot see far has most to lose there."""
+    row = table.loc[table.distance.idxmax()]
+    return int(row["layer"]), int(row["head"])

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from headwise.interp.attention.axes import Axis, numbered
 from headwise.interp.attention.promise import UNKNOWN, Promise
+from headwise.interp.attention.report import Mechanism
 from headwise.interp.attention.scores import Factors, Scores, single, version
 from headwise.interp.masks import Dense, Mask, Padding, recognise
 
@@ -239,6 +240,19 @@ class AttentionCall:
         """The keys that one head meets, those of its group where heads share them → (B, K, D) float32."""
         factors = self._factors()
         return single(factors.k[:, self._one(head).start // (self.heads // factors.k.shape[1])])
+
+    @property
+    def query_width(self) -> int | None:
+        """D of queries and keys, None where they were not seen."""
+        return None if self.form.factors is None else self.form.factors.q.shape[-1]
+
+    def under(self, by: Mechanism) -> AttentionCall:
+        """The same queries, keys and values as another mechanism takes them, which scales by 1/√D itself; keys and
+        values that heads share are given to each. Raises ValueError where they were not seen."""
+        factors, each = self._factors(), self.heads // self.kv_heads
+        q = factors.q * (factors.scale * math.sqrt(factors.q.shape[-1]))
+        k, v = (t if t is None or each == 1 else t.repeat_interleave(each, 1) for t in (factors.k, self.v))
+        return replace(self, form=by.form(q, k), v=v, _versions=())
 
     def added(self, head: int, rows: Rows = None) -> Tensor:
         """What stands in the scores beside q·kᵀ·scale: bias and mask, or what a function of the model's made of it;

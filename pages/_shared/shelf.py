@@ -68,6 +68,8 @@ KINDS = {
     "beside": Kind(6, slot=True),  # the other run of a comparison
     "compared": Kind(12, slot=True),
     "likeness": Kind(12, slot=True),
+    "mechanisms": Kind(64, slot=True),  # a head through others, as one of their options grows
+    "timings": Kind(16, slot=True),
     "zoo": Kind(256, slot=True),
     "reading": Kind(8, slot=True),
     "clusters": Kind(32),

@@ -9,6 +9,7 @@ import streamlit as st
 GROUPS = {  # what one comes for → its pages, each with its icon
     "Look": {
         "heads": ":material/grid_view:",
+        "variants": ":material/texture:",
         "embeddings": ":material/scatter_plot:",
     },
     "Explain": {

@@ -28,6 +28,7 @@ new MutationObserver(() => {
         ("/circuits?answer=of", "Heads in words", {"answer": "of"}),
         ("/compare?stack=decoder", "headline", {}),
         ("/masks?section=zoo", "mask bugs as tiny living models", {"section": "zoo"}),
+        ("/variants?left=sparse", "What is saved, and what that costs", {"left": "sparse"}),
         ("/embeddings?clusters=3", "Each text as one vector", {"clusters": "3"}),
     ],
 )

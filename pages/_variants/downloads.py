@@ -1,0 +1,19 @@
+"""A picture of this page as a file."""
+
+from __future__ import annotations
+
+from headwise.interp.drawing import files as export
+from headwise.interp.drawing.matrix import Matrix
+from headwise.pages._shared.files import figure_look, file_buttons
+from headwise.pages._shared.sidebar import Run
+
+
+def files(run: Run, view: Matrix, title: str, name: str) -> None:
+    """Buttons for a head under a mechanism."""
+    theme, stamp = figure_look(run, title)["theme"], export.stamp(run.capture)
+    file_buttons(
+        name,
+        png=lambda: export.to_png(view, theme=theme, stamp=f"{title} · {stamp}"),
+        svg=lambda: export.to_svg(view, theme=theme, stamp=f"{title} · {stamp}"),
+        csv=lambda: export.to_csv(view),
+    )

@@ -1,0 +1,32 @@
+"""Variants: a head's queries and keys through cheaper attention. What does it see, and what does it miss?"""
+
+from __future__ import annotations
+
+import html
+
+import streamlit as st
+
+from headwise.pages._shared.defence import page
+from headwise.pages._shared.headline import line, shape, sizes
+from headwise.pages._shared.markdown import plain
+from headwise.pages._shared.sidebar import sidebar
+from headwise.pages._variants.choices import state
+from headwise.pages._variants.explorer import explorer
+
+
+@page
+def variants() -> None:
+    """The page."""
+    run = sidebar(state)
+    cap = run.capture
+    if not any(call.kind == "self" for call in cap.calls):
+        st.error(f"{plain(cap.subject.name)} gave no self-attention, so there is nothing to put through a variant.")
+        st.stop()
+    st.html(line([f"<b>{html.escape(cap.subject.name)}</b>", shape(cap), sizes(cap)]))
+    explorer(run)
+
+
+if __name__ == "__main__":  # the first visitor of a server came here
+    from headwise.pages import navigate
+
+    navigate()
