@@ -15,7 +15,6 @@ from torch import Tensor
 from headwise.interp.attention.banded import edges
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.report import Mechanism
-from headwise.interp.attention.scores import single
 from headwise.interp.errors import InputError
 from headwise.interp.masks import Causal, Mask, Window
 
@@ -57,7 +56,7 @@ class Beside:
 
     def _outputs(self):
         group = self.exact.heads // self.exact.v.shape[1]
-        v = single(self.exact.v[0, self.head // group])  # (K, Dv)
+        v = self.exact.v[0, self.head // group].float()  # (K, Dv)
         for rows in _bands(self.exact.queries):
             yield self.exact.weights(self.head, rows)[0] @ v, self.call.weights(self.head, rows)[0] @ v
 

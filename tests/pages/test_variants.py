@@ -60,8 +60,8 @@ def test_a_slider_moves_the_picture_and_the_address(drawn):
     next(s for s in test.slider if s.label == "Window").set_value(2).run()
     assert not test.exception
     assert drawn["variant-picture-left"].values.nan_to_num(0).ne(before.nan_to_num(0)).any()
-    assert test.query_params["window"] == "2"
-    assert test.query_params["layer"] == "1"
+    assert test.query_params["window"] in ("2", ["2"])
+    assert test.query_params["head"] in ("6", ["6"])
 
 
 def test_untouched_it_leaves_the_address_alone(drawn):
