@@ -20,6 +20,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "transformers.models.big_bird.modeling_big_bird.BigBirdBlockSparseAttention": ("bigbird", "WATCHER"),
     "transformers.models.longt5.modeling_longt5.LongT5LocalAttention": ("longt5", "WATCHER"),
     "transformers.models.longt5.modeling_longt5.LongT5TransientGlobalAttention": ("longt5", "WATCHER"),
+    "local_attention.local_attention.LocalAttention": ("local_attention", "WATCHER"),
 }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from headwise.interp.attention.banded import Bias, Masked
 from headwise.interp.attention.watch import Given, Watched
 from headwise.interp.masks import Marked, Window, within
-from headwise.models.sources.watched.layouts import joined, split
+from headwise.models.sources.watched.layouts import joined, laid_out, split
 
 HIDDEN = -1e9  # the library adds −1e10
 
@@ -52,23 +52,20 @@ class Local:
             new = torch.where(real[..., None], module.o(joined(z)), given.output[0])
             return new, *given.output[1:]
 
-        return Watched(q, k, v, Masked(1.0, allowed, _bias(added, block, k.shape[2], length)), output, back)
+        return Watched(q, k, v, Masked(1.0, allowed, _bias(added, block, length)), output, back)
 
 
-def _bias(added: Tensor, block: int, keys: int, length: int) -> Bias:
+def _bias(added: Tensor, block: int, length: int) -> Bias:
     """What is added to the scores of a block and its neighbours (B | 1, N | 1, H, b, 3b + G), by query and key."""
     added = added.masked_fill(added < HIDDEN, 0)  # what is hidden the mask says
+    near, side = added[..., : 3 * block], added[..., 3 * block :].transpose(2, 3).flatten(1, 2)  # (B, T', H, G)
 
     def bias(start: int, stop: int, heads: slice) -> Tensor:
-        row = torch.arange(start, stop, device=added.device)
-        number = row // block
-        some = added[:, number.clamp(max=added.shape[1] - 1), :, row % block]  # (R, B | 1, H, 3b + G)
-        some = some.permute(1, 2, 0, 3)[:, heads]
-        key = (number[:, None] - 1) * block + torch.arange(3 * block, device=added.device)  # (R, 3b)
-        key = key.masked_fill((key < 0) | (key >= length), length)  # beyond the text: dropped
-        laid = some.new_zeros(*some.shape[:3], length + 1)
-        laid.scatter_(-1, key.expand(*some.shape[:3], -1), some[..., : 3 * block])
-        return torch.cat([laid[..., :length], some[..., 3 * block :]], -1)[..., :keys]
+        local = laid_out(near, (start, stop), block, length)[:, heads]
+        if not side.shape[-1]:
+            return local
+        beside = side[:, start:stop, heads].transpose(1, 2)
+        return torch.cat([local.expand(len(beside), -1, -1, -1), beside.expand(len(local), -1, -1, -1)], -1)
 
     return bias
 
