@@ -24,6 +24,9 @@ from headwise.interp.run.tap import Unseen
 from headwise.interp.run.tap.changes import Changes
 from headwise.interp.subject import Inputs, Subject
 
+# what is in the name of an attention's class, or of a part of it → the word for its keys beyond the queries' own
+BEYOND = {"compress": "compressed", "transientglobal": "summary"}
+
 
 @dataclass(frozen=True, eq=False)
 class Capture:
@@ -216,15 +219,16 @@ def _named_beyond(call: AttentionCall, module: nn.Module) -> AttentionCall:
     the queries are, the others by what made them.
 
     That they come first is read off the mask: each query sees the key of its own number and none later among them. Keys
-    of an earlier run, from a cache, come before the queries' and fail that.
+    of an earlier run, from a cache, come before the queries' and fail that. LongT5's summaries are known to come last.
     """
     own = call.queries
     if call.kind != "self" or not 1 < own < call.keys:
         return call
-    seen = call.mask.dense(own, call.keys)[..., :own].reshape(-1, own, own)
-    if not bool((seen.diagonal(0, -2, -1).all(-1) & ~seen.triu(1).any((-2, -1))).any()):  # in one sample and head
-        return call
-    inside = (type(part).__name__.lower() for part in parts.modules_below(module, call.name))
-    word = "compressed" if any("compress" in kind for kind in inside) else "extra"
+    inside = [type(part).__name__.lower() for part in parts.modules_below(module, call.name)]
+    word = next((word for part, word in BEYOND.items() if any(part in kind for kind in inside)), "extra")
+    if word != "summary":
+        seen = call.mask.dense(own, call.keys)[..., :own].reshape(-1, own, own)
+        if not bool((seen.diagonal(0, -2, -1).all(-1) & ~seen.triu(1).any((-2, -1))).any()):  # in one sample and head
+            return call
     beyond = tuple(f"{word} {i}" for i in range(call.keys - own))
     return call.with_keys(Axis((*call.query_axis.labels, *beyond)))
