@@ -25,7 +25,7 @@ from headwise.interp.masks.patterns import (
     Window,
 )
 from headwise.interp.masks.recognise import recognise
-from headwise.interp.masks.segments import Columns, Drawn, Listed, PerHead, Segments, Shifted
+from headwise.interp.masks.segments import Columns, Drawn, Listed, Marked, PerHead, Segments, Shifted, within
 
 __all__ = [
     "ALLOWED",
@@ -39,6 +39,7 @@ __all__ = [
     "Drawn",
     "Global",
     "Listed",
+    "Marked",
     "Mask",
     "Not",
     "Or",
@@ -52,4 +53,5 @@ __all__ = [
     "Strided",
     "Window",
     "recognise",
+    "within",
 ]

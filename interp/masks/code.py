@@ -30,7 +30,7 @@ def formula(mask: Mask) -> str:
     >>> formula(Causal() & ~Window(2, 0))
     '(k <= q) & ~((k >= q - 2) & (k <= q))'
 
-    Raises ValueError for masks that are no formula (Dense, RandomBlocks, Drawn, Listed, PerHead, Shifted):
+    Raises ValueError for masks that are no formula (Dense, RandomBlocks, Drawn, Listed, Marked, PerHead, Shifted):
     pass those as tensors.
     """
     match mask:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headwise.interp.masks.patterns import And, Causal, Global, Mask, Or, Padding, Strided, Window
-from headwise.interp.masks.segments import Columns, Drawn, Listed, PerHead, Segments, Shifted
+from headwise.interp.masks.segments import Columns, Drawn, Listed, Marked, PerHead, Segments, Shifted
 
 
 def seen(mask: Mask, rows: tuple[int, int], keys: int, heads: Sequence[int] = (0,)) -> Tensor:
@@ -46,6 +46,8 @@ def seen(mask: Mask, rows: tuple[int, int], keys: int, heads: Sequence[int] = (0
         case Padding(lengths, starts):
             first = starts or (0,) * len(lengths)
             return every[min(first) : max(f + n for f, n in zip(first, lengths, strict=True))]
+        case Marked(marks, "key"):
+            return every[marks.reshape(-1, marks.shape[-1]).any(0)[:keys].cpu()]
         case PerHead(masks):
             some = dict.fromkeys(masks[head] for head in heads)
             return torch.cat([seen(each, rows, keys, heads) for each in some]).unique()

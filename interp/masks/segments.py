@@ -8,7 +8,7 @@ from functools import cached_property, reduce
 import torch
 from torch import Tensor
 
-from headwise.interp.masks.patterns import Mask, hashed
+from headwise.interp.masks.patterns import Mask, Padding, hashed
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,67 @@ class PerHead(Mask):
 
     def __repr__(self) -> str:
         return f"PerHead(({', '.join(map(repr, self.masks))}{',' * (len(self.masks) == 1)}))"
+
+
+@dataclass(frozen=True, eq=False)
+class Marked(Mask):
+    """The keys that are marked, by sample, or with ``side`` "query" the queries: real tokens among padding that stands
+    anywhere. ``marks`` is bool (T,) or (B, T).
+
+    >>> print(Marked(torch.tensor([1, 1, 0, 1, 1, 0, 0, 0]).bool()))
+    ■■⬚■■⬚⬚⬚
+    ■■⬚■■⬚⬚⬚
+    ■■⬚■■⬚⬚⬚
+    ■■⬚■■⬚⬚⬚
+    ■■⬚■■⬚⬚⬚
+    ■■⬚■■⬚⬚⬚
+    ■■⬚■■⬚⬚⬚
+    ■■⬚■■⬚⬚⬚
+    """
+
+    marks: Tensor
+    side: str = "key"
+
+    def __post_init__(self):
+        if self.marks.dtype != torch.bool or self.marks.ndim not in (1, 2) or self.side not in ("key", "query"):
+            raise ValueError(
+                f"Marked expects bool marks (T,) or (B, T) of a key or query side, got {self.marks.dtype} "
+                f"{tuple(self.marks.shape)} of {self.side!r}."
+            )
+
+    def allowed(self, b, h, q, k):
+        marks = self.marks.to(q.device).reshape(-1, self.marks.shape[-1])
+        return marks[b.clamp(max=0) if len(marks) == 1 else b, k if self.side == "key" else q]
+
+    @cached_property
+    def _digest(self) -> int:
+        return hash((self.side, tuple(self.marks.shape), self.marks.cpu().numpy().tobytes()))
+
+    def __eq__(self, other):
+        return isinstance(other, Marked) and self.side == other.side and torch.equal(self.marks, other.marks)
+
+    def __hash__(self):
+        return self._digest
+
+    def __repr__(self) -> str:
+        side = "" if self.side == "key" else f", side={self.side!r}"
+        return f"Marked({' × '.join(map(str, self.marks.shape))}{side})"
+
+
+def within(mask: Mask, real: Tensor, queries: bool = False) -> Mask:
+    """A mask in texts of which only ``real`` (B, T) tokens are no padding; with ``queries`` the others see nothing.
+
+    >>> within(Segments(4), torch.tensor([[1, 1, 0], [1, 1, 1]]).bool())
+    Segments(4, 0) & Padding((2, 3), starts=(0, 0))
+    """
+    if bool(real.all()):
+        return mask
+    first, counts = real.int().argmax(1), real.sum(1)
+    place = torch.arange(real.shape[1], device=real.device)
+    together = (place >= first[:, None]) & (place < (first + counts)[:, None])
+    whole = torch.equal(together, real)
+    mask = mask & (Padding(tuple(counts.tolist()), starts=tuple(first.tolist())) if whole else Marked(real))
+    return mask & Marked(real, "query") if queries else mask
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from headwise.interp.attention.banded import Banded
 from headwise.interp.attention.report import Mechanism, attend
-from headwise.interp.masks import Dense, Mask, Padding, Shifted
+from headwise.interp.masks import Mask, Shifted, within
 from headwise.models.architectures.blocks import Attention
 from headwise.models.variants.steps import Places
 
@@ -126,11 +126,9 @@ class Padded:
         return Banded(q, k, q.shape[-1] ** -0.5, self.mask())
 
     def mask(self) -> Mask:
-        first, counts = self.real.int().argmax(1).tolist(), self.real.sum(1).tolist()
-        whole = all(bool(row[f : f + n].all()) for row, f, n in zip(self.real, first, counts, strict=True))
-        padding = Padding(tuple(counts), starts=tuple(first)) if whole else Dense(self.real[:, None, None])
-        mask = self.pattern.mask(self.real.shape[1])
-        return (Shifted(mask, tuple(first), self.real.shape[1]) if any(first) else mask) & padding
+        first, length = tuple(self.real.int().argmax(1).tolist()), self.real.shape[1]
+        mask = self.pattern.mask(length)
+        return within(Shifted(mask, first, length) if any(first) else mask, self.real)
 
 
 class Blockwise(Attention):

@@ -14,7 +14,13 @@ from torch import nn
 from headwise.interp.attention.watch import Watcher
 
 # a class, by the module it is defined in and its name → the file here that knows it, and the watcher in it
-KNOWN: dict[str, tuple[str, str]] = {}
+KNOWN: dict[str, tuple[str, str]] = {
+    "transformers.models.longformer.modeling_longformer.LongformerSelfAttention": ("longformer", "WATCHER"),
+    "transformers.models.led.modeling_led.LEDEncoderSelfAttention": ("longformer", "WATCHER"),
+    "transformers.models.big_bird.modeling_big_bird.BigBirdBlockSparseAttention": ("bigbird", "WATCHER"),
+    "transformers.models.longt5.modeling_longt5.LongT5LocalAttention": ("longt5", "WATCHER"),
+    "transformers.models.longt5.modeling_longt5.LongT5TransientGlobalAttention": ("longt5", "WATCHER"),
+}
 
 
 def watchers_of(module: nn.Module) -> Mapping[str, Watcher]:
