@@ -16,6 +16,11 @@ MECHANISMS: dict[str, tuple[str, str]] = {
     "longformer": ("longformer", "Longformer"),
     "bigbird": ("bigbird", "BigBird"),
     "sparse": ("sparse", "Sparse"),
+    "transformer_xl": ("transformer_xl", "TransformerXL"),
+    "relative": ("relative", "Relative"),
+    "alibi": ("positions", "ALiBi"),
+    "t5": ("positions", "T5"),
+    "grouped": ("grouped", "Grouped"),
 }
 
 

@@ -75,7 +75,11 @@ class Pattern:
         return self.computed(q, k, v)
 
     def form(self, q: Tensor, k: Tensor) -> Banded:
-        return Banded(q, k, q.shape[-1] ** -0.5, self.mask(k.shape[2]))
+        return self.scored(q, k, self.mask(k.shape[2]))
+
+    def scored(self, q: Tensor, k: Tensor, mask: Mask, first: Tensor | None = None) -> Banded:
+        """The scores under ``mask``, of texts whose first real tokens stand at ``first`` (B,): see ``Padded``."""
+        return Banded(q, k, q.shape[-1] ** -0.5, mask)
 
     def computed(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None = None) -> Tensor:
         """(B, H, T, D) → (B, H, T, D); ``real`` (B, T) are keys that are no padding."""
@@ -123,7 +127,7 @@ class Padded:
         return _moved(out, back)
 
     def form(self, q: Tensor, k: Tensor) -> Banded:
-        return Banded(q, k, q.shape[-1] ** -0.5, self.mask())
+        return self.pattern.scored(q, k, self.mask(), self.real.int().argmax(1))
 
     def mask(self) -> Mask:
         first, length = tuple(self.real.int().argmax(1).tolist()), self.real.shape[1]
