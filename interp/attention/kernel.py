@@ -34,11 +34,12 @@ class Kernel:
     rise: tuple[Tensor, Tensor] | None = None
     normalised: bool = True
     floor: float = 0.0  # added to the sum that weights are divided by
-    factors: Factors | None = None  # queries and keys that the features were made from
+    met: tuple[Tensor, Tensor, float] | None = None  # queries, keys and scale that the features stand for
     how: str = "kernel"
 
     given = None
     told = exact = True
+    factors = property(lambda self: None if self.met is None else Factors(*self.met))
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -46,12 +47,11 @@ class Kernel:
 
     @property
     def kv_heads(self) -> int | None:
-        return None if self.factors is None else self.factors.k.shape[1]
+        return None if self.met is None else self.met[1].shape[1]
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
-        met = () if self.factors is None else (self.factors.q, self.factors.k)
-        return self.left, self.right, *(self.rise or ()), *met
+        return self.left, self.right, *(self.rise or ()), *(self.met or ())[:2]
 
     def mask(self) -> Mask:
         return Causal() if self.causal else Bidirectional()
@@ -70,7 +70,10 @@ class Kernel:
         met, top = self._met(start, stop, heads)
         if not self.normalised:
             return met * top.exp()
-        return met / (met.sum(-1, keepdim=True) + self.floor * (-top).exp()).clamp_min(TINY)
+        total = met.sum(-1, keepdim=True)
+        if self.floor:
+            total = total + self.floor * (-top).exp()
+        return met / total.clamp_min(TINY)
 
     def sink(self, start, stop, heads):
         return None
@@ -81,10 +84,8 @@ class Kernel:
 
     def size(self, queries: int, keys: int) -> float:
         tall, wide = queries / self.shape[2], keys / self.shape[3]
-        pairs = [(self.left, self.right), *([self.rise] if self.rise else [])]
-        if self.factors is not None:
-            pairs.append((self.factors.q, self.factors.k))
-        return sum(left.nbytes * tall + right.nbytes * wide for left, right in pairs)
+        pairs = self.tensors  # of queries, of keys, of queries …
+        return sum(t.nbytes * tall for t in pairs[::2]) + sum(t.nbytes * wide for t in pairs[1::2])
 
     def _met(self, start: int, stop: int, heads: slice) -> tuple[Tensor, Tensor]:
         """Products of features (B, h, R, K), zero where a causal query does not look, and the logarithm (B, h, R, 1) by

@@ -16,6 +16,7 @@ MECHANISMS: dict[str, tuple[str, str]] = {
     "longformer": ("longformer", "Longformer"),
     "bigbird": ("bigbird", "BigBird"),
     "sparse": ("sparse", "Sparse"),
+    "performer": ("performer", "Performer"),
 }
 
 

@@ -5,7 +5,6 @@ import torch
 
 from headwise.interp.attention.kernel import Kernel
 from headwise.interp.attention.report import gap
-from headwise.interp.attention.scores import Factors
 from headwise.interp.masks import Bidirectional, Causal
 
 B, H, HK, Q, K, M = 2, 4, 2, 5, 5, 3
@@ -62,6 +61,6 @@ def test_sizes_far_beyond_floats_keep_their_ratio():
 
 def test_what_stands_beside_exact_scores_is_the_error_of_the_features():
     q, k = torch.randn(2, 1, 1, 4, 3, generator=DRAW)
-    form = Kernel(torch.rand(1, 1, 4, 2), torch.rand(1, 1, 4, 2), False, factors=Factors(q, k, 0.5))
+    form = Kernel(torch.rand(1, 1, 4, 2), torch.rand(1, 1, 4, 2), False, met=(q, k, 0.5))
     assert torch.allclose(form.added(0, 4, ALL) + q @ k.mT * 0.5, form.scores(0, 4, ALL), atol=1e-6)
     assert form.kv_heads == 1 and Kernel(LEFT, RIGHT).kv_heads is None
