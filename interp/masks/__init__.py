@@ -5,6 +5,7 @@ Read in this order: ``patterns`` (the algebra), ``segments`` (more of it), ``rec
 ``spoken`` (from an expression).
 """
 
+from headwise.interp.masks.buckets import Buckets, SortedChunks
 from headwise.interp.masks.patterns import (
     ALLOWED,
     HIDDEN,
@@ -33,6 +34,7 @@ __all__ = [
     "And",
     "Bidirectional",
     "Blocks",
+    "Buckets",
     "Causal",
     "Columns",
     "Dense",
@@ -50,6 +52,7 @@ __all__ = [
     "RandomBlocks",
     "Segments",
     "Shifted",
+    "SortedChunks",
     "Strided",
     "Window",
     "recognise",

@@ -30,8 +30,8 @@ def formula(mask: Mask) -> str:
     >>> formula(Causal() & ~Window(2, 0))
     '(k <= q) & ~((k >= q - 2) & (k <= q))'
 
-    Raises ValueError for masks that are no formula (Dense, RandomBlocks, Drawn, Listed, Marked, PerHead, Shifted):
-    pass those as tensors.
+    Raises ValueError for masks that are no formula (Dense, RandomBlocks, Drawn, Listed, Marked, PerHead, Shifted,
+    Buckets, SortedChunks): pass those as tensors.
     """
     match mask:
         case And(left, right):

@@ -21,6 +21,7 @@ MECHANISMS: dict[str, tuple[str, str]] = {
     "alibi": ("positions", "ALiBi"),
     "t5": ("positions", "T5"),
     "grouped": ("grouped", "Grouped"),
+    "performer": ("performer", "Performer"),
 }
 
 

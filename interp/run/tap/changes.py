@@ -66,7 +66,8 @@ class CallChanges:
         self, scores: Tensor, weights: Tensor, sink: Tensor | None = None, mixed: bool = False
     ) -> tuple[Tensor, Tensor]:
         """(scores, weights), both (B, H, Q, K), after all that is done to them. ``sink`` (B, H, Q, 1) is the weight
-        that went to no key; it keeps its score. ``mixed`` says that heads were mixed after the softmax.
+        that went to no key; it keeps its score. ``mixed`` says that heads were mixed after the softmax, or that there
+        is none.
 
         What a mask hid stays hidden. A row whose scores are as they were keeps its weights bit for bit. Raises
         InputError where a mask would open what the scores no longer tell, and where no row of weights is a softmax.
@@ -74,8 +75,8 @@ class CallChanges:
         if self.masks or "scores" in self.acts:
             if mixed:
                 raise InputError(
-                    f"{self._name} cannot change single keys here: the model mixes its heads after the softmax, so no "
-                    "row of weights sums to one. Change the pattern or the head's output instead."
+                    f"{self._name} cannot change single keys here: no row of weights sums to one, for there is no "
+                    "softmax, or heads are mixed after it. Change the pattern or the head's output instead."
                 )
             new = self.changed("scores", self._masked(scores))
             new = torch.where(scores <= SENTINEL, scores, new) if new is not scores else new
@@ -87,8 +88,9 @@ class CallChanges:
         """Attention computed step by step from ``form``, so that scores and weights can be changed → (scores, weights,
         output), or None when they were only looked at: then the model's own operation stands."""
         scores = form.scores(0, form.shape[2], slice(None))
-        plain = rows_softmax(scores)
-        new, weights = self.weights(scores, plain)
+        normalised = getattr(form, "normalised", True)  # products of features need not be
+        plain = rows_softmax(scores) if normalised else form.weights(0, form.shape[2], slice(None))
+        new, weights = self.weights(scores, plain, mixed=not normalised)
         if not weights.requires_grad and torch.equal(weights, plain):
             return None
         return new, weights, carried(form, weights.to(v.dtype), v)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from headwise.interp.masks import (  # fmt: skip
     Bidirectional,
     Blocks,
+    Buckets,
     Causal,
     Columns,
     Dense,
@@ -21,6 +22,7 @@ from headwise.interp.masks import (  # fmt: skip
     Prefix,
     RandomBlocks,
     Segments,
+    SortedChunks,
     Strided,
     Window,
     recognise,
@@ -30,6 +32,9 @@ N, BATCH, HEADS = 9, 2, 3
 
 ids = st.tuples(*[st.integers(0, 3)] * N)
 small = st.integers(0, N)
+buckets = st.integers(0, 9).map(
+    lambda seed: torch.randint(3, (BATCH, HEADS, 2, N), generator=torch.Generator().manual_seed(seed))
+)
 leaves = st.one_of(
     st.builds(Causal, st.integers(-3, 3)),
     st.builds(Window, small, small),
@@ -48,6 +53,8 @@ leaves = st.one_of(
         st.tuples(small, small),
         st.tuples(small, small),
     ),
+    st.builds(Buckets, buckets, small),
+    st.builds(SortedChunks, buckets, st.integers(1, N), st.integers(0, 2), st.integers(0, 2)),
     st.builds(Packed, ids),
     st.builds(Packed, st.tuples(ids, ids)),
     st.builds(
@@ -72,7 +79,8 @@ def square(mask, b=0, h=0):
 
 
 def test_every_pattern_draws_itself():
-    patterns = Mask.__subclasses__()
+    kinds = Mask.__subclasses__()
+    patterns = [m for kind in kinds for m in kind.__subclasses__() or [kind]]
     drawn = [m for m in patterns if "■" in (m.__doc__ or "")]
     assert {m.__name__ for m in patterns} - {m.__name__ for m in drawn} <= {"And", "Or", "Not"}
 

@@ -1,0 +1,119 @@
+"""Scores of attention whose weights are products of features: random features, linear attention, states that decay.
+
+Kept are the features, O(n·m), and never their n × n products.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headwise.interp.attention.scores import Factors, single
+from headwise.interp.masks import Bidirectional, Causal, Mask
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """Weight of key j to query i: Σₘ left[i, m] · right[j, m] · exp(rise[0][i, m] + rise[1][j, m]), divided by its sum
+    over the keys where ``normalised``.
+
+    ``rise`` are logarithms, (B, H, Q, M | 1) and (B, Hk, K, M | 1): a state that decays by γ a step has them
+    i·log γ and −j·log γ; features too large or small for floats keep their size there. A causal query meets no later
+    key. Weights that are not normalised may be negative and need not sum to one; their scores are the logarithms of
+    those that are positive, −inf of the others.
+    """
+
+    left: Tensor  # (B, H, Q, M)
+    right: Tensor  # (B, Hk, K, M)
+    causal: bool = True
+    rise: tuple[Tensor, Tensor] | None = None
+    normalised: bool = True
+    floor: float = 0.0  # added to the sum that weights are divided by
+    met: tuple[Tensor, Tensor, float] | None = None  # queries, keys and scale that the features stand for
+    how: str = "kernel"
+
+    given = None
+    told = exact = True
+    factors = property(lambda self: None if self.met is None else Factors(*self.met))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.left.shape[0], self.left.shape[1], self.left.shape[2], self.right.shape[2]
+
+    @property
+    def kv_heads(self) -> int | None:
+        return None if self.met is None else self.met[1].shape[1]
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.left, self.right, *(self.rise or ()), *(self.met or ())[:2]
+
+    def mask(self) -> Mask:
+        return Causal() if self.causal else Bidirectional()
+
+    def scores(self, start: int, stop: int, heads: slice) -> Tensor:
+        met, top = self._met(start, stop, heads)
+        positive = met > 0
+        logs = met.masked_fill(~positive, 1).log() + top
+        return logs.masked_fill(~positive, -math.inf)
+
+    def added(self, start: int, stop: int, heads: slice) -> Tensor:
+        """What makes the scores of ``factors`` the features' own: how far the estimate is off, and the mask."""
+        return self.scores(start, stop, heads) - self.factors.products(start, stop, heads)
+
+    def weights(self, start: int, stop: int, heads: slice) -> Tensor:
+        met, top = self._met(start, stop, heads)
+        if not self.normalised:
+            return met * top.exp()
+        total = met.sum(-1, keepdim=True)
+        if self.floor:
+            total = total + self.floor * (-top).exp()
+        return met / total.clamp_min(TINY)
+
+    def sink(self, start, stop, heads):
+        return None
+
+    def output(self, v: Tensor) -> Tensor:
+        values = v.repeat_interleave(self.shape[1] // v.shape[1], 1)  # (B, H, K, Dv)
+        return self.weights(0, self.shape[2], slice(None)).to(v.dtype) @ values
+
+    def size(self, queries: int, keys: int) -> float:
+        tall, wide = queries / self.shape[2], keys / self.shape[3]
+        pairs = self.tensors  # of queries, of keys, of queries …
+        return sum(t.nbytes * tall for t in pairs[::2]) + sum(t.nbytes * wide for t in pairs[1::2])
+
+    def _met(self, start: int, stop: int, heads: slice) -> tuple[Tensor, Tensor]:
+        """Products of features (B, h, R, K), zero where a causal query does not look, and the logarithm (B, h, R, 1) by
+        which they were made smaller."""
+        group = self.left.shape[1] // self.right.shape[1]
+        index = torch.arange(self.left.shape[1], device=self.left.device)[heads]
+        left, right = single(self.left[:, heads, start:stop]), single(self.right[:, index // group])
+        past = None
+        if self.causal:
+            past = Causal().rows(start, stop, self.shape[3], device=left.device)
+        if self.rise is None:
+            met = left @ right.mT
+            return met if past is None else met * past, met.new_zeros(()).expand(*met.shape[:3], 1)
+        own, key = single(self.rise[0][:, heads, start:stop]), single(self.rise[1][:, index // group])
+        top = own.new_full((*own.shape[:2], stop - start, 1), -math.inf)
+        for m in range(key.shape[-1]):
+            top = torch.maximum(top, self._risen(own, key, m, past).amax(-1, keepdim=True))
+        top = top.detach().masked_fill(top == -math.inf, 0)
+        if key.shape[-1] == 1:
+            return (left @ right.mT) * (self._risen(own, key, 0, past) - top).exp(), top
+        met = 0
+        for m in range(key.shape[-1]):
+            each = left[..., m, None] * right[..., None, :, m]
+            met = met + each * (self._risen(own, key, m, past) - top).exp()
+        return met, top
+
+    @staticmethod
+    def _risen(own: Tensor, key: Tensor, m: int, past: Tensor | None) -> Tensor:
+        """rise[0] + rise[1] of one feature → (B, h, R, K), −inf where a causal query does not look."""
+        both = own[..., m, None] + key[..., None, :, m]
+        return both if past is None else both.masked_fill(~past, -math.inf)
