@@ -19,11 +19,14 @@ from headwise.interp.analysis.metrics import Induction, ToPrevious, repeated_ran
 from headwise.interp.run.capture import capture
 from headwise.interp.subject import Inputs, Subject
 from headwise.models import wrap
+from headwise.models.architectures.attention_only import AttentionOnly
 from headwise.models.architectures.blocks import Attention, rotate
 from headwise.models.architectures.decoder import Decoder
+from headwise.models.architectures.variant import VariantDecoder
 from headwise.models.inputs.tokens import END_OF_TEXT
 from headwise.models.recipes.training import Recipe, Training
 
+ARCHITECTURES = {Decoder: "decoder", AttentionOnly: "attention-only", VariantDecoder: "variant"}
 IGNORE = -100  # F.cross_entropy leaves these targets out
 
 
@@ -82,12 +85,14 @@ def prefer_offsets(attention: Attention, strength: float) -> None:
 
 
 def make_optimizers(model: nn.Module, recipe: LanguageRecipe) -> list[torch.optim.Optimizer]:
-    """Muon for hidden matrices, AdamW for what has a row a token, for biases and gains, and for those of q and k."""
+    """Muon for hidden matrices, AdamW for what has a row a token, for biases, gains and what a mechanism learns beside
+    its maps, and for the biases of q and k."""
     tokens = [p for p in model.parameters() if p.ndim == 2 and p.shape[0] == model.config.vocab_size]
-    matrices = [p for p in model.parameters() if p.ndim == 2 and p.shape[0] != model.config.vocab_size]
-    vectors = {name: p for name, p in model.named_parameters() if p.ndim == 1}
-    offsets = [p for name, p in vectors.items() if name.endswith(("query.bias", "key.bias"))]
-    others = [p for name, p in vectors.items() if not name.endswith(("query.bias", "key.bias"))]
+    maps = [part.weight for part in model.modules() if isinstance(part, nn.Linear)]
+    matrices = [p for p in maps if p.shape[0] != model.config.vocab_size]
+    offsets = [p for name, p in model.named_parameters() if name.endswith(("query.bias", "key.bias"))]
+    known = {id(p) for p in (*tokens, *matrices, *offsets)}
+    others = [p for p in model.parameters() if id(p) not in known]
     return [
         torch.optim.Muon(matrices, lr=recipe.matrix_lr, weight_decay=recipe.weight_decay),
         torch.optim.AdamW(tokens, lr=recipe.other_lr, betas=(0.9, 0.95), weight_decay=0),
@@ -113,7 +118,7 @@ def language_training(
     return Training(
         recipe,
         model,
-        {"architecture": "decoder" if isinstance(model, Decoder) else "attention-only", **asdict(model.config)},
+        {"architecture": ARCHITECTURES[type(model)], **asdict(model.config)},
         batch,
         loss,
         lambda: head_progress(model, held_out, tokenizer.token_to_id(END_OF_TEXT)),
