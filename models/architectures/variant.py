@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from headwise.models.architectures.blocks import MLP, initialise, padding_mask, sinusoids
 from headwise.models.variants import mechanism
+from headwise.models.variants.reversible import in_chunks, reversible
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class VariantConfig:
     width: int
     positions: Literal["rotary", "learned", "sinusoids", "none"] = "rotary"  # "none": the mechanism has its own
     options: Mapping[str, Any] = field(default_factory=dict)
+    reversible: bool = False  # two residual streams, whose activations need not be kept (Reformer)
+    feed_forward_chunk: int = 0  # positions that the MLP treats at a time, 0: all
 
     def __post_init__(self):
         if self.positions not in ("rotary", "learned", "sinusoids", "none"):
@@ -44,17 +48,32 @@ class Block(nn.Module):
         self.attention = mechanism(config.mechanism)(config.width, config.heads, **config.options)
         self.mlp_norm = nn.LayerNorm(config.width)
         self.mlp = MLP(config.width, "gelu_tanh")
+        self.chunk = config.feed_forward_chunk
+
+    def attended(self, x: Tensor, positions: Tensor | None, mask: Tensor | None) -> Tensor:
+        """What attention adds to the stream."""
+        return self.attention(self.attention_norm(x), mask=mask, causal=True, positions=positions)
+
+    def fed(self, x: Tensor) -> Tensor:
+        """What the MLP adds to it."""
+        return in_chunks(self.mlp, self.mlp_norm(x), self.chunk)
 
     def forward(self, x: Tensor, positions: Tensor | None, mask: Tensor | None) -> Tensor:
         """``mask`` (B, 1, 1, T) tells real tokens from padding, None where all are real."""
-        x = x + self.attention(self.attention_norm(x), mask=mask, causal=True, positions=positions)
-        return x + self.mlp(self.mlp_norm(x))
+        x = x + self.attended(x, positions, mask)
+        return x + self.fed(x)
 
     def step(self, x: Tensor, state: Any, start: int, rotary: bool) -> tuple[Tensor, Any]:
         """The next tokens (B, n, C), from position ``start``, and what attention remembers of those before."""
         y, state = self.attention.step(self.attention_norm(x), state, start, rotary)
         x = x + y
-        return x + self.mlp(self.mlp_norm(x)), state
+        return x + self.fed(x), state
+
+    def step_reversible(self, first: Tensor, second: Tensor, *held) -> tuple[Tensor, Tensor, Any]:
+        """The same of two streams."""
+        y, state = self.attention.step(self.attention_norm(second), *held)
+        first = first + y
+        return first, second + self.fed(first), state
 
 
 class VariantDecoder(nn.Module):
@@ -79,8 +98,12 @@ class VariantDecoder(nn.Module):
             positions = (attention_mask.long().cumsum(1) - 1).clamp(min=0)  # the first real token is at 0
         x = self._embedded(input_ids, positions)
         rotary = positions if self.config.positions == "rotary" else None
+        mask = padding_mask(attention_mask)
+        if self.config.reversible:
+            pairs = [(partial(block.attended, positions=rotary, mask=mask), block.fed) for block in self.blocks]
+            return self._unembedded(reversible(pairs, x, list(self.blocks.parameters()) if self.training else ()))
         for block in self.blocks:
-            x = block(x, rotary, padding_mask(attention_mask))
+            x = block(x, rotary, mask)
         return self._unembedded(x)
 
     def step(self, input_ids: Tensor, state: tuple[int, list] | None = None) -> tuple[Tensor, tuple[int, list]]:
@@ -89,9 +112,14 @@ class VariantDecoder(nn.Module):
         start, states = state or (0, [None] * len(self.blocks))
         positions = torch.arange(start, start + input_ids.shape[1], device=input_ids.device)[None]
         x, rotary, after = self._embedded(input_ids, positions), self.config.positions == "rotary", []
+        other = x
         for block, held in zip(self.blocks, states, strict=True):
-            x, held = block.step(x, held, start, rotary)
+            if self.config.reversible:
+                other, x, held = block.step_reversible(other, x, held, start, rotary)
+            else:
+                x, held = block.step(x, held, start, rotary)
             after.append(held)
+        x = (other + x) / 2 if self.config.reversible else x
         return self._unembedded(x), (start + input_ids.shape[1], after)
 
     def _embedded(self, input_ids: Tensor, positions: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ MECHANISMS: dict[str, tuple[str, str]] = {
     "t5": ("positions", "T5"),
     "grouped": ("grouped", "Grouped"),
     "performer": ("performer", "Performer"),
+    "reformer": ("reformer", "Reformer"),
 }
 
 
