@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from headwise.interp.masks import Bidirectional, Causal, Mask
+from headwise.interp.masks import And, Bidirectional, Causal, Mask
 
 MEDIA = re.compile(r"(^|[._])(vision|visual|image|audio|speech|acoustic|video)", re.IGNORECASE)  # in a module's path
 
@@ -19,6 +19,8 @@ class Promise:
     Causal() & Window(3, 0) (you said: decoder)
     >>> print(Promise(None, "nothing says").narrowed(Window(3, 3)))
     Window(3, 3) (nothing says)
+    >>> print(Promise(Causal(), "you said: decoder").narrowed(Causal() & Window(3, 0)))
+    Causal() & Window(3, 0) (you said: decoder)
     """
 
     mask: Mask | None
@@ -27,13 +29,18 @@ class Promise:
     def narrowed(self, given: Mask, padding: Mask | None = None) -> Promise:
         """The same promise within the mask a run was given and without its padding keys. What is not claimed stays
         as it was given, so that nothing of it can be called a leak."""
-        mask = given if self.mask is None or self.mask == Bidirectional() else self.mask
+        mask = given if self.mask is None or self.mask == Bidirectional() or self.mask in _joined(given) else self.mask
         if given not in (mask, Bidirectional()):
             mask = mask & given
         return replace(self, mask=mask if padding is None else mask & padding)
 
     def __str__(self) -> str:
         return f"{'unknown' if self.mask is None else repr(self.mask)} ({self.source})"
+
+
+def _joined(mask: Mask) -> tuple[Mask, ...]:
+    """The masks whose & it is."""
+    return (*_joined(mask.left), *_joined(mask.right)) if isinstance(mask, And) else (mask,)
 
 
 UNKNOWN = Promise(None, "nothing says")

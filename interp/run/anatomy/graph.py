@@ -183,6 +183,7 @@ class Tape(Observer):
             value.live = any(u.live for u in up) or (value.data and learned)
 
     def left(self, visit, module, given, out):
+        call, self._call = self._call, None  # of an operation it was taken up already: it is the module that is told
         if not self.whole:
             return
         up = tuple(dict.fromkeys(v for t in tensors(given) if (v := self._now.get(id(t))) is not None))
@@ -190,8 +191,11 @@ class Tape(Observer):
             if up and id(tensor) not in self._now and not isinstance(tensor, nn.Parameter):
                 made = self._add(visit.place(OPAQUE), tensor, item=item, up=up)
                 made.live, made.data = any(u.live for u in up), any(u.data for u in up)
+        first = next((self._now.get(id(t)) for t in tensors(out)), None)
+        if call is not None and first is not None:
+            first.call = call
         self.visits[visit.path, visit.number] = visit
-        self.done.append((visit, module, next((self._now.get(id(t)) for t in tensors(out)), None)))
+        self.done.append((visit, module, first))
 
     # -- values ---------------------------------------------------------------------------------------------------
     def _add(self, place: Place, tensor: Tensor, item: int = 0, **more) -> Value:

@@ -50,8 +50,11 @@ def _heads(graph: Graph, write: Write, z: Value, call: AttentionCall) -> Heads |
 
 
 def _axis(z: Tensor, call: AttentionCall) -> int | bool | None:
-    """The axis of the heads in z; None: inside the first, after the batch; False: it cannot be told."""
+    """The axis of the heads in z; None: inside the first, after the batch; −1: inside the last; False: it cannot be
+    told."""
     batch, heads = call.batch, call.heads
+    if z.ndim == 3 and call.width is not None and (z.shape[0], z.shape[-1]) == (batch, heads * call.width):
+        return -1  # what a watched module returns
     if z.ndim == 4 and tuple(z.shape[:2]) == (batch, heads):
         return 1
     if z.ndim == 4 and tuple(z.shape[:2]) == (heads, batch):

@@ -57,7 +57,8 @@ def layout_of(shape: torch.Size, batch: int, width: int) -> Layout:
 class Heads:
     """How the output z of one attention call comes into the stream, and whose z is whose.
 
-    ``axis`` of z is that of the heads; None where batch and heads share the first one, the heads inside.
+    ``axis`` of z is that of the heads; None where batch and heads share the first one, the heads inside; −1 where heads
+    and their features share the last one, the heads outside.
     """
 
     call: CallKey
@@ -72,12 +73,16 @@ class Heads:
         heads = torch.arange(self.count, device=z.device)
         if self.axis is None:
             return heads.repeat(z.shape[0] // self.count).view(-1, *(1,) * (z.ndim - 1))
+        if self.axis == -1:
+            return heads.repeat_interleave(z.shape[-1] // self.count)
         return heads.view([-1 if i == self.axis else 1 for i in range(z.ndim)])
 
     def four(self, z: Tensor, batch: int) -> Tensor:
         """z → (B, H, Q, D)."""
         if self.axis is None:
             return z.reshape(batch, self.count, *z.shape[1:])
+        if self.axis == -1:
+            return z.unflatten(-1, (self.count, -1)).transpose(1, 2)
         if self.axis == 0:
             return z.transpose(0, 1)
         return z.transpose(1, 2) if self.axis == 2 else z.reshape(batch, self.count, -1, z.shape[-1])

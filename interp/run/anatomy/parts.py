@@ -190,8 +190,9 @@ class _Keys:
         if call is None or call.v is None or call.v.shape[-1] != self.backwards.shape[-1]:
             return None
         v = call.v[:, self.head // (call.heads // call.kv_heads)].double()  # (B, K, D)
-        along = self.backwards.double() @ v.mT  # (B, Q, K)
+        backwards = self.backwards[:, : call.queries].double()  # the module may have padded its queries
+        along = backwards @ v.mT  # (B, Q, K)
         if call.apart is not None:
             own = call.apart[1][:, self.head].double()
-            along = torch.where(call.apart[0][..., None], self.backwards.double() @ own.mT, along)
+            along = torch.where(call.apart[0][..., None], backwards @ own.mT, along)
         return call.weights(self.head).double() * along

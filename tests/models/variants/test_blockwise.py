@@ -99,6 +99,17 @@ def test_padding_changes_nothing_and_its_calls_are_true(name, side):
         assert torch.allclose(call.weights(1)[:, at, at], same.weights(1), atol=1e-5)
 
 
+def test_a_global_tokens_logit_is_told_by_the_keys_that_its_own_projections_met():
+    ids = {"input_ids": torch.randint(13, (1, 12), generator=torch.Generator().manual_seed(1))}
+    cap = capture(wrap(module("own"), kind="decoder"), ids)
+    for position in (2, 7):  # one of the three global tokens, and another
+        parts = cap.stream.parts(lambda logits, at=position: logits[0, at, 5])
+        heads = [part for part in parts if part.head is not None]
+        assert len(heads) == 4 and abs(parts.remainder) < 1e-5
+        for part in heads:
+            assert float(part.by_key().sum()) == pytest.approx(part.value, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_no_leak_is_found_and_a_planted_one_is(name, monkeypatch):
     options = {"expect": masks.Causal(), "step": lambda model, ids, cache: model.step(ids, cache)}

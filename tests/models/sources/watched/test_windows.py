@@ -6,7 +6,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from headwise import capture, edits, masks, wrap
+from headwise import anatomy, capture, edits, masks, wrap
 from headwise.interp.run.capture import rerun
 from headwise.models.variants.bigbird import BigBird, Scattered
 from headwise.models.variants.longformer import Longformer
@@ -158,6 +158,15 @@ def test_a_head_is_switched_off_as_the_output_projection_would(name, options, pa
     for edited in off:
         assert torch.allclose(edited.logits[real], wanted[real], atol=1e-4)
     assert not torch.allclose(cap.logits[real], wanted[real], atol=1e-3)
+
+
+@pytest.mark.parametrize("name, more", [("Longformer", {"attention_window": 4}), ("BigBird", BIRD)])
+def test_their_stream_falls_apart_into_heads(name, more):
+    inputs = {"input_ids": IDS} | ({"global_attention_mask": CENTRAL} if name == "Longformer" else {})
+    found = anatomy(wrap(build(name, **SIZE, **more), kind="encoder"), inputs)
+    assert not found.refused and found.proof.total < 1e-5 and found.proof.heads < 1e-5
+    writes = [branch for branch in found.stream().writes if branch.kind == "attention"]
+    assert [[heads.count for heads in branch.parts] for branch in writes] == [[4], [4]]
 
 
 @pytest.mark.parametrize("globals", [0, 1, 3])
