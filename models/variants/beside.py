@@ -44,6 +44,11 @@ class Beside:
             whole += float(wanted.square().sum())
         return math.sqrt(far / whole) if whole else 0.0
 
+    @property
+    def own_pairs(self) -> float:
+        """How many pairs of query and key the head itself looks at."""
+        return self._pairs[2]
+
     @cached_property
     def held(self) -> float:
         """The share of the head's own weight that lies on keys which the mechanism sees, 0 … 1."""
@@ -61,7 +66,7 @@ class Beside:
             yield self.exact.weights(self.head, rows)[0] @ v, self.call.weights(self.head, rows)[0] @ v
 
     @cached_property
-    def _pairs(self) -> tuple[float, float]:
+    def _pairs(self) -> tuple[float, float, float]:
         held = met = pairs = 0.0
         for rows in _bands(self.exact.queries):
             kept = self._allowed(self.mask, rows)
@@ -69,7 +74,7 @@ class Beside:
             held += float((self.exact.weights(self.head, rows)[0] * kept).sum())
             met += float((kept & own).sum())
             pairs += float(own.sum())
-        return held / max(1, self.exact.queries), met / max(1.0, pairs)
+        return held / max(1, self.exact.queries), met / max(1.0, pairs), pairs
 
     def _allowed(self, mask: Mask, rows: tuple[int, int]) -> Tensor:
         keys = torch.arange(self.exact.keys, device=self.exact.device)
@@ -78,7 +83,8 @@ class Beside:
 
 
 def beside(call: AttentionCall, head: int, by: Mechanism) -> Beside:
-    """The call's queries, keys and values, put through ``by``. Raises InputError where the queries and keys were not
+    """The call's queries, keys and values, put through ``by``, beside the call itself, or beside what ``by`` says is
+    ``exact`` where it does not take the keys. Raises InputError where the queries and keys were not
     seen, or where queries and keys are not the same positions."""
     if call.query_width is None or call.v is None:
         raise InputError(
@@ -87,7 +93,8 @@ def beside(call: AttentionCall, head: int, by: Mechanism) -> Beside:
         )
     if call.queries != call.keys:
         raise InputError("Other mechanisms attend within one sequence. Choose self-attention without a cache.")
-    return Beside(call, call.under(by), head)
+    exact = call.under(by.exact()) if hasattr(by, "exact") else call
+    return Beside(exact, call.under(by), head)
 
 
 def looks_back(call: AttentionCall) -> bool:

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 from headwise.interp.attention.banded import Masked
 from headwise.interp.attention.report import Mechanism
 from headwise.interp.masks import Causal, Segments
 from headwise.models.variants.bigbird import Scattered
 from headwise.models.variants.longformer import Band
+from headwise.models.variants.performer import Favor, drawn
+from headwise.models.variants.shared import Hashed
 from headwise.models.variants.sparse import Stripes
 
 
@@ -41,7 +45,11 @@ class Head:
 @dataclass(frozen=True)
 class Offered:
     """A mechanism: the idea in a sentence, where it comes from (title, address), what time and memory grow with, what
-    its weights are, its options, and how it is made. ``only`` says of which heads, "" of all."""
+    its weights are, its options, and how it is made.
+
+    ``only`` says of which heads, "" of all · ``compared`` with what, "" with the head as it is · ``work`` of options
+    and a length: how many pairs of query and key cost as much, where it is not those that its mask allows.
+    """
 
     title: str
     idea: str
@@ -51,10 +59,13 @@ class Offered:
     options: tuple[Option, ...]
     make: Callable[[Mapping[str, int], Head], Mechanism]
     only: str = ""
+    compared: str = ""
+    work: Callable[[Mapping[str, int], int], int] | None = None
 
 
 WINDOW = Option("window", "Window", 0, 128, 16, "How many keys a side a query sees; a decoder’s, on its left.")
 STRIDE = Option("stride", "Stride", 1, 64, 8, "How long a stretch is; about the square root of the text is cheapest.")
+DRAW = Option("draw", "Draw", 0, 9, 0, "Another draw of what is random.")
 ARXIV = "https://arxiv.org/abs/"
 
 
@@ -74,6 +85,16 @@ def _scattered(options: Mapping[str, int], head: Head) -> Mechanism:
     return Scattered(
         options["block"], options["near"], options["shared"], options["random"], options["draw"], causal=head.causal
     )
+
+
+def _features(options: Mapping[str, int], head: Head) -> Mechanism:
+    generator = torch.Generator().manual_seed(options["draw"])
+    return Favor(drawn(options["features"], head.width, generator), head.causal)
+
+
+def _hashed(options: Mapping[str, int], head: Head) -> Mechanism:
+    buckets, published = 2 * options["buckets"] or 1, bool(options["sorted"])
+    return Hashed(buckets, options["rounds"], options["chunk"], published, head.causal, options["draw"])
 
 
 def _segments(options: Mapping[str, int], head: Head) -> Mechanism:
@@ -126,9 +147,45 @@ OFFERED: dict[str, Offered] = {
             Option("near", "Neighbouring blocks", 0, 4, 1, "How many blocks beside its own a query sees."),
             Option("shared", "Global blocks", 0, 4, 1, "How many blocks at the start are seen by all."),
             Option("random", "Random blocks", 0, 6, 1, "How many more, at random, each row of blocks sees."),
-            Option("draw", "Draw", 0, 9, 0, "Another draw of what is random."),
+            DRAW,
         ),
         _scattered,
+    ),
+    "performer": Offered(
+        "Performer",
+        "Random features stand for the exponential, so keys are summed up once; it sees all, with an error.",
+        ("Choromanski et al. 2021", f"{ARXIV}2009.14794"),
+        "n · features",
+        "φ(q)ᵀφ(k) / Z, an estimate of the softmax",
+        (
+            Option("features", "Features", 1, 256, 64, "How many random directions; the error falls with the root."),
+            DRAW,
+        ),
+        _features,
+        work=lambda options, length: 2 * options["features"] * length,  # to make them, and to add and read sums
+    ),
+    "reformer": Offered(
+        "Reformer",
+        "A hash puts like queries into one bucket, and only those of a bucket meet; queries are keys.",
+        ("Kitaev et al. 2020", f"{ARXIV}2001.04451"),
+        "n · rounds · chunk",
+        "softmax over who was met in any round",
+        (
+            Option("rounds", "Rounds", 1, 8, 2, "How often tokens are hashed: one round finds what another misses."),
+            Option("buckets", "Pairs of buckets", 0, 32, 4, "Half the number of buckets; 0 is one bucket for all."),
+            Option("chunk", "Chunk", 1, 128, 32, "How many tokens of its bucket a query meets at most."),
+            Option(
+                "sorted",
+                "As published",
+                0,
+                1,
+                0,
+                "1: sorted into chunks, whose borders later tokens move.",
+            ),
+            DRAW,
+        ),
+        _hashed,
+        compared="full attention of queries that are keys, not with this model’s keys",
     ),
     "transformer-xl": Offered(
         "Transformer-XL",

@@ -16,7 +16,7 @@ from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 from headwise.pages._shared.work import Work, worked
 from headwise.pages._variants.choices import SIDES, VariantsChoices, state
-from headwise.pages._variants.side import made, per_cent, through, turned
+from headwise.pages._variants.side import made, per_cent, through, turned, work
 
 COLOURS = {"left": "#0072B2", "right": "#E69F00", "full": "#8C949C"}  # Okabe & Ito 2008
 STEPS = 6  # values of an option
@@ -53,20 +53,21 @@ def _title(side: str) -> str:
 
 
 def _curve(run: Run, call: AttentionCall, head: int, side: str) -> list[tuple[int, float, float]]:
-    """(value, share of pairs, error) of a few values of its first option."""
+    """(value, work as a share of the pairs, error) of a few values of its first option."""
     name, option, options = getattr(state, side), _grown(side), turned()
     values = sorted({max(option.low, option.high >> step, 1) for step in range(STEPS)})
     others = tuple(sorted((o.name, options[o.name]) for o in OFFERED[name].options if o is not option))
 
     def make() -> list[tuple[int, float, float]]:
-        found = [(value, through(call, head, name, {**options, option.name: value})) for value in values]
-        return [(value, one.seen, one.error) for value, one in found]
+        found = [(value, {**options, option.name: value}) for value in values]
+        made = [(value, through(call, head, name, new), new) for value, new in found]
+        return [(value, work(one, name, new), one.error) for value, one, new in made]
 
     return server().made("mechanisms", (run.key, call.name, head, name, others), make)
 
 
 def _hover(label: str, value: int, seen: float, error: float) -> str:
-    return f"{label} {value}: {per_cent(seen)} of the pairs, off by {per_cent(error)}"
+    return f"{label} {value}: work as for {per_cent(seen)} of the pairs, off by {per_cent(error)}"
 
 
 def _error_figure(curves):
@@ -84,7 +85,7 @@ def _error_figure(curves):
             hovertext=[_hover(label, *point) for point in curve],
             hoverinfo="text",
         )
-    return _laid_out(fig, "pairs looked at", "error of the output", {"tickformat": ".0%"}, {"tickformat": ".3~p"})
+    return _laid_out(fig, "work, in pairs", "error of the output", {"tickformat": ".0%"}, {"tickformat": ".3~p"})
 
 
 def _times(call: AttentionCall) -> None:

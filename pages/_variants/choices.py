@@ -22,7 +22,7 @@ class VariantsChoices(InputChoices):
     layer = Choice(-1, between=(-1, None), until=MODEL)
     head = Choice(-1, between=(-1, None), until=MODEL)
     left = Choice("longformer", among=tuple(OFFERED))
-    right = Choice("bigbird", among=tuple(OFFERED))
+    right = Choice("performer", among=tuple(OFFERED))
     layers = Choice(4, between=(1, 12))  # of reach
     timed = Choice(False, link=False)  # somebody wants it timed here
 
@@ -36,6 +36,11 @@ class VariantsChoices(InputChoices):
     shared = turned("shared")
     random = turned("random")
     draw = turned("draw")
+    features = turned("features")
+    rounds = turned("rounds")
+    buckets = turned("buckets")
+    chunk = turned("chunk")
+    sorted = turned("sorted")
     segment = turned("segment")
     memory = turned("memory")
 

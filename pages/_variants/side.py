@@ -23,7 +23,7 @@ from headwise.pages._variants.downloads import files
 HEIGHT = 260  # pixels of a picture
 LONGEST = 1024  # tokens whose reach is counted
 FACTS = {
-    "looks at": "Pairs of query and key that are looked at, as a share of those the head itself looks at.",
+    "works": "What is computed, counted in pairs of query and key, as a share of those the head itself looks at.",
     "keeps": "The share of the head’s own weight that lies on keys this mechanism sees.",
     "is off by": "How far the head’s output moves: ‖o − o′‖ / ‖o‖ with o the output under full attention.",
     "reaches": "How many tokens the last one may depend on after that many layers of this mechanism.",
@@ -91,12 +91,13 @@ def picked(run: Run, side: str, found: Beside) -> None:
     _options(side)
     _facts(
         [
-            ("looks at", f"{per_cent(found.seen)} of the pairs"),
+            ("works", f"as for {per_cent(work(found, getattr(state, side), turned()))} of the pairs"),
             ("keeps", f"{per_cent(found.held)} of the head’s weight"),
             ("is off by", f"{per_cent(found.error)} of its output"),
             ("reaches", _reach(found)),
             ("time grows with", offered.cost),
             ("its weights", offered.weights),
+            *([("compared with", offered.compared)] if offered.compared else []),
         ]
     )
     st.code(repr(expression(found)), language="python", wrap_lines=True)
@@ -127,6 +128,12 @@ def per_cent(value: float) -> str:
 def expression(found: Beside):
     """The mask of this very head."""
     return found.mask.masks[found.head] if isinstance(found.mask, PerHead) else found.mask
+
+
+def work(found: Beside, name: str, options: Mapping[str, int]) -> float:
+    """What a mechanism computes, counted in pairs of query and key, as a share of the head's own."""
+    own = OFFERED[name].work
+    return found.seen if own is None else own(options, found.call.queries) / found.own_pairs
 
 
 def _pairs(call: AttentionCall) -> str:
