@@ -27,6 +27,8 @@ ATTENTION_LIKE = re.compile(
     r"att(entio)?n(?!.*(output|norm))|reformer.*hash|mixer2?$|^mamba2?$|t(ime)?_?mix", re.IGNORECASE
 )
 CROSS_NAME = re.compile(r"cross|encoder_att|encdec|multihead_attn|src_att|enc_att", re.IGNORECASE)
+# what a module that attends more than once in a run does each time, by its class
+STREAMS = {"XLNetRelativeAttention": ("content", "query"), "TwoStream": ("content", "query")}
 SEEN_OR_HEARD = {"pixel_values", "pixel_values_videos", "input_features", "input_values"}
 CAUSAL_MAKERS = {
     "create_causal_mask", "create_sliding_window_causal_mask", "create_chunked_causal_mask",

@@ -307,6 +307,8 @@ def version(t: Tensor | None) -> int | None:
 
 def softmax(scores: Tensor) -> Tensor:
     """Softmax over keys in which a row of −inf gives zeros instead of NaN; writes into ``scores``."""
+    if scores.shape[-1] == 0:  # of a band of rows that sees no key
+        return scores
     top = scores.amax(-1, keepdim=True)
     e = scores.sub_(top.masked_fill_(top == -math.inf, 0)).exp_()
     return e.div_(e.sum(-1, keepdim=True).clamp_min_(torch.finfo(e.dtype).tiny))

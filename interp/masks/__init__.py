@@ -6,6 +6,7 @@ Read in this order: ``patterns`` (the algebra), ``segments`` (more of it), ``rec
 """
 
 from headwise.interp.masks.buckets import Buckets, SortedChunks
+from headwise.interp.masks.orders import Order
 from headwise.interp.masks.patterns import (
     ALLOWED,
     HIDDEN,
@@ -45,6 +46,7 @@ __all__ = [
     "Mask",
     "Not",
     "Or",
+    "Order",
     "Packed",
     "Padding",
     "PerHead",

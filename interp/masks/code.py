@@ -13,6 +13,7 @@ from headwise.interp.masks import (
     Mask,
     Not,
     Or,
+    Order,
     Packed,
     Padding,
     Prefix,
@@ -59,6 +60,9 @@ def formula(mask: Mask) -> str:
             return f"(k >= {start} - {before}) & (k < {start} + {length + after})"
         case Columns(stride, width):
             return f"(k % {stride} >= {stride - width})"
+        case Order(order, own):
+            ranks = f"torch.tensor({list(order)}).argsort()"
+            return f"({ranks}[k] {'<=' if own else '<'} {ranks}[q])"
         case Blocks(ids):
             return f"(torch.tensor({list(ids)})[q] == torch.tensor({list(ids)})[k])"
         case Packed(ids) if not isinstance(ids[0], tuple):

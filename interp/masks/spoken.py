@@ -6,6 +6,7 @@ import ast
 import operator
 
 from headwise.interp.errors import InputError
+from headwise.interp.masks.orders import Order
 from headwise.interp.masks.patterns import (
     Bidirectional,
     Blocks,
@@ -24,7 +25,8 @@ from headwise.interp.masks.segments import Columns, Segments
 PATTERNS = {
     pattern.__name__: pattern
     for pattern in (
-        Causal, Window, Prefix, Bidirectional, Global, Strided, Blocks, RandomBlocks, Packed, Padding, Segments, Columns
+        Causal, Window, Prefix, Bidirectional, Global, Strided, Blocks, RandomBlocks, Packed, Padding, Segments,
+        Columns, Order,
     )
 }  # fmt: skip
 JOINED = {ast.BitAnd: operator.and_, ast.BitOr: operator.or_}
@@ -91,6 +93,6 @@ def _number(node: ast.expr) -> int | float | tuple:
             return -_number(node.operand)
         case ast.Tuple(elts=parts) | ast.List(elts=parts):
             return tuple(map(_number, parts))
-        case ast.Constant(value=None):
-            return None
+        case ast.Constant(value=None | bool() as value):
+            return value
     raise InputError(f"{ast.unparse(node)[:40]!r} is no position. Write whole numbers, or several in brackets: (0, 5).")

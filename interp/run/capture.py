@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.claims import claim
 from headwise.interp.errors import InputError
+from headwise.interp.masks import Causal, Mask
 from headwise.interp.run import parts
 from headwise.interp.run.acting import changes
 from headwise.interp.run.anatomy import Anatomy, Reading, anatomy, read
@@ -215,20 +217,30 @@ def _bound(call: AttentionCall, subject: Subject, inputs: Inputs, calls: list[At
 
 
 def _named_beyond(call: AttentionCall, module: nn.Module) -> AttentionCall:
-    """Self-attention with more keys than queries, whose first keys are the queries' own positions: these are named as
-    the queries are, the others by what made them.
+    """Self-attention with more keys than queries: the keys of the queries' own positions are named as the queries are,
+    the others by what made them.
 
-    That they come first is read off the mask: each query sees the key of its own number and none later among them. Keys
-    of an earlier run, from a cache, come before the queries' and fail that. LongT5's summaries are known to come last.
+    Where these are is read off the mask. Keys of an earlier run, from a cache or a memory, come before the queries'
+    own, and each query sees all of them and its own past. Where the queries' own come first, each sees the key of its
+    own number and none later among them. LongT5's summaries are known to come last.
     """
-    own = call.queries
-    if call.kind != "self" or not 1 < own < call.keys:
+    own, beyond = call.queries, call.keys - call.queries
+    if call.kind != "self" or beyond <= 0:
         return call
     inside = [type(part).__name__.lower() for part in parts.modules_below(module, call.name)]
     word = next((word for part, word in BEYOND.items() if any(part in kind for kind in inside)), "extra")
     if word != "summary":
+        if _follows(call.mask, own, call.keys):
+            before = (f"memory −{i}" for i in range(beyond, 0, -1))
+            return call.with_keys(Axis((*before, *call.query_axis.labels)))
         seen = call.mask.dense(own, call.keys)[..., :own].reshape(-1, own, own)
-        if not bool((seen.diagonal(0, -2, -1).all(-1) & ~seen.triu(1).any((-2, -1))).any()):  # in one sample and head
-            return call
-    beyond = tuple(f"{word} {i}" for i in range(call.keys - own))
-    return call.with_keys(Axis((*call.query_axis.labels, *beyond)))
+        if own == 1 or not bool((seen.diagonal(0, -2, -1).all(-1) & ~seen.triu(1).any((-2, -1))).any()):
+            return call  # in no sample and head
+    return call.with_keys(Axis((*call.query_axis.labels, *(f"{word} {i}" for i in range(beyond)))))
+
+
+def _follows(mask: Mask, queries: int, keys: int) -> bool:
+    """Does each query see all keys before the queries' own, and of these the ones up to itself? Of a single query only
+    a mask that says so tells."""
+    after = Causal(keys - queries)
+    return mask == after or (queries > 1 and torch.equal(mask.dense(queries, keys).cpu(), after.dense(queries, keys)))

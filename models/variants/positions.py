@@ -46,6 +46,10 @@ class Pairs(Pattern):
     def mask(self, length: int | None = None) -> Mask:
         return Causal(self.before) if self.causal else Bidirectional()
 
+    def allowed(self, at: Tensor, keys: Tensor, batch: int) -> Tensor:
+        """What queries at ``at`` (R,) see of keys at ``keys`` (K,), bool broadcasting to (B, H, R, K)."""
+        return keys <= at[:, None] if self.causal else keys[None] >= 0
+
     def content(self, q: Tensor, heads: slice = slice(None)) -> Tensor:
         """The queries (B, h, R, D) as they meet the keys."""
         return q
@@ -56,26 +60,27 @@ class Pairs(Pattern):
         return None
 
     def scored(self, q: Tensor, k: Tensor, mask: Mask, first: Tensor | None = None) -> Banded:
-        keys = torch.arange(k.shape[2], device=q.device)
+        keys, live = torch.arange(k.shape[2], device=q.device), q.requires_grad
 
         def bias(start: int, stop: int, heads: slice) -> Tensor:
             at, some = torch.arange(start, stop, device=q.device) + self.before, q[:, heads, start:stop]
             added = self.added(some, at, keys, heads)
             if added is None:
                 return q.new_zeros(1, 1, 1, len(keys))
-            if first is None or not bool(first.any()):
-                return added
-            behind = at < first[:, None]  # (B, R): what stands before a text's first token is taken to stand behind it
-            return torch.where(behind[:, None, :, None], self.added(some, at + len(keys), keys, heads), added)
+            if first is not None and bool(first.any()):
+                behind = at < first[:, None]  # (B, R): what stands before a text's first token is taken to stand behind
+                added = torch.where(behind[:, None, :, None], self.added(some, at + len(keys), keys, heads), added)
+            return added if live else added.detach()
 
-        return Banded(self.content(q), k, q.shape[-1] ** -0.5, mask, bias)
+        content = self.content(q) if live else self.content(q).detach()  # whoever only looks needs no gradient
+        return Banded(content, k, q.shape[-1] ** -0.5, mask, bias)
 
     def computed(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None = None) -> Tensor:
         outs, every = [], torch.arange(k.shape[2], device=q.device)
         for some in q.split(BAND, 2):
             at = every[: some.shape[2]] + self.before + BAND * len(outs)
             keys = every[: int(at[-1]) + 1] if self.causal else every
-            allowed = keys <= at[:, None] if self.causal else keys[None] >= 0
+            allowed = self.allowed(at, keys, q.shape[0])
             if real is not None:
                 allowed = allowed & real[:, None, None, : len(keys)]
             outs.append(self.among(some, k[:, :, : len(keys)], v[:, :, : len(keys)], at, keys, allowed))

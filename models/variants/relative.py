@@ -45,9 +45,11 @@ def skewed(products: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Distances(Pairs):
-    """``distances`` (H, reach, D): row r is the embedding of keys r positions back."""
+    """``distances`` (H, reach, D): row r is the embedding of keys r positions back, or r − ``ahead`` where there are
+    embeddings of keys ahead too."""
 
     distances: Tensor = field(default_factory=lambda: torch.zeros(1, 1, 1))
+    ahead: int = 0
 
     def added(self, q, at, keys, heads=slice(None)):
         return self.met(q, at, keys, heads) * q.shape[-1] ** -0.5
@@ -56,7 +58,7 @@ class Distances(Pairs):
         """S_rel (B, h, R, K) of queries (B, h, R, D) at ``at`` and keys at ``keys``."""
         furthest, nearest = at[-1] - keys[0], at[0] - keys[-1]
         back = torch.arange(int(furthest), int(nearest) - 1, -1, device=q.device)  # (K + R − 1,)
-        rows = self.distances[heads][:, back.clamp(0, self.distances.shape[1] - 1)]  # (h, K + R − 1, D)
+        rows = self.distances[heads][:, (back + self.ahead).clamp(0, self.distances.shape[1] - 1)]  # (h, K + R − 1, D)
         return skewed(q @ rows.transpose(-1, -2).to(q.dtype))
 
 

@@ -7,7 +7,7 @@ A_ij = q_i·k_j + q_i·W_R R_(i−j) + u·k_j + v·W_R R_(i−j), here (q + u)·
 sinusoids), u and v a vector a head (``about_content``, ``about_distance``). Appendix B's shift is ``skewed``. Where the
 paper keeps the last segment's states and stops their gradient, the whole text is computed here in one pass, blocks of
 ``segment`` queries and ``memory + segment`` keys, and the gradient flows; ``step`` is the recurrence, and ``forward``
-takes ``memory``, the states of an earlier segment. O(n · (segment + memory) · D) time. The weights are the attention
+takes the states of an earlier segment as ``past``. O(n · (segment + memory) · D) time. The weights are the attention
 weights themselves, over a segment's own keys and the memory's:
 
 >>> print(Recurrence(segment=3, memory=2).mask())
@@ -110,18 +110,18 @@ class TransformerXL(Paired):
     def mask(self):
         return Recurrence(segment=self.segment, memory=self.memory).mask()
 
-    def forward(self, x, memory=None, *, mask=None, causal=False, positions=None):
-        """``memory`` (B, M, C): what this layer was given for the last tokens of the segment before; then x is the next
+    def forward(self, x, memory=None, *, mask=None, causal=False, positions=None, past=None):
+        """``past`` (B, M, C): what this layer was given for the last tokens of the segment before; then x is the next
         segment."""
-        if memory is None:
-            return super().forward(x, mask=mask, causal=causal, positions=positions)
-        if x.shape[1] > self.segment or mask is not None or positions is not None:
+        if past is None:
+            return super().forward(x, memory, mask=mask, causal=causal, positions=positions)
+        if x.shape[1] > self.segment or not (memory is mask is positions is None):
             raise ValueError(
-                f"after a memory one segment of at most {self.segment} tokens is expected, without a mask or rotary "
+                f"after a past one segment of at most {self.segment} tokens is expected, without a mask or rotary "
                 f"positions; got {x.shape[1]} tokens"
             )
-        q, k, v = self.project(x, torch.cat([memory, x], 1))
-        by = Biased(**self._known(), before=memory.shape[1])
+        q, k, v = self.project(x, torch.cat([past, x], 1))
+        by = Biased(**self._known(), before=past.shape[1])
         return self.output(attend(q, k, v, by).transpose(1, 2).flatten(2))
 
     def step(self, x, state, start, rotary):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.attention.claims import ATTENTION_LIKE, CROSS_NAME
+from headwise.interp.attention.claims import ATTENTION_LIKE, CROSS_NAME, STREAMS
 from headwise.interp.attention.scores import Factors
 from headwise.interp.attention.watch import Watcher
 from headwise.interp.run.parts import is_keras, named_parts
@@ -168,6 +168,10 @@ class Recorder:
 
     def _judge(self, frame: Frame, args: tuple, kwargs: dict) -> None:
         """The calls made directly in a module, now that one knows what it was given."""
+        streams = STREAMS.get(type(frame.module).__name__, ())
+        if len(streams) == len(frame.calls):
+            for index, stream in zip(frame.calls, streams, strict=True):
+                self.calls[index] = replace(self.calls[index], stack=stream)
         direct = {id(self.calls[index]): index for index in frame.calls}
         for call in over_channels([self.calls[i] for i in frame.calls], frame.module, [*args, *kwargs.values()]):
             self.channels[direct[id(call)]] = frame.name or self.where, frame.module
@@ -278,7 +282,7 @@ def _numbered(calls: list[AttentionCall], default_stack: str) -> list[AttentionC
         first = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
         words = [part for part in parts[:first] if STACK_WORDS.match(part)]
         side = ".".join(re.sub(r"_\d+$", "", w).removesuffix("_model") for w in words) or default_stack
-        stacks.setdefault("cross" if call.kind == "cross" else side, []).append(call)
+        stacks.setdefault("cross" if call.kind == "cross" else call.stack or side, []).append(call)
     numbered: dict[int, AttentionCall] = {}
     for stack, members in stacks.items():
         digits = [[int(p) for p in c.name.split(".") if p.isdigit()] for c in members]

@@ -99,7 +99,7 @@ def named_tokens(ids):
 
 
 def test_keys_before_the_sequence_are_not_named_as_if_they_came_after_it():
-    """A cache of 4 earlier tokens comes first: 9 keys for 5 queries, of which none is said to be a token of now."""
+    """A cache of 4 earlier tokens comes first: 9 keys for 5 queries, whose own are the last five."""
     config = transformers.LlamaConfig(**COMMON)
     module = transformers.AutoModelForCausalLM.from_config(config).eval()
     ids = torch.randint(2, 98, (1, 9))
@@ -113,7 +113,7 @@ def test_keys_before_the_sequence_are_not_named_as_if_they_came_after_it():
 
     call = capture(Subject(module, encode, "llama", "decoder"), ids[:, 4:]).calls[0]
     assert call.shape[2:] == (5, 9)
-    assert call.key_axis.labels == tuple(map(str, range(9)))
+    assert call.key_axis.labels == (*(f"memory −{i}" for i in (4, 3, 2, 1)), *(f"t{i}" for i in range(5)))
 
 
 # -- the column, however it is cut off -------------------------------------------------------------

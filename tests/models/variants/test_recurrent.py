@@ -134,7 +134,7 @@ def test_with_memory_a_layer_is_full_attention_over_the_joined_segments():
     parts.load_state_dict(whole.state_dict())
     joined = whole(x, causal=True)
     assert torch.allclose(parts(x, causal=True), joined, atol=1e-6)
-    assert torch.allclose(parts(x[:, 6:], x[:, :6]), joined[:, 6:], atol=1e-6)  # the first segment's states given
+    assert torch.allclose(parts(x[:, 6:], past=x[:, :6]), joined[:, 6:], atol=1e-6)  # the first segment's states given
 
 
 @settings(max_examples=30, deadline=None)
@@ -144,8 +144,27 @@ def test_one_pass_is_segment_after_segment_with_the_memory_of_the_last(segment, 
     outs = []
     for start in range(0, length, segment):
         before = x[:, max(0, start - memory) : start]
-        outs.append(module(x[:, start : start + segment], before))
+        outs.append(module(x[:, start : start + segment], past=before))
     assert torch.allclose(module(x, causal=True), torch.cat(outs, 1), atol=1e-5)
+
+
+class Next(torch.nn.Module):
+    """One layer after a segment that was there before."""
+
+    def __init__(self, attention: TransformerXL, memory: torch.Tensor):
+        super().__init__()
+        self.attention, self.memory = attention, memory
+
+    def forward(self, x):
+        return self.attention(x, past=self.memory)
+
+
+def test_the_keys_of_the_memory_are_named():
+    cap = capture(wrap(Next(recurrent(4, 3), tensors(1, 3, 16)), kind="decoder"), {"x": tensors(1, 4, 16, seed=1)})
+    (call,) = cap.calls
+    assert call.kind == "self" and call.mask == masks.Causal(3)
+    assert call.key_axis.labels == ("memory −3", "memory −2", "memory −1", *call.query_axis.labels)
+    assert call.weights(0)[:, 0, :4].sum() == pytest.approx(1)
 
 
 OPTIONS = {
@@ -234,7 +253,7 @@ def test_a_memory_that_is_one_token_late_is_found(monkeypatch):
         (lambda: Grouped(16, 4, groups=3), "divides the 4 heads; got 3"),
         (lambda: T5(16, 2, buckets=2), "4 buckets or more, and furthest no smaller; got 2 and 128"),
         (
-            lambda: TransformerXL(16, 2, 4)(torch.zeros(1, 5, 16), torch.zeros(1, 2, 16)),
+            lambda: TransformerXL(16, 2, 4)(torch.zeros(1, 5, 16), past=torch.zeros(1, 2, 16)),
             "at most 4 tokens.*got 5 tokens",
         ),
     ],
