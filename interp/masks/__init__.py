@@ -1,8 +1,8 @@
 """Masks as values: who may attend to whom, written as an expression.
 
-Read in this order: ``patterns`` (the algebra), ``segments`` (more of it), ``recognise`` (a tensor's name in it),
-``reach`` (over layers), ``code`` (in the conventions of those who take a mask), ``read`` (from files and pasted text),
-``spoken`` (from an expression).
+Read in this order: ``patterns`` (the algebra), ``segments`` (more of it), ``seen`` (the keys that some queries see),
+``recognise`` (a tensor's name in it), ``reach`` (over layers), ``code`` (in the conventions of those who take a mask),
+``read`` (from files and pasted text), ``spoken`` (from an expression).
 """
 
 from headwise.interp.masks.buckets import Buckets, SortedChunks

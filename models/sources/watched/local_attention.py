@@ -46,7 +46,7 @@ class Windows:
         if real is not None:
             mask, seen = mask & Marked(real), _seeing(module, real)
         scale = q.shape[-1] ** -0.5 if module.scale is None else module.scale
-        by = Masked(scale, mask, _bias(module, added, k.shape[2]))
+        by = Masked(scale, mask, _bias(module, added, k))
         output = given.output.reshape(*q.shape[:3], -1).masked_fill(~seen[:, None, :, None], 0)
 
         def back(z: Tensor) -> Tensor:
@@ -77,13 +77,13 @@ def _seeing(module: nn.Module, real: Tensor) -> Tensor:
     return before[:, last.clamp(max=len(place) - 1) + 1] > before[:, first.clamp(min=0)]
 
 
-def _bias(module: nn.Module, added: Tensor | None, keys: int) -> Bias | None:
+def _bias(module: nn.Module, added: Tensor | None, k: Tensor) -> Bias | None:
     """``added`` (H, w, m) by window; of shared queries and keys, what keeps a token from itself."""
     if added is None and not module.shared_qk:
         return None
 
     def bias(start: int, stop: int, heads: slice) -> Tensor:
-        device = next(module.buffers(), torch.empty(0)).device if added is None else added.device
+        keys, device = k.shape[2], k.device
         row, key = torch.arange(start, stop, device=device), torch.arange(keys, device=device)
         whole = torch.zeros(1, 1, len(row), keys, device=device)
         if added is not None:

@@ -11,6 +11,7 @@ from headwise.interp.masks import (
     Drawn,
     Global,
     Listed,
+    Marked,
     Mask,
     Padding,
     PerHead,
@@ -35,6 +36,8 @@ leaves = st.one_of(
     st.builds(Columns, st.integers(3, 6), st.integers(1, 3)),
     st.builds(Drawn, small, few, small, small, small, st.sampled_from([None, 8])),
     st.builds(Listed, st.just(4), st.lists(st.tuples(small), min_size=6, max_size=6).map(tuple)),
+    st.lists(st.booleans(), min_size=KEYS, max_size=KEYS).map(lambda marks: Marked(torch.tensor(marks))),
+    st.lists(st.booleans(), min_size=KEYS, max_size=KEYS).map(lambda marks: Marked(torch.tensor(marks), "query")),
     st.builds(Padding, st.tuples(small, small), st.tuples(small, small)),
 )
 masks = st.recursive(

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwise import capture, check, masks, wrap
+from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.report import gap
+from headwise.interp.run.memory import peak_of
 from headwise.models.architectures.variant import VariantConfig, VariantDecoder
 from headwise.models.variants.bigbird import BigBird, Scattered
 from headwise.models.variants.longformer import Band, Longformer
@@ -174,8 +176,13 @@ def test_each_layer_draws_its_own_and_keeps_it():
     assert again.blocks[0].attention.pattern == one
 
 
-def test_long_texts_are_planned_without_a_square():
+@pytest.mark.parametrize("pattern", [Band(64, globals=2), Scattered(32), Stripes(90)], ids=lambda p: type(p).__name__)
+def test_long_texts_are_computed_and_drawn_far_below_a_square(pattern):
     q, k, v = tensors(8192, heads=2)
-    assert torch.isfinite(Band(64, dilation=(1, 4), globals=2).output(q, k, v)).all()
-    assert torch.isfinite(Stripes(90).output(q, k, v)).all()
-    assert torch.isfinite(Scattered(64, random=3).output(q, k, v)).all()
+    square = 4 * 8192**2
+    out, peak = peak_of(lambda: pattern.output(q, k, v))
+    assert torch.isfinite(out).all() and peak < square / 2
+    call = AttentionCall("attention", "self", pattern.form(q, k), v)
+    picture, peak = peak_of(lambda: call.image(1))
+    assert picture.shape == (512, 512) and peak < square
+    assert torch.allclose(picture[-1, -1], call.weights(1, (8176, 8192))[0, :, -16:].max())
