@@ -15,12 +15,17 @@ from headwise.interp.errors import LoadError
 from headwise.interp.masks import Mask
 from headwise.interp.subject import Inputs, Reader, Subject, tensors_only
 from headwise.models.catalogue import BUNDLED, FETCHABLE
+from headwise.models.inputs import scores, series
 from headwise.models.inputs.bundled import DigitReader, PlainTextReader, SegmentReader, SpellingReader
 from headwise.models.inputs.media import Waveform, read_image, read_wav
+from headwise.models.inputs.scores import ScoreReader
+from headwise.models.inputs.series import SeriesReader
 from headwise.models.inputs.tokens import END_OF_TEXT
 from headwise.models.sources import packages
 from headwise.models.sources.bundled import TUNED_LENS, load_bundled
 from headwise.models.sources.watched import watchers_of
+
+BEYOND_TEXT = {"forecaster": ("series", series, SeriesReader), "music": ("score", scores, ScoreReader)}
 
 __all__ = ["LoadError", "Waveform", "available", "devices", "fetched", "load", "read_image", "read_wav", "wrap"]
 
@@ -135,6 +140,11 @@ def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:
             eos=target.token_to_id("</s>"),
             decode=partial(target.decode, skip_special_tokens=False),
         )
+    if architecture in BEYOND_TEXT:
+        reads, spelling, reader = BEYOND_TEXT[architecture]
+        encode = reader(config["context"], device)
+        common |= {"vocab_size": config["vocab_size"], "decode": spelling.spell, "bos": spelling.START, "reads": reads}
+        return Subject(**common, encode=encode, family="decoder")
     tokenizer = tokenizers["text"]
     common |= {"vocab_size": config["vocab_size"], "decode": partial(tokenizer.decode, skip_special_tokens=False)}
     if architecture == "encoder":

@@ -9,6 +9,7 @@ import streamlit as st
 from headwise.pages._heads.choices import state
 from headwise.pages._heads.explorer import explorer, surveyed
 from headwise.pages._heads.headline import fidelity_words, header_line, proof_words
+from headwise.pages._heads.listen import listen
 from headwise.pages._heads.output import output
 from headwise.pages._shared.defence import page
 from headwise.pages._shared.shelf import server
@@ -33,6 +34,7 @@ def heads() -> None:
     if cap.inputs.notes:
         st.html(f"<div class='headline' data-testid='notes'>{html.escape(' · '.join(cap.inputs.notes))}</div>")
     output(run)
+    listen(run)
     explorer(run, surveyed(run))
     with server().slots:
         fidelity, anatomy = cap.fidelity, cap.anatomy

@@ -5,6 +5,7 @@ import { drawLegend } from "./legend.js";
 import { Matrix } from "./matrix.js";
 import { AXIS, STRIP, drawStrip, drawTimes, paintStrip } from "./sound.js";
 import { brief, drawToken, fit } from "./text.js";
+import { SIDE } from "./track.js";
 
 const SLANT = (50 * Math.PI) / 180; // key labels
 const LINE = 15; // room a label needs to be read at ease,
@@ -71,14 +72,17 @@ export class Heatmap {
       return Math.min(cap, Math.ceil(Math.max(...ticks.slice(0, 20).map((text) => pen.measureText(text).width))));
     };
     const { query, key } = matrix.axes;
-    this.rowRoom = longest("query", Math.min(120, 0.25 * width));
-    this.columnRoom = key.time ? 0 : longest("key", 100);
-    const lastRoom = key.time ? 0 : longest("key", 100, K - Math.max(3, K >> 3)); // only the last lean out on the right
+    this.rowRoom = query.track ? SIDE : longest("query", Math.min(120, 0.25 * width));
+    const straight = key.time || key.track; // names that do not slant
+    this.columnRoom = straight ? 0 : longest("key", 100);
+    const lastRoom = straight ? 0 : longest("key", 100, K - Math.max(3, K >> 3)); // only the last lean out on the right
     const snap = (x) => Math.round(x * figure.ratio) / figure.ratio;
     const corner = Math.max(...this.names.map((name) => pen.measureText(name).width)); // the words there
     const words = corner + (query.time || key.time ? 22 : 4);
-    this.left = snap(Math.max(this.rowRoom, words) + 10);
-    this.top = key.time ? STRIP + AXIS : snap(Math.max(this.columnRoom * Math.sin(SLANT) + 14, 36));
+    this.beside = query.track?.depth(false, width) ?? 0; // the drawing beside the rows, and over the columns
+    this.over = key.track?.depth(true, width) ?? (key.time ? STRIP : 0);
+    this.left = snap(this.beside + Math.max(this.rowRoom, words - this.beside) + 10);
+    this.top = straight ? this.over + AXIS : snap(Math.max(this.columnRoom * Math.sin(SLANT) + 14, 36));
     const roomX = Math.max(40, width - this.left - Math.max(8, lastRoom * Math.cos(SLANT)));
     const roomY = this.height;
     let [w, h] = [Math.min(LARGEST, roomX / K), Math.min(LARGEST, roomY / Q)];
@@ -87,7 +91,7 @@ export class Heatmap {
       w = h = Math.min(w, h); // a diagonal should look like one
     else if (query.time || key.time) w = Math.min(3 * LARGEST, roomX / K); // time is as long as the page is wide
     else [w, h] = [Math.min(w, 3 * h), Math.min(h, 3 * w)];
-    const crisp = query.time || key.time ? 16 : 4; // equal cells, where that costs time little of the page's width
+    const crisp = query.time || key.time || query.track || key.track ? 16 : 4; // equal cells, where that costs time little of the page's width
     const device = (x) => (x * figure.ratio >= crisp ? Math.floor(x * figure.ratio) / figure.ratio : x);
     [this.w, this.h] = [device(w), device(h)];
     const step = (size) => STEPS.find((s) => s * size >= LINE) ?? Math.ceil(LINE / size);
@@ -169,6 +173,7 @@ export class Heatmap {
     pen.imageSmoothingEnabled = false;
     pen.drawImage(this.image, this.left, this.top, width, height);
     this.drawSound(pen);
+    for (const axis of ["query", "key"]) matrix.axes[axis].track?.draw(pen, this.along(axis));
     this.drawBorder(pen);
     pen.strokeStyle = theme.ink(0.22);
     pen.lineWidth = 1;
@@ -212,6 +217,13 @@ export class Heatmap {
   pick(target) {
     const cell = this.edge(target);
     if (cell) this.figure.send({ cell });
+  }
+
+  /** Where an axis' series or score is drawn. */
+  along(axis) {
+    const across = axis === "key";
+    const place = (cells) => (across ? this.x(cells) : this.y(cells));
+    return { across, start: across ? 0 : 1, depth: across ? this.over : this.beside, place, theme: this.figure.theme };
   }
 
   /** The spectrogram over its columns, and a line where a recording ends. */
@@ -310,6 +322,10 @@ export class Heatmap {
         this.drawSeconds(pen, axis, loud);
         continue;
       }
+      if (matrix.axes[axis].track) {
+        this.drawMarks(pen, axis, loud);
+        continue;
+      }
       const near = step === 1 ? 1 : LINE / size;
       for (let i = 0; i < matrix.axes[axis].count; i += step)
         if (!loud.some(({ index }) => Math.abs(index - i) < near)) this.label(pen, axis, i, "quiet");
@@ -323,6 +339,42 @@ export class Heatmap {
     pen.fillText(`${keys}${seconds("key")} →`, this.left - 8, this.top - 28);
     pen.fillText(`${queries}${seconds("query")} ↓`, this.left - 8, this.top - 14);
     if (matrix.axes.key.time) pen.fillText("pitch ↑", this.left - 8, STRIP / 2 - 8);
+    matrix.axes.key.track?.drawEnds(pen, this.along("key"), this.left - 8);
+  }
+
+  /** The names of years or bars between a series or a score and the matrix. */
+  drawMarks(pen, axis, loud) {
+    const { matrix, figure } = this;
+    const { theme } = figure;
+    const { track, labels, count } = matrix.axes[axis];
+    const { across, place } = this.along(axis);
+    const ticks = track.ticks(across ? this.w : this.h, across ? 40 : 18);
+    const marks = loud.map(({ index, how }) => ({
+      text: across ? labels[index] : track.short(labels[index]),
+      at: index + 0.5,
+      ink: how === "pinned" ? theme.accent : theme.ink(1),
+    }));
+    const edge = across ? this.top : this.left;
+    drawTimes(pen, across, ticks, marks, { place, edge, from: place(0), to: place(count), theme });
+    figure.base.dataset[`${axis}Ticks`] = ticks.map(({ at, text }) => `${text}@${place(at).toFixed(2)}`); // for tests
+  }
+
+  /** What the query that is looked at weighs, on the series or the score of the keys; and where the two are. */
+  drawWeighed(pen, marks) {
+    const { matrix, figure } = this;
+    const { key, query } = matrix.axes;
+    const row = marks.findLast(({ axis }) => axis === "query");
+    if (key.track && row) {
+      const cells = Array.from({ length: matrix.K }, (_, k) => row.index * matrix.K + k);
+      const worth = (i) => (Number.isFinite(matrix.data[i]) && !matrix.forbids(i) ? matrix.strength(matrix.data[i]) : 0);
+      const most = Math.max(...cells.map(worth), 1e-9);
+      key.track.drawWeights(pen, this.along("key"), cells.map((i) => worth(i) / most));
+    }
+    for (const { axis, index, how } of marks) {
+      const { track, origin, factor } = axis === "query" ? query : key;
+      const colour = how === "pinned" ? figure.theme.accent : figure.theme.text;
+      track?.drawSpot(pen, this.along(axis), origin + index * factor, colour);
+    }
   }
 
   drawSeconds(pen, axis, loud) {
@@ -408,6 +460,7 @@ export class Heatmap {
     }
     const last = marks.filter((m, i) => !marks.some((n, j) => n.axis === m.axis && n.index === m.index && j < i));
     this.drawTicks(pen, last);
+    if (!corners) this.drawWeighed(pen, last);
     if (corners || !target || target.axis) return;
     const [w, h] = [Math.max(4, this.w), Math.max(4, this.h)];
     const box = [this.x(target.k + 0.5) - w / 2, this.y(target.q + 0.5) - h / 2, w, h];

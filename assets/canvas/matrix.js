@@ -1,6 +1,7 @@
 // One head's numbers: what a cell is worth on the colour scale, and what it is called.
 
 import { Timeline } from "./sound.js";
+import { Track } from "./track.js";
 import { brief, exact, shorten, visible } from "./text.js";
 
 const FORBIDDEN = 1; // 0 allowed · 1 forbidden · 2 mixed (a pooled cell holding both) · 3 mixed, with weight where forbidden
@@ -15,6 +16,7 @@ const noun = (name) => {
 export class Matrix {
   constructor(message) {
     Object.assign(this, { kind: message.kind, log: message.scale === "log", valueName: message.value_name });
+    this.early = message.early ?? 0; // rows of the first cycle of a series, which may go beyond the scale of colours
     this.named = message.named ?? false; // do labels name rows and columns, whatever their places are?
     [this.Q, this.K] = message.matrix.shape;
     this.data = message.matrix.data; // (Q, K)
@@ -34,6 +36,12 @@ export class Matrix {
       this.axes[axis].time = new Timeline(sound, this.axes[axis]);
       this.axes[axis].labels = Array.from({ length: this.axes[axis].count }, (_, i) => this.times(axis, i));
     }
+    for (const axis of ["query", "key"])
+      if (message[`${axis}_track`])
+        Object.assign(this.axes[axis], {
+          track: new Track(message[`${axis}_track`], message[`${axis}_values`], this.axes[axis]),
+          labels: message[`${axis}_labels`],
+        });
     this.pooled = message.factor[0] > 1 || message.factor[1] > 1;
     this.zoomed = Object.values(this.axes).some((a) => a.origin > 0 || a.origin + a.count * a.factor < a.full);
     this.measure();
@@ -46,7 +54,8 @@ export class Matrix {
       if (this.forbids(i)) this.hasForbidden = true;
       if (this.alarming(i)) this.alarms.push(i);
     }
-    this.limit(0, this.data.length);
+    this.limit(this.early * this.K, this.data.length);
+    this.above = this.data.some((value, i) => i < this.early * this.K && value > this.high && !this.forbids(i));
   }
 
   /** Let the colour scale span the values of cells `from` … `to` − 1. */

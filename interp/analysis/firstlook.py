@@ -6,6 +6,7 @@ import pandas as pd
 
 from headwise.interp.run.capture import Capture
 
+CYCLIC = ("period", "next_period", "next_in_voice")  # metrics of heads that follow a period
 FOLLOWED = 1e-3  # bits of information about the query; of one query it is 0, up to rounding
 
 
@@ -18,11 +19,14 @@ def first_head(cap: Capture, table: pd.DataFrame, stack: str) -> tuple[int, int]
     """(layer, head) of the head of a stack that is most worth a look; ``table`` holds the stack's metrics, a head a
     row (``headwise.sweep``).
 
-    The best induction head where there are scores for it; across, the head that follows its queries best (the
+    The best induction head where there are scores for it; of a series or a score the head that follows its period best;
+    across, the head that follows its queries best (the
     sharpest, while there is one query); of a model that sees, the first head of the last layer; else the first.
     """
     if "induction" in table and table.induction.notna().any():
         row = table.loc[table.induction.idxmax()]
+    elif "period" in table and table.period.notna().any():
+        row = table.loc[table.filter(items=CYCLIC).max(axis=1).idxmax()]
     elif stack == "cross":
         followed = table.information.max() > FOLLOWED
         row = table.loc[table.information.idxmax() if followed else table.entropy.idxmin()]

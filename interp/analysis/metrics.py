@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from headwise.interp.attention.axes import Score
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.errors import InputError
 from headwise.interp.masks import Bidirectional, Mask
@@ -191,6 +192,49 @@ class DuplicateToken(Induction):
         return _at(weights, rows.query - self.period)
 
 
+class Period(Metric):
+    """Weight on the same place in earlier cycles: keys one, two, three … periods before this position. In a monthly
+    series the same month of earlier years, in a score the same place in earlier bars. A head that weighs all keys alike
+    gives 1 / period."""
+
+    name = "period"
+
+    def __init__(self, period: int, ahead: int = 0):
+        super().__init__()
+        self.period, self.ahead = period, ahead
+
+    def rows(self, weights, rows):
+        back = rows.query + self.ahead - rows.key  # (R, K)
+        return torch.where((back > 0) & (back % self.period == 0), weights, 0.0).sum(-1)
+
+    def counts(self, rows):
+        return (rows.query[:, 0] + self.ahead >= self.period)[None, None]
+
+
+class NextPeriod(Period):
+    """Weight on where what comes next stood in earlier cycles: in December, the Januaries before. What the induction
+    score is on random tokens said twice, on a series or a score that repeats itself. A head that weighs all keys alike
+    gives 1 / period."""
+
+    name = "next_period"
+
+
+class NextInVoice(Period):
+    """Weight on where the next note of the query's own voice stood in earlier bars of a score, whose voices take turns.
+    A head that weighs all keys alike gives 1 / period."""
+
+    name = "next_in_voice"
+
+
+def periodic(cap: Capture) -> tuple[Callable[[], Metric], ...]:
+    """The metrics of heads that follow a period, where the positions of a capture lie on a series or a score."""
+    track = next((axis.track for axis in cap.axes.values() if axis.track is not None), None)
+    if track is None:
+        return ()
+    found = (partial(Period, track.period), partial(NextPeriod, track.period, 1))
+    return (*found, partial(NextInVoice, track.period, len(track.voices))) if isinstance(track, Score) else found
+
+
 STANDARD: tuple[Callable[[], Metric], ...] = (
     Entropy,
     NormalisedEntropy,
@@ -261,6 +305,8 @@ def repeated_random(subject: Subject, length: int = 64, batch: int = 4, seed: in
         raise InputError(
             f"Induction is measured on decoders with a vocabulary; {subject.name} is a {subject.family} model."
         )
+    if subject.reads != "text":
+        raise InputError(f"Induction is measured on random tokens of a text; {subject.name} reads a {subject.reads}.")
     generators = [torch.Generator().manual_seed(seed + row) for row in range(batch)]
     others = subject.vocab_size - (subject.bos is not None)
     block = torch.stack([torch.randint(others, (length,), generator=generator) for generator in generators])
@@ -313,4 +359,7 @@ def _at(weights: Tensor, key: Tensor) -> Tensor:
     return weights.gather(-1, index)[..., 0] * ((key >= 0) & (key < keys))[:, 0]
 
 
-DEFINITIONS = {metric.name: metric.__doc__.split("\n\n")[0] for metric in (*STANDARD, Induction, DuplicateToken)}
+DEFINITIONS = {
+    metric.name: metric.__doc__.split("\n\n")[0]
+    for metric in (*STANDARD, Period, NextPeriod, NextInVoice, Induction, DuplicateToken)
+}

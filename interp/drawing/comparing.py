@@ -247,7 +247,9 @@ def _seen(found: Comparison, head: Head, drawn: str, sizes: tuple[int, int]) -> 
     for side, size in zip(sides(found, head), sizes, strict=True):
         axis = side.corrupted if drawn == "other" else side.clean
         whole = side.whole and size == len(axis)
-        shown.append({"picture": axis.picture, "grid": axis.grid, "sound": axis.sound} if whole else {})
+        shown.append(
+            {"picture": axis.picture, "grid": axis.grid, "sound": axis.sound, "track": axis.track} if whole else {}
+        )
     return tuple(shown)
 
 

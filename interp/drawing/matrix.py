@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwise.interp.attention.axes import Axis, PixelGrid, Sound
+from headwise.interp.attention.axes import Axis, PixelGrid, Score, Series, Sound
 from headwise.interp.attention.call import AttentionCall, pool_cells
 from headwise.interp.drawing.quantities import QUANTITIES, Quantity
 from headwise.interp.drawing.words import groups_of, hidden_note, merged, merged_allowed, names_of
@@ -35,7 +35,7 @@ class Span:
     ``labels`` what each row's first position is called · ``name`` what positions are called, in the plural, such as
     "source keys" · row r covers ``factor`` positions from ``origin`` + r · ``factor`` on, of ``whole`` in all (by
     default up to the last row's) · ``sound`` when they are frames of a recording, ``picture`` and ``grid`` when they
-    are patches of a picture, as in ``Axis``.
+    are patches of a picture, ``track`` when they are steps of a series or a score, as in ``Axis``.
     """
 
     labels: tuple[str, ...]
@@ -46,6 +46,7 @@ class Span:
     sound: Sound | None = None
     picture: PixelGrid | None = None
     grid: tuple[int, int] | None = None
+    track: Series | Score | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "labels", tuple(self.labels))
@@ -137,6 +138,16 @@ class Matrix:
         if self.quantity.kind != "weight":
             return torch.zeros_like(self.forbidden, dtype=torch.bool)
         return (self.forbidden == FORBIDDEN) & (self.values > LEAK) | (self.forbidden == LEAKED)
+
+    @property
+    def early(self) -> int:
+        """How many of the first rows lie in the first cycle of a series or a score. They have few keys to weigh, and
+        would outshine all others on one scale of colours."""
+        track = self.rows.track
+        if track is None or self.quantity.kind != "weight":
+            return 0
+        rows = -(-(track.period - self.rows.origin) // self.rows.factor)
+        return rows if 0 < 2 * rows <= len(self.rows) else 0
 
     # -- a head's matrix, as it is spoken of ----------------------------------------------------------------------
     @property
@@ -298,7 +309,8 @@ class _One:
         found = []
         for side, (axis, name, texts, size) in enumerate(zip(self.axes, self.names, labels, factor, strict=True)):
             start, stop = region[2 * side : 2 * side + 2]
-            own = {"sound": axis.sound, "picture": axis.picture, "grid": axis.grid} if len(texts) == len(axis) else {}
+            lies = {"sound": axis.sound, "picture": axis.picture, "grid": axis.grid, "track": axis.track}
+            own = lies if len(texts) == len(axis) else {}
             found.append(Span(tuple(texts[start:stop:size]), name, start, size, len(texts), **own))
         return found[0], found[1]
 

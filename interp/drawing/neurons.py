@@ -36,7 +36,7 @@ def neuron_map(cap: Capture, found: Neuron, within: tuple[int, int] | None = Non
     start = max(first, min(found.key - most // 2, stop - most))
     end = min(stop, start + most)
     axis, names = found.call.key_axis, side_names(cap, found.call)
-    lies = {"sound": axis.sound, "picture": axis.picture, "grid": axis.grid}
+    lies = {"sound": axis.sound, "picture": axis.picture, "grid": axis.grid, "track": axis.track}
     rows = Span(axis.labels[start:end], names[1], start, whole=found.call.keys, **lies)
     columns = Span(part_names(found), "pairs" if found.paired else "dimensions")
     hidden = (~allowed[start:end, None]).expand(-1, len(columns)).to(torch.uint8) * FORBIDDEN

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwise.interp.analysis.metrics import STANDARD, Metric, measure, table
+from headwise.interp.analysis.metrics import STANDARD, Metric, measure, periodic, table
 from headwise.interp.attention.call import AttentionCall, pool_cells
 from headwise.interp.drawing.matrix import LEAK, recorded
 from headwise.interp.masks import Window
@@ -73,7 +73,7 @@ def survey(
         return Thumbnails(size, None if part is None else (part[1], part[3]), min(batch, call.batch - 1))
 
     def collect():
-        for call, results in measure(cap, STANDARD, None, progress, own=own):
+        for call, results in measure(cap, (*STANDARD, *periodic(cap)), None, progress, own=own):
             thumbnails[call.stack, call.layer] = results.pop(Thumbnails.name)
             yield call, results
 

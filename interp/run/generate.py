@@ -192,7 +192,10 @@ def extend(subject: Subject, inputs: Inputs, tokens: Sequence[int]) -> Inputs:
     axes = dict(inputs.axes)
     which = "input" if subject.family == "decoder" else "target"
     if which in axes and len(axes[which]) == ids.shape[1]:
-        axes[which] = _grown_axis(subject, axes[which], kwargs[name][0].tolist())
+        grown = getattr(subject.encode, "grown", None)  # a reader whose tokens are no text knows how its axis goes on
+        axes[which] = (
+            grown(axes[which], tokens) if grown else _grown_axis(subject, axes[which], kwargs[name][0].tolist())
+        )
     return dataclasses.replace(inputs, kwargs={argument: kwargs[argument] for argument in inputs.kwargs}, axes=axes)
 
 

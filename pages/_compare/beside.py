@@ -18,7 +18,7 @@ from headwise.pages._compare.choices import CompareChoices, state
 from headwise.pages._shared import changes
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.changes import Change
-from headwise.pages._shared.input import FILES
+from headwise.pages._shared.input import EXAMPLES, FILES, kind_of
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
@@ -30,7 +30,7 @@ FIRST_MODELS = {  # the model that says most beside one
     "tiny-decoder": "tiny-attention-only",
     "tiny-attention-only": "tiny-decoder",
 }
-KIND_WORDS = {"vision": "a picture", "audio": "a recording"}  # what families read, of all others a text
+KIND_WORDS = {"vision": "a picture", "audio": "a recording"}  # what families read; of all others, what subjects say
 NO_INPUT = "{one} reads {reads} and {other} {instead}, so no input can be given to both; choose another model."
 LEFT_OUT = "“{}” is left out."
 NOTHING = {
@@ -81,7 +81,11 @@ def _input(run: Run) -> Other | None:
     if run.subject.family in FILES:
         return _file(run)
     made = [(each.sentence, _text_of(each.raw)) for each in _proposed(run) if isinstance(each.raw, str | tuple)]
-    proposals = (*made, *_shorter(_text_of(run.given.read())))
+    given = _text_of(run.given.read())
+    if run.subject.reads == "text":
+        proposals = (*made, *_shorter(given))
+    else:  # a series or a score without a word, or with another one, is none
+        proposals = tuple(each for each in EXAMPLES[kind_of(run.subject)].items() if each[1] != given)
     if not state.beside and proposals:
         state.beside = proposals[0][1]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
@@ -216,7 +220,7 @@ def _model(run: Run) -> Other | None:
         return None
     with st.spinner(f"Running {state.compare} …", show_time=True):
         subject = server().subject(state.compare, state.device, state.dtype)
-        kinds = [KIND_WORDS.get(each.family, "a text") for each in (run.subject, subject)]
+        kinds = [KIND_WORDS.get(each.family, f"a {each.reads}") for each in (run.subject, subject)]
         if kinds[0] != kinds[1]:
             raise InputError(
                 NO_INPUT.format(one=run.subject.name, reads=kinds[0], other=state.compare, instead=kinds[1])

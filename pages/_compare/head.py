@@ -71,7 +71,7 @@ def head(run: Run, found: Comparison, chosen: Head, move: Move) -> None:
         choice("Drawn", CompareChoices.drawn, lambda name: words[name][:1].upper() + words[name][1:])
         st.link_button(
             "On the Heads page",
-            f"{heads_address(run.subject.family)}{_query(named(run.capture, chosen))}",
+            f"{heads_address(run.subject)}{_query(named(run.capture, chosen))}",
             icon=":material/grid_view:",
             type="tertiary",
         )

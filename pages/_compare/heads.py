@@ -53,7 +53,7 @@ def heads(run: Run, found: Comparison, chosen: Head) -> None:
             "text": comparing.bits(each.divergence),
             "go": named(run.capture, place),
         })  # fmt: skip
-    base = heads_address(run.subject.family)
+    base = heads_address(run.subject)
     pictures.bars(lines, key="compare-ranked", title="Who looks elsewhere", signed=False, base=base)
 
 

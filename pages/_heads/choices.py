@@ -60,6 +60,7 @@ class HeadsChoices(HeadChoices):
     mask = Choice("", link=False)  # being written for the chosen layer
     borrowed = Choice("", link=False)  # the text whose pattern may be swapped in
     trouble = Choice("", link=False)  # what was wrong with the last act
+    heard = Choice("whole", among=("whole", "written"), link=False)  # which part of a score is played
     spoken = Choice(None, link=False)  # the run that is written on though that takes long
     mapped = Choice(False, link=False)  # is the dear map of all removals wanted?
     pin = Choice(None, read=_token, write=lambda token: f"{token['axis']}-{token['index']}", until=POSITIONS)

@@ -119,7 +119,7 @@ def _metrics(run: Run, table: pd.DataFrame) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
-        if run.subject.family == "decoder" and "induction" not in table:
+        if run.subject.family == "decoder" and run.subject.reads == "text" and "induction" not in table:
             st.toggle(
                 "Induction scores",
                 help="Runs the model on random tokens said twice.",

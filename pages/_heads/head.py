@@ -55,7 +55,7 @@ def _switches(run: Run, query_axis: Axis, key_axis: Axis) -> Capture | None:
         choice("Values", HeadsChoices.quantity, lambda quantity: QUANTITIES[quantity].many.capitalize())
         choice("Colour scale", HeadsChoices.scale)
     toggles = []
-    if key_axis.offsets is not None or query_axis.offsets is not None:
+    if key_axis.track is None and (key_axis.offsets is not None or query_axis.offsets is not None):
         merged = "Sub-word tokens become words by their character offsets: weights are summed over keys and averaged "
         toggles.append(("Merge words", HeadsChoices.words, merged + "over queries."))
     if key_axis.special is not None and any(key_axis.special) and state.view != "picture":
@@ -73,7 +73,11 @@ def _shown(cap: Capture, call: AttentionCall, other: Capture | None) -> Shown:
     """The numbers of the chosen head, minus which the other model's are drawn when there is one."""
     whole = state.view == "picture"
     region = None if whole else state.zoom or (None if state.padding else recorded(cap, call))
-    options = {"words": state.words and not whole, "special": state.special or whole, "region": region}
+    options = {
+        "words": state.words and not whole and call.key_axis.track is None,
+        "special": state.special or whole,
+        "region": region,
+    }
     if whole:
         options["size"] = PICTURED
     try:
@@ -116,7 +120,7 @@ def _views(query_axis: Axis, key_axis: Axis) -> tuple[str, ...]:
 def _other(run: Run) -> Capture | None:
     """The same input through another model, to be subtracted; chosen beside the view."""
     subject = run.subject
-    if subject.family not in ("encoder", "decoder"):
+    if subject.family not in ("encoder", "decoder") or subject.reads != "text":
         return None
     names = [name for name in (*available(), *fetched()) if name != state.model]
     models = ["", *names]

@@ -14,6 +14,9 @@ from headwise.pages._shared.sidebar import Run
 
 CHEAP_PARAMETERS = 20_000_000  # below it, induction scores are simply there
 METRIC_LABELS = {  # in the order of the table's columns
+    "period": "period",
+    "next_period": "next period",
+    "next_in_voice": "next in voice",
     "previous": "previous",
     "first": "first",
     "self": "self",
@@ -32,7 +35,7 @@ def measured(run: Run, surveyed: Survey) -> pd.DataFrame:
     subject = run.subject
     table = surveyed.table
     wanted = subject.parameters <= CHEAP_PARAMETERS or state.induction
-    if subject.family == "decoder" and subject.vocab_size and wanted:
+    if subject.family == "decoder" and subject.reads == "text" and subject.vocab_size and wanted:
         with st.spinner("Repeated random tokens …"):
             scores = server().made("induction", run.key[:3], lambda: induction(subject))
         table = table.merge(scores, on=["stack", "layer", "head"], how="left")

@@ -15,8 +15,9 @@ from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._shared.shelf import server
 from headwise.pages._shared.sidebar import Run
 
-MANY = 10  # tokens of the second button
+MANY = 10  # tokens of the second button, where nothing repeats
 LONGEST = 40  # letters of an answer that are shown
+NEXT = {"text": "Next token", "series": "Next change", "score": "Next note"}
 STYLE = """<style>
 .says{display:flex;flex-wrap:wrap;gap:.3rem .55rem;align-items:center;font-size:.86rem;line-height:1.5}
 .says b{font-weight:600;margin-right:.2rem}
@@ -45,7 +46,7 @@ def output(run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         with st.container(width="stretch"):
             shown = [(label, probability) for _, label, probability in step.top[:8]]
-            st.html(STYLE + (row("The target has ended", ()) if over else row("Next token", shown)))
+            st.html(STYLE + (row("The target has ended", ()) if over else row(NEXT[run.subject.reads], shown)))
         _write(run, step, over)
 
 
@@ -65,7 +66,8 @@ def row(question: str, rows) -> str:
 
 def _write(run: Run, step: Step, over: bool) -> None:
     one = st.button("Write one", key="write-one", icon=":material/keyboard_tab:", disabled=over, shortcut="w")
-    many = st.button(f"Write {MANY}", key="write-many", disabled=over)
+    count, called = _many(run)
+    many = st.button(f"Write {called}", key="write-many", disabled=over)
     if state.written and st.button("Start over", key="write-none", icon=":material/undo:"):
         state.written = ()
         st.rerun()
@@ -84,18 +86,24 @@ def _write(run: Run, step: Step, over: bool) -> None:
         state.written = (*state.written, step.token)
         st.rerun()
     if many:
-        _write_many(run, step)
+        _write_many(run, step, count)
         st.rerun()
 
 
-def _write_many(run: Run, step: Step) -> None:
+def _many(run: Run) -> tuple[int, str]:
+    """How many tokens the second button writes, and what they are called: of a series or a score a whole cycle."""
+    track = next((axis.track for axis in run.inputs.axes.values() if axis.track is not None), None)
+    return (MANY, str(MANY)) if track is None else (track.period, f"a {track.cycle}")
+
+
+def _write_many(run: Run, step: Step, count: int) -> None:
     """Token after token; what is written stays also when somebody breaks off."""
     inputs, bar = run.inputs, st.progress(0.0, text="Writing …")
-    for number in range(MANY):
+    for number in range(count):
         state.written = (*state.written, step.token)
-        if ended(run.subject, [step.token]) or number == MANY - 1:
+        if ended(run.subject, [step.token]) or number == count - 1:
             break
-        bar.progress((number + 1) / MANY, text=f"Writing … {number + 1} of {MANY}")
+        bar.progress((number + 1) / count, text=f"Writing … {number + 1} of {count}")
         try:
             inputs = extend(run.subject, inputs, [step.token])
             with server().slots:

@@ -149,7 +149,7 @@ def map_of(two: Two, kind: str, tables: Tables, cut: tuple[int, float] = (0, 1.0
     leads = None
     if any(head for row in heads for head in row):
         ways = [[head and named(run.capture, head) for head in row] for row in heads]
-        leads = pictures.Leads(heads_address(run.subject.family), ways)
+        leads = pictures.Leads(heads_address(run.subject), ways)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.html(heading(*drawing.TITLES[kind]), width="content")
         files(lambda: cells_files(run, part.cells, drawing.TITLES[kind][0], numbers, key))

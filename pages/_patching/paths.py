@@ -54,7 +54,7 @@ def paths(two: Two, aim: Target, table: pd.DataFrame) -> None:
         return
     cells, ways = drawing.path_map(found, drawing.scale_of(found))
     leads = [[head and named(cap, head) for head in row] for row in ways]
-    pictures.cells(cells, key=PATHS, title="Paths", leads=pictures.Leads(heads_address(two.run.subject.family), leads))
+    pictures.cells(cells, key=PATHS, title="Paths", leads=pictures.Leads(heads_address(two.run.subject), leads))
     note(drawing.path_sentence(found, said))
     with title:
         files(lambda: cells_files(two.run, cells, f"Paths to {said}", lambda: found, PATHS))

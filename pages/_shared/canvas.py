@@ -18,12 +18,12 @@ import streamlit as st
 from PIL import Image
 
 from headwise.assets import ASSETS
-from headwise.interp.attention.axes import PixelGrid, Sound
+from headwise.interp.attention.axes import PixelGrid, Score, Series, Sound
 from headwise.interp.drawing.matrix import Matrix
 
 CANVAS = ASSETS / "canvas"
 MODULES = (  # dependencies first
-    *("pack", "colour", "text", "legend", "sound", "matrix", "pins", "figure"),
+    *("pack", "colour", "text", "legend", "sound", "track", "matrix", "pins", "figure"),
     *("grid", "heatmap", "bipartite", "picture", "main"),
 )
 FILES = tuple(CANVAS / f"{name}.js" for name in MODULES)
@@ -192,7 +192,7 @@ def head(
     matrix: at most 512 × 512 cells (as a picture 592 × 592); NaN is a cell without a value. Nothing but its
         `forbidden` decides what is drawn as forbidden; weight on it is painted in the alarm colour. Positions that are
         frames of a recording are called by their times instead of labels, and above a heatmap stands the spectrogram
-        of the keys shown.
+        of the keys shown. A series or a score is drawn along both edges.
     view: "heatmap" | "bipartite" | "picture": the keys of one query, painted over the picture they lie on. Queries
         and keys are then the same positions, special ones first, then the patches, and the matrix is whole.
     scale: "linear" | "log" (five decades; scores stay linear).
@@ -274,6 +274,7 @@ def _head_message(matrix: Matrix, view: str) -> tuple[dict[str, Any], dict[str, 
         "factor": [int(i) for i in matrix.factor],
         "shape": [int(i) for i in matrix.shape],
         "axis_names": [span.name for span in matrix.spans],
+        "early": matrix.early,
     }
     arrays = {"matrix": np.asarray(matrix.values.cpu(), np.float32)}
     if bool(matrix.forbidden.any()):
@@ -281,6 +282,9 @@ def _head_message(matrix: Matrix, view: str) -> tuple[dict[str, Any], dict[str, 
     for name, span in (("query_sound", rows), ("key_sound", columns)):
         if span.sound is not None:
             header[name] = {"step": float(span.sound.step), "seconds": float(span.sound.seconds)}
+    for name, span in (("query", rows), ("key", columns)):
+        if span.track is not None:
+            header[f"{name}_track"], arrays[f"{name}_values"] = _track(span.track)
     if columns.sound is not None and view == "heatmap":
         where, strip = _strip(columns.sound, columns.origin, columns.end)
         header["key_sound"] |= where
@@ -340,6 +344,15 @@ def _strip(sound: Sound, first: int, end: int) -> tuple[dict[str, float], dict[s
         part = np.maximum.reduceat(part, range(0, part.shape[axis], group), axis=axis)
     scaled = np.rint((part - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
     return {"start": left * sound.hop, "hop": pooled[1] * sound.hop}, {"spectrogram": scaled}
+
+
+def _track(track: Series | Score) -> tuple[dict[str, Any], np.ndarray]:
+    """A series or a score along an axis: its words, and its values (T, 1), or notes (N, 4) as in ``Score``."""
+    header: dict[str, Any] = {"marks": [[int(at), text] for at, text in track.marks], "written": track.written}
+    if isinstance(track, Series):
+        return header | {"kind": "series", "unit": track.unit}, track.values.astype(np.float32)[:, None]
+    voices = "".join(voice[0].upper() for voice in track.voices)
+    return header | {"kind": "score", "voices": voices}, track.notes.astype(np.float32)
 
 
 def _raw_event(key: str) -> dict[str, Any]:

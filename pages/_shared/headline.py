@@ -38,6 +38,8 @@ def sizes(cap: Capture) -> str:
         own = "" if len(cap.axes) == 1 else f"{name} "
         if axis.sound is not None:
             parts.append(f"{own}{axis.sound.seconds:.2f} s in {len(axis):,} frames")
+        elif axis.track is not None:
+            parts.append(f"{own}{len(axis):,} {axis.track.step}s")
         elif axis.grid is not None:
             rows, columns = axis.grid
             parts.append(f"{rows} × {columns} patches")

@@ -1,8 +1,10 @@
-"""What a model is given, by the kind of model: a text, a pair, a source and a target, a picture, a recording."""
+"""What a model is given, by the kind of model: a text, a pair, a source and a target, a series, a score, a picture, a
+recording."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,6 +18,13 @@ from headwise.interp.subject import Subject
 from headwise.models import read_image, read_wav
 from headwise.pages._shared.choices import InputChoices
 from headwise.pages._shared.markdown import plain
+
+
+def _brought(name: str) -> dict[str, str]:
+    """The examples that a bundled model brings, by what they are called."""
+    file = ASSETS / name / "examples.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
 
 EXAMPLES = {
     "decoder": {
@@ -56,6 +65,24 @@ EXAMPLES = {
         "thoughtful": "thoughtful",
         "photographer": "photographer",
     },
+    "series": _brought("tiny-forecaster"),
+    "score": _brought("tiny-music"),
+}
+FIELDS = {  # what the field for a text is called, its height in pixels, and how one writes into it
+    "decoder": ("Text", 160, None),
+    "encoder": ("Text", 120, None),
+    "encoder-decoder": ("Source", 72, None),
+    "series": (
+        "Series",
+        220,
+        "A month a line, such as “1990-01 353.7” or the number alone. Change one, or paste yours.",
+    ),
+    "score": (
+        "Score",
+        260,
+        "A line for each voice, and in it an eighth after the other: a note such as C♯5, “.” for the note before going "
+        "on, “-” for silence. “|” ends a bar.",
+    ),
 }
 HANDWRITTEN = ("seven", "three", "five", "eight")
 SPEECH = Path("/usr/share/sounds/alsa")  # where Debian's alsa-utils keeps short recordings of speech
@@ -96,6 +123,11 @@ class Typed:
     prompt: bool = False
 
 
+def kind_of(subject: Subject) -> str:
+    """Whose examples and fields a model gets: what it reads, where that is no text, else its family."""
+    return subject.reads if subject.reads != "text" else FAMILIES.get(subject.family, subject.family)
+
+
 def default_text(family: str) -> str:
     """What stands in the text field of a model of this kind until somebody types."""
     first = next(iter(EXAMPLES.get(FAMILIES.get(family, family), EXAMPLES["decoder"]).values()))
@@ -104,7 +136,7 @@ def default_text(family: str) -> str:
 
 def ask(subject: Subject) -> Typed:
     """Draw the fields for this kind of model, and return what stands in them."""
-    family = FAMILIES.get(subject.family, subject.family)
+    family = kind_of(subject)
     return _file(family, subject) if family in FILES else _text(family)
 
 
@@ -117,11 +149,10 @@ def keep() -> None:
 
 
 def _text(family: str) -> Typed:
-    if state.text in {default_text(other) for other in EXAMPLES} - {default_text(family)}:
+    if state.text in _examples_of(family):
         state.text = default_text(family)  # nobody typed it: another kind of model gets an example of its own
-    label = "Source" if family == "encoder-decoder" else "Text"
-    height = 72 if family == "encoder-decoder" else 120 if family == "encoder" else 160
-    st.text_area(label, height=height, on_change=state.another_input, **InputChoices.text.widget)
+    label, height, help = FIELDS[family]
+    st.text_area(label, height=height, help=help, on_change=state.another_input, **InputChoices.text.widget)
     if family == "encoder":
         st.text_area("Second text", height=72, placeholder="none", **InputChoices.second.widget)
     st.selectbox(
@@ -140,6 +171,13 @@ def _text(family: str) -> Typed:
     if family == "encoder-decoder":
         return _with_target(state.text, lambda: state.text, repr(state.text))
     return Typed(state.text, lambda: state.text, repr(state.text))
+
+
+def _examples_of(family: str) -> set[str]:
+    """The texts of the examples of all other kinds, as they stand in the field."""
+    others = (text for other, texts in EXAMPLES.items() if other != family for text in texts.values())
+    texts = {text if isinstance(text, str) else text[0] for text in others}
+    return texts - {text if isinstance(text, str) else text[0] for text in EXAMPLES[family].values()}
 
 
 def _with_target(key: Hashable, read: Callable[[], Any], code: str) -> Typed:

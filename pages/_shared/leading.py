@@ -9,8 +9,9 @@ import streamlit as st
 
 from headwise import Capture
 from headwise.interp.analysis.firstlook import first_stack
+from headwise.interp.subject import Subject
 from headwise.pages._shared.choices import POSITIONS, HeadChoices
-from headwise.pages._shared.input import default_text
+from headwise.pages._shared.input import default_text, kind_of
 from headwise.pages._shared.ways import page
 
 state = HeadChoices()
@@ -18,9 +19,9 @@ NUMBER = "#"  # so begins an answer that is given by its number
 NAMED = ("stack", "layer", "head", "rather")  # what a way says of where it leads
 
 
-def heads_address(family: str) -> str:
+def heads_address(subject: Subject) -> str:
     """The address of the Heads page on this input, up to where a head is named."""
-    wanted = _kept(family)
+    wanted = _kept(subject)
     return f"./?{urlencode(wanted)}{'&' if wanted else ''}"
 
 
@@ -39,15 +40,15 @@ def to_head(cap: Capture, go: dict[str, Any]) -> NoReturn:
     state.answer = "" if state.answer.startswith(NUMBER) else state.answer
     state.other_positions()
     named = {name: str(value) for name, value in go.items()}
-    st.switch_page(page("heads"), query_params={**_kept(cap.subject.family), **named})
+    st.switch_page(page("heads"), query_params={**_kept(cap.subject), **named})
 
 
-def _kept(family: str) -> dict[str, str]:
+def _kept(subject: Subject) -> dict[str, str]:
     """What that page will write into its address beside the head: all that stays chosen there, if anybody has opened
     it."""
     there = next(iter(HeadChoices.__subclasses__()), HeadChoices)()
     view = next(iter(getattr(there, "views", ())), "")
-    wanted, _ = there.address(text=default_text(family), view=view)
+    wanted, _ = there.address(text=default_text(kind_of(subject)), view=view)
     ended = {choice.key for choice in there.each() if choice.until == POSITIONS} | set(NAMED)
     if state.answer.startswith(NUMBER):  # that page would take it for a word
         ended.add(HeadChoices.answer.key)

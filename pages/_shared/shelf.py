@@ -64,6 +64,7 @@ KINDS = {
     "edited": Kind(8, slot=True),
     "effect": Kind(64, slot=True),
     "written": Kind(64, slot=True),  # what a model writes on, edited or not
+    "played": Kind(8),  # a score as sound
     "removals": Kind(16, slot=True),
     "beside": Kind(6, slot=True),  # the other run of a comparison
     "compared": Kind(12, slot=True),

@@ -86,7 +86,7 @@ def sidebar(page: InputChoices) -> Run:
             inputs = _or_stop(lambda: extend(subject, inputs, state.written))
             key = (*key, state.written)
         cost = server().made("cost", key, lambda: estimate(subject, inputs))
-        st.caption(cost_line(cost, "positions" if subject.family == "vision" else "tokens"))
+        st.caption(cost_line(cost, "tokens" if subject.family != "vision" and subject.reads == "text" else "positions"))
         _confirm(cost, key)
     with st.spinner("Running the model …", show_time=True):
         cap = _or_stop(lambda: server().made("capture", key, lambda: capture(subject, inputs)))
@@ -96,7 +96,7 @@ def sidebar(page: InputChoices) -> Run:
 def share(run: Run, page: InputChoices, **defaults) -> bool:
     """Write the view into the address. False when something of it cannot travel: a long text, an uploaded file."""
     own = state.own[run.subject.family] is not None
-    return page.publish(text=_input.default_text(run.subject.family), **defaults) and not own
+    return page.publish(text=_input.default_text(_input.kind_of(run.subject)), **defaults) and not own
 
 
 def cost_line(cost: Cost, unit: str) -> str:

@@ -42,7 +42,7 @@ def who(run: Run, asked: Question, read_as: str) -> None:
         read = state.parts == "positions"
         rows, numbers = _sources(run, asked) if read else (_parts(run, table, asked.rather), table)
         sums = _ways(numbers) if read else _sums(table)
-        base, tall = heads_address(run.subject.family), TALL if read else None
+        base, tall = heads_address(run.subject), TALL if read else None
         pictures.bars(rows, key="stream-bars", title=f"Who says it: {title}", sums=sums, height=tall, base=base)
         note(_sentence(table))
         about(read_as)
@@ -110,7 +110,7 @@ def _sources(run: Run, asked: Question) -> tuple[list[dict[str, Any]], pd.DataFr
 def _map(run: Run, table: pd.DataFrame, rather: str) -> None:
     cells, heads = streams.head_map(table)
     ways = [[head and named(run.capture, head, rather) for head in row] for row in heads]
-    leads = pictures.Leads(heads_address(run.subject.family), ways)
+    leads = pictures.Leads(heads_address(run.subject), ways)
     pictures.cells(cells, key="stream-map", title="Heads and MLPs", leads=leads)
     note(f"Click a head to look at it. {_sentence(table)}")
     cells_files(run, cells, "Who says it", lambda: table, "map")

@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 
 from headwise.interp.analysis.ablation import ablate
-from headwise.interp.analysis.metrics import Metric, ToFirst, ToPrevious, ToSelf, induction, measure, table
+from headwise.interp.analysis.metrics import (
+    Metric,
+    ToFirst,
+    ToPrevious,
+    ToSelf,
+    induction,
+    measure,
+    periodic,
+    table,
+)
 from headwise.interp.analysis.targets import VISIBLE_SPACE, Target, Wanted, row_at, target
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
@@ -29,6 +38,7 @@ from headwise.interp.run.sweeping import Cancelled
 COLUMNS = ["stack", "layer", "head", "role", "score", "evidence"]
 ELHAGE = ("Elhage et al. 2021", "https://transformer-circuits.pub/2021/framework/index.html")
 CLARK = ("Clark et al. 2019", "https://arxiv.org/abs/1906.04341")
+HUANG = ("Huang et al. 2018", "https://arxiv.org/abs/1809.04281")
 WANG = ("Wang et al. 2023", "https://arxiv.org/abs/2211.00593")
 MOST_CONFIRMED = 12  # heads that are removed, to see what the answer is without them
 
@@ -37,8 +47,8 @@ Found = Iterator[tuple[str, str, int, int, float, str]]  # role, stack, layer, h
 
 @dataclass(frozen=True)
 class Role:
-    """What a head with this role does, the score from which on it has it, what is said of a head that has, and where
-    the role was first described."""
+    """What a head with this role does, the score from which on it has it (of those in CYCLIC in multiples of what a
+    head gives that weighs all keys alike), what is said of a head that has, and where the role was first described."""
 
     sentence: str
     least: float
@@ -57,6 +67,26 @@ ROLES = {
         0.5,
         "gives {score:.0%} of its weight to {first}, the first position",
         ("Xiao et al. 2023", "https://arxiv.org/abs/2309.17453"),
+    ),
+    "period": Role(
+        "looks at the same place in earlier cycles",
+        3.0,
+        "gives {score:.0%} of its weight to the same place in earlier {cycle}s; by chance it would be {chance:.0%}",
+        HUANG,
+    ),
+    "next period": Role(
+        "looks at where what comes next stood in earlier cycles",
+        3.0,
+        "gives {score:.0%} of its weight to where the {unit} that comes next stood in earlier {cycle}s; by chance it "
+        "would be {chance:.0%}",
+        HUANG,
+    ),
+    "next in voice": Role(
+        "looks at where the next note of its own voice stood in earlier bars",
+        3.0,
+        "gives {score:.0%} of its weight to where the next {unit} of its own voice stood in earlier {cycle}s; by "
+        "chance it would be {chance:.0%}",
+        HUANG,
     ),
     "duplicate token": Role(
         "looks at an earlier place of the same token",
@@ -85,10 +115,11 @@ ROLES = {
         ("McDougall et al. 2023", "https://arxiv.org/abs/2310.04625"),
     ),
 }
+CYCLIC = {"period": "period", "next period": "next_period", "next in voice": "next_in_voice"}  # and their metrics
 UNTESTED = {
     "alone": "Where heads look in the text is only told of one sample; this input has {count}.",
     "grid": "Patches lie in two directions, so none is the one before or after.",
-    "random": "Induction is looked for on random tokens said twice, which {name}, no decoder, does not read.",
+    "random": "Induction is looked for on random tokens said twice, which {name} does not read.",
     "repeat": "No token of the text is there twice, so no duplicate-token head could show.",
     "answer": "Name movers and copy suppression were not looked for: {why}",
     "absent": "the answer {token} does not stand in the text.",
@@ -185,7 +216,7 @@ def _by_pattern(cap: Capture, untested: list[str]) -> Found:
     calls = {(call.stack, call.layer): call for call in cap.calls}
     if any(call.key_axis.grid for call in cap.calls):
         untested.append(UNTESTED["grid"])
-    found = table(measure(cap, [ToPrevious, ToNext, ToSelf, ToFirst], own=ToSame))
+    found = table(measure(cap, [ToPrevious, ToNext, ToSelf, ToFirst, *periodic(cap)], own=ToSame))
     for row in found.itertuples():
         call = calls[row.stack, row.layer]
         unit, first = _unit(call.key_axis), _shown(call.key_axis.labels[0])
@@ -194,13 +225,16 @@ def _by_pattern(cap: Capture, untested: list[str]) -> Found:
             shares["current token"] = row.self
             if not call.key_axis.grid:
                 shares |= {"previous token": row.previous, "next token": row.next}
-            if cap.subject.family != "decoder":
+            if call.key_axis.track is not None:
+                shares |= {role: getattr(row, name) for role, name in CYCLIC.items() if name in found}
+            elif cap.subject.family != "decoder":
                 shares["duplicate token"] = row.same
+        words = {"unit": unit, "first": first, "where": "this text", **_cycle(call.key_axis)}
         for role, share in shares.items():
-            if share >= ROLES[role].least:
-                said = ROLES[role].evidence.format(score=share, unit=unit, first=first, where="this text")
+            if share >= ROLES[role].least * (words["chance"] if role in CYCLIC else 1):
+                said = ROLES[role].evidence.format(score=share, **words)
                 yield role, row.stack, row.layer, row.head, float(share), said
-    if cap.subject.family != "decoder" and found["same"].isna().all():
+    if cap.subject.family != "decoder" and not periodic(cap) and found["same"].isna().all():
         untested.append(UNTESTED["repeat"])
 
 
@@ -312,4 +346,12 @@ def _shown(label: str) -> str:
 
 
 def _unit(axis: Axis) -> str:
+    if axis.track is not None:
+        return axis.track.step
     return "patch" if axis.grid else "frame" if axis.sound is not None else "token"
+
+
+def _cycle(axis: Axis) -> dict[str, object]:
+    """The words for what repeats along a series or a score."""
+    track = axis.track
+    return {} if track is None else {"cycle": track.cycle, "chance": 1 / track.period}

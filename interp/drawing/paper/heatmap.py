@@ -24,6 +24,8 @@ from headwise.interp.drawing.paper.legend import (
 from headwise.interp.drawing.paper.pens import Print
 from headwise.interp.drawing.paper.sound import AXIS, STRIP, Timeline, strip
 from headwise.interp.drawing.paper.text import HIDDEN, brief, fit, visible, width
+from headwise.interp.drawing.paper.track import SIDE, Edge, depths, draw_ends, draw_names
+from headwise.interp.drawing.paper.track import draw as draw_track
 
 PAD, LINE, SLANT = 20, 14, 50  # CSS pixels; degrees of key labels
 LARGEST_CELL, PLOT = 34, 640  # a cell's side and the matrix's longer side, at most
@@ -61,6 +63,8 @@ class Layout:
     columns: int
     row_room: float
     column_room: float
+    beside: float = 0  # rooms of a series or a score
+    over: float = 0
 
     @classmethod
     def of(cls, matrix: Matrix) -> Layout:
@@ -74,13 +78,15 @@ class Layout:
         else:
             w, h = min(w, 3 * h), min(h, 3 * w)
         w, h = (max(0.5, math.floor(2 * side) / 2) for side in (w, h))  # whole pixels of the PNG: equal, crisp cells
+        beside, over = depths(*matrix.spans)
         row_room = 40 if queries else min(150, max(width(text, 12) for _, text in ticks(matrix.rows, h)))
-        column_room = 0 if keys else min(110, max(width(text, 12) for _, text in ticks(matrix.columns, w)))
-        above = STRIP + AXIS if keys else max(column_room * math.sin(math.radians(SLANT)) + 16, 34)
+        row_room = SIDE if beside else row_room
+        column_room = 0 if keys or over else min(110, max(width(text, 12) for _, text in ticks(matrix.columns, w)))
+        above = (over or STRIP) + AXIS if keys or over else max(column_room * math.sin(math.radians(SLANT)) + 16, 34)
         corner = max(width(text, 11) for text in corner_words(matrix))
-        left = math.ceil(PAD + max(row_room, corner) + 10)
+        left = math.ceil(PAD + max(beside + row_room, corner) + 10)
         top = math.ceil(PAD + (28 if matrix.caption else 0) + above)
-        return cls(left, top, w, h, rows, columns, row_room, column_room)
+        return cls(left, top, w, h, rows, columns, row_room, column_room, beside, over)
 
     def x(self, column: float) -> float:
         return self.left + column * self.w
@@ -102,6 +108,17 @@ class Layout:
         return self.left, self.top, self.right - self.left, self.bottom - self.top
 
 
+def track_edges(matrix: Matrix, place: Layout) -> list[Edge]:
+    """Where a series or a score is drawn, beside the rows and over the columns."""
+    beside = place.left - 10 - place.row_room - place.beside
+    over = place.top - AXIS - place.over
+    edges = [
+        Edge(matrix.rows, False, beside, place.beside, place.y),
+        Edge(matrix.columns, True, over, place.over, place.x),
+    ]
+    return [edge for edge in edges if edge.span.track is not None]
+
+
 def corner_words(matrix: Matrix) -> tuple[str, str]:
     """What stands in the corner: of the columns, of the rows."""
     rows, columns = (f"{span.name} (s)" if span.sound else span.name for span in matrix.spans)
@@ -121,11 +138,13 @@ def ticks(span: Span, size: float) -> list[tuple[int, str]]:
 def draw(matrix: Matrix, how: Print) -> bytes:
     """The whole figure."""
     palette, cells, title = Palette.of(how.theme, matrix.signed), Cells.of(matrix), HIDDEN.sub("◌", matrix.caption)
-    colours = Scale.of(cells.values[~cells.forbidden], how.scale, matrix.quantity.kind)
+    late, early = cells[matrix.early :], cells[: matrix.early]
+    beyond = early.values[~early.forbidden]
+    colours = Scale.of(late.values[~late.forbidden], how.scale, matrix.quantity.kind, beyond)
     place, times = Layout.of(matrix), (Timeline.of(matrix.rows), Timeline.of(matrix.columns))
     ends = [span.sound.seconds for span, time in zip(matrix.spans, times, strict=True) if stops(time)]
     explained = entries(cells.leaks, cells.forbidden, ends[-1] if ends else None)
-    bar_left, bar_top = place.right + 22, place.top - (STRIP + AXIS if times[1] else 0)
+    bar_left, bar_top = place.right + 22, place.top - (STRIP + AXIS if times[1] else place.over and place.over + AXIS)
     bar_height = max(100, min(260, place.bottom - bar_top))
     overhang = place.column_room * math.cos(math.radians(SLANT))
     wide = math.ceil(max(bar_left + bar_room(colours), place.right + overhang, PAD + width(title, 16), 420) + PAD)
@@ -140,9 +159,16 @@ def draw(matrix: Matrix, how: Print) -> bytes:
     _draw_cells(pen, place, cells, palette, colours)
     if times[1]:
         _draw_strip(pen, place, matrix.columns.sound, times[1], palette)
+    edges = track_edges(matrix, place)
+    for edge in edges:
+        draw_track(pen, edge, palette)
+        if edge.across:
+            draw_ends(pen, edge, place.left - 8, palette)
     _draw_ends(pen, place, times, palette)
     _draw_numbers(pen, place, cells, palette, colours)
     _draw_labels(pen, place, matrix, times, palette)
+    for edge in edges:
+        draw_names(pen, edge, place.w if edge.across else place.h, palette.ink(0.8), palette.ink(0.5))
     for line, text in zip((27, 12), corner_words(matrix), strict=True):
         pen.text((place.left - 8, place.top - line), text, 11, palette.ink(0.55), "end")
     if place.w <= TINY:
@@ -237,13 +263,17 @@ def _draw_labels(
     pen, place: Layout, matrix: Matrix, times: tuple[Timeline | None, Timeline | None], palette: Palette
 ) -> None:
     ink, faint = palette.ink(0.8), palette.ink(0.4)
-    if times[0] is not None:
+    if matrix.rows.track is not None:
+        pass  # years or bars
+    elif times[0] is not None:
         _draw_seconds(pen, times[0], place, False, ink, palette.ink(0.5))
     else:
         for row, text in ticks(matrix.rows, place.h):
             spot = (place.left - 8, place.y(row + 0.5))
             pen.text(spot, fit(text, 12, place.row_room), 12, ink, "end", faint=faint)
-    if times[1] is not None:
+    if matrix.columns.track is not None:
+        pass
+    elif times[1] is not None:
         _draw_seconds(pen, times[1], place, True, ink, palette.ink(0.5))
     else:
         for column, text in ticks(matrix.columns, place.w):

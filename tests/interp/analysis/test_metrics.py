@@ -1,6 +1,7 @@
 """Each metric by hand on three tokens, and against a brute-force loop over every row."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -14,11 +15,15 @@ from headwise.interp.analysis.metrics import (  # fmt: skip
     ForbiddenMass,
     Induction,
     Information,
+    NextInVoice,
+    NextPeriod,
     NormalisedEntropy,
+    Period,
     ToFirst,
     ToPrevious,
     ToSelf,
     induction,
+    periodic,
     repeated_random,
     sweep,
 )
@@ -261,3 +266,33 @@ def test_standard_metrics_say_where_they_come_from():
         ForbiddenMass,
     ]
     assert all(metric.__doc__ for metric in STANDARD)
+
+
+def periods(weights, ahead=0, metric=Period, period=3):
+    return sweep(captured(weights), [partial(metric, period, ahead)])[metric.name].tolist()
+
+
+def test_periods_by_hand():
+    """Seven queries and a period of three. A head that looks one and two periods back, one at where what comes next
+    stood, one at what lies two ahead; each row counts from where a period lies behind it."""
+    length = 7
+    weights = torch.full((1, 3, length, length), 1e-12)
+    for q in range(length):
+        for head, ahead in enumerate((0, 1, 2)):
+            keys = [k for k in range(q + ahead - 3, -1, -3) if k <= q] or [q]
+            for k in keys:
+                weights[0, head, q, k] = 1 / len(keys)
+    assert periods(weights) == pytest.approx([1, 0, 0], abs=1e-6)
+    assert periods(weights, 1, NextPeriod) == pytest.approx([0, 1, 0], abs=1e-6)
+    assert periods(weights, 2, NextInVoice) == pytest.approx([0, 0, 1], abs=1e-6)
+
+
+def test_by_chance_a_period_has_its_share():
+    """A head that weighs the keys of whole periods alike gives 1 / period: rows 3, 5, 7 … of a period of two."""
+    uniform = torch.ones(1, 1, 9, 9).tril()
+    by_row = [torch.arange(row % 2, row, 2).numel() / (row + 1) for row in range(2, 9)]
+    assert periods(uniform, period=2) == pytest.approx([sum(by_row) / len(by_row)])
+
+
+def test_only_series_and_scores_have_a_period():
+    assert periodic(captured(torch.ones(1, 1, 3, 3).tril())) == ()
