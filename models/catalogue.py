@@ -50,6 +50,12 @@ CATALOGUE: dict[str, Bundled | Fetchable] = {
         "the original transformer, from English spelling to phonemes", recipe="encoder_decoder"
     ),
     "tiny-vit": Bundled("Vision Transformer, trained on handwritten digits", recipe="vision"),
+    "tiny-forecaster": Bundled(
+        "relative attention on monthly series: carbon dioxide and El Niño, the next months", recipe="forecaster"
+    ),
+    "tiny-music": Bundled(
+        "Music Transformer in small: relative attention on Bach's four-part chorales", recipe="music"
+    ),
     "smollm2-135m": Fetchable(
         "decoder, 30 layers × 9 heads on 3 key/value heads: a chat model that writes English",
         "Hugging Face's SmolLM2-135M-Instruct, in 4 bits",

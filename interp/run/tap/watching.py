@@ -14,6 +14,11 @@ from headwise.interp.attention.watch import Given, Kept, Watched, Watcher
 from headwise.interp.run.tap.changes import CallChanges
 from headwise.interp.run.tap.reported import changed, untrue
 
+UNREAD = (
+    "its weights could not be read off what went in and out ({error}): another version of its library than the one "
+    "that Headwise knows may lay {kind} out in another way"
+)
+
 
 @dataclass(eq=False)
 class Watch:
@@ -32,7 +37,12 @@ class Watch:
         """(what the watcher says, how its scores are known, the module's output as it is changed)."""
         given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
         given = {**{k: v for k, v in given.items() if k != "kwargs"}, **given.get("kwargs", {})}
-        said = self.watcher(module, Given(given, output, self.kept))
+        try:
+            said = self.watcher(module, Given(given, output, self.kept))
+        except (
+            Exception
+        ) as error:  # another version of a library: the run itself is fine, and what was seen of it stays
+            said = UNREAD.format(kind=type(module).__name__, error=f"{type(error).__name__}: {error}")
         if isinstance(said, str):
             return said, None, output
         if why := untrue(said.by.form(said.q.detach(), said.k.detach()), said.v.detach(), said.output.detach()):

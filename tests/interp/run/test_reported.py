@@ -170,6 +170,14 @@ def test_a_sentence_of_the_watcher_is_what_the_user_reads(monkeypatch):
     assert [u.reason for u in capture(SUBJECTS["watched"], IDS).unseen] == ["it draws anew at every step"] * 2
 
 
+def test_a_watcher_that_fails_leaves_the_run_alone(monkeypatch):
+    cap = capture(SUBJECTS["watched"], IDS)
+    monkeypatch.setattr(Knows, "__call__", lambda self, module, given: given.arguments["nothing of the kind"])
+    failed = capture(SUBJECTS["watched"], IDS)
+    assert torch.equal(failed.logits, cap.logits)
+    assert ["KeyError: 'nothing of the kind'" in str(u) for u in failed.unseen] == [True, True]
+
+
 def test_gap_is_relative_and_looks_at_first_and_last():
     q, k, v = torch.randn(3, 1, 2, 7, 4, generator=torch.Generator().manual_seed(0))
     form = Computed(q, k, 0.5, causal=True)
