@@ -88,13 +88,17 @@ def einsum(tap, func, equation, *operands, **kwargs):
                 talking = carried, weights, mixing_axis(equation, side == 1)
                 continue
             axes = attention_axes(equation, side == 1, weights.ndim, other.ndim)
+            if axes is not None and axes.shared:  # heads and queries are told apart by their place alone
+                _, heads, queries, keys = (weights.shape[i] for i in axes.weights)
+                axes = None if queries != keys == heads else axes
             if axes is not None and carried.axes[axes.weights[-1]] == carried.dim:
                 own = tuple(carried.axes[i] for i in axes.weights)
-                values = None if axes.values is None else other.permute(axes.values)
+                values = None if axes.values is None else (other[None] if axes.shared else other).permute(axes.values)
                 meeting = _meet(tap, carried, weights.permute(axes.weights), own, values, by_equation=True)
                 operands[side] = meeting.weights.permute(_inverse(axes.weights))
                 if values is not None:
-                    operands[1 - side] = meeting.values.permute(_inverse(axes.values))
+                    straight = meeting.values.permute(_inverse(axes.values))
+                    operands[1 - side] = straight[0] if axes.shared else straight
                 out = func(equation, *operands, **kwargs)
                 if not meeting.ends:
                     return out
@@ -252,6 +256,7 @@ class AttentionAxes(NamedTuple):
     weights: tuple[int, ...]  # as (batch…, query, key)
     values: tuple[int, ...] | None  # as (batch…, key, D); None where that is not all they have
     result: tuple[int, ...] | None  # as (batch…, query, D)
+    shared: bool = False  # whether all heads share the values, which are then taken to have an axis of heads in front
 
 
 def attention_axes(equation: str, flip: bool, weight_axes: int, value_axes: int) -> AttentionAxes | None:
@@ -260,9 +265,11 @@ def attention_axes(equation: str, flip: bool, weight_axes: int, value_axes: int)
     The key letter is summed out, the query letter is in weights and result but not in the values, the others are batch.
 
     >>> attention_axes("ijbn,jbnd->ibnd", False, 4, 4)
-    AttentionAxes(weights=(2, 3, 0, 1), values=(1, 2, 0, 3), result=(1, 2, 0, 3))
+    AttentionAxes(weights=(2, 3, 0, 1), values=(1, 2, 0, 3), result=(1, 2, 0, 3), shared=False)
     >>> attention_axes("... i j, ... j d -> ... i d", False, 4, 4).weights
     (0, 1, 2, 3)
+    >>> attention_axes("bhij,bjd->bhid", False, 4, 3)
+    AttentionAxes(weights=(0, 1, 2, 3), values=(1, 0, 2, 3), result=(0, 1, 2, 3), shared=True)
     """
     equation = equation.replace(" ", "")
     if equation.count("->") != 1:
@@ -279,6 +286,10 @@ def attention_axes(equation: str, flip: bool, weight_axes: int, value_axes: int)
     key = [c for c in weights if c in values and c not in result]
     query = [c for c in weights if c in result and c not in values]
     batch = [c for c in weights if c in result and c in values]
+    shared = len(weights) == 4 and len(batch) == 1 and len(query) == 2
+    if shared:  # the axis of heads is the first of the two that the values have not
+        values = query[0] + values
+        batch, query = [c for c in weights if c in (*batch, query[0])], query[1:]
     if len(key) != 1 or len(query) != 1 or len(batch) > 2 or len(weights) != len(batch) + 2:
         return None
     order = tuple(weights.index(c) for c in (*batch, *query, *key))
@@ -286,7 +297,7 @@ def attention_axes(equation: str, flip: bool, weight_axes: int, value_axes: int)
     if len(width) != 1 or sorted(result) != sorted((*batch, *query, *width)):
         return AttentionAxes(order, None, None)
     sides = (values, (*batch, *key, *width)), (result, (*batch, *query, *width))
-    return AttentionAxes(order, *(tuple(term.index(c) for c in letters) for term, letters in sides))
+    return AttentionAxes(order, *(tuple(term.index(c) for c in letters) for term, letters in sides), shared)
 
 
 def _inverse(order: Sequence[int]) -> list[int]:
