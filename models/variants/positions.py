@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from headwise.interp.attention.banded import BAND, Banded
 from headwise.interp.attention.report import attend
 from headwise.interp.masks import Bidirectional, Causal, Mask
+from headwise.interp.masks.seen import seen
 from headwise.models.variants.blockwise import Blockwise, Pattern, whole
 from headwise.models.variants.steps import Memory
 
@@ -60,16 +61,21 @@ class Pairs(Pattern):
         return None
 
     def scored(self, q: Tensor, k: Tensor, mask: Mask, first: Tensor | None = None) -> Banded:
-        keys, live = torch.arange(k.shape[2], device=q.device), q.requires_grad
+        count, live = k.shape[2], q.requires_grad
 
         def bias(start: int, stop: int, heads: slice) -> Tensor:
             at, some = torch.arange(start, stop, device=q.device) + self.before, q[:, heads, start:stop]
-            added = self.added(some, at, keys, heads)
+            near = seen(mask, (start, stop), count)
+            keys = torch.arange(int(near[0]), int(near[-1]) + 1, device=q.device) if len(near) else at[:0]
+            added = self.added(some, at, keys, heads) if len(near) else None
             if added is None:
-                return q.new_zeros(1, 1, 1, len(keys))
+                return q.new_zeros(1, 1, 1, count)
             if first is not None and bool(first.any()):
-                behind = at < first[:, None]  # (B, R): what stands before a text's first token is taken to stand behind
-                added = torch.where(behind[:, None, :, None], self.added(some, at + len(keys), keys, heads), added)
+                behind = (
+                    at < first[:, None]
+                )  # (B, R): what stands before a text's first token is taken to stand behind it
+                added = torch.where(behind[:, None, :, None], self.added(some, at + count, keys, heads), added)
+            added = F.pad(added, (int(keys[0]), count - 1 - int(keys[-1])))
             return added if live else added.detach()
 
         content = self.content(q) if live else self.content(q).detach()  # whoever only looks needs no gradient
@@ -121,7 +127,7 @@ class Slopes(Pairs):
 
     def added(self, q, at, keys, heads=slice(None)):
         slope = torch.tensor(self.each, device=q.device)[heads].to(q.dtype)  # (h,)
-        return slope[:, None, None] * -back(at, keys).abs()  # (h, R, K)
+        return slope[None, :, None, None] * -back(at, keys).abs().to(q.dtype)  # (1, h, R, K)
 
 
 class ALiBi(Paired):
@@ -140,7 +146,7 @@ class Buckets(Pairs):
 
     def added(self, q, at, keys, heads=slice(None)):
         which = bucket(back(at, keys), len(self.table), self.furthest, self.causal)  # (R, K)
-        return self.table[:, heads].t()[:, which].to(q.dtype)  # (h, R, K)
+        return self.table[:, heads].t()[:, which][None].to(q.dtype)  # (1, h, R, K)
 
 
 class T5(Paired):
