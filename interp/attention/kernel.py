@@ -33,7 +33,7 @@ class Kernel:
     causal: bool = True
     rise: tuple[Tensor, Tensor] | None = None
     normalised: bool = True
-    floor: float = 0.0  # added to the sum that weights are divided by
+    floor: float | Tensor = 0.0  # added to the sum that weights are divided by; (B, H, Q, 1) where rows differ
     met: tuple[Tensor, Tensor, float] | None = None  # queries, keys and scale that the features stand for
     how: str = "kernel"
 
@@ -71,7 +71,9 @@ class Kernel:
         if not self.normalised:
             return met * top.exp()
         total = met.sum(-1, keepdim=True)
-        if self.floor:
+        if isinstance(self.floor, Tensor):
+            total = total + single(self.floor[:, heads, start:stop]) * (-top).exp()
+        elif self.floor:
             total = total + self.floor * (-top).exp()
         return met / total.clamp_min(TINY)
 
