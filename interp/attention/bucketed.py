@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from headwise.interp.attention.scores import Factors, single, softmax
-from headwise.interp.masks import Causal, Mask, Padding
+from headwise.interp.masks import Causal, Marked, Mask
 from headwise.interp.masks.buckets import Hashed
 
 
@@ -30,6 +30,7 @@ class Bucketed:
     causal: bool = False
     real: Tensor | None = None  # (B, T), False: a key nobody else sees
     only: int | None = None  # one round, None: all of them
+    itself: float | None = None  # the score that a token gets with itself where the module adds it to the others
     how: str = "bucketed"
 
     given = None
@@ -59,9 +60,8 @@ class Bucketed:
     def mask(self) -> Mask:
         if self.real is None or bool(self.real.all()):
             return Causal() & self.pattern if self.causal else self.pattern
-        lengths, starts = self.real.sum(1).tolist(), self.real.int().argmax(1).tolist()
         alone = Causal() & ~Causal(-1)  # a padded query still sees itself
-        seen = self.pattern & (Padding(tuple(lengths), tuple(starts)) | alone)
+        seen = self.pattern & (Marked(self.real) | alone)
         return Causal() & seen if self.causal else seen
 
     def scores(self, start: int, stop: int, heads: slice) -> Tensor:
@@ -83,7 +83,23 @@ class Bucketed:
         return added.expand(self.shape[0], h.shape[1], stop - start, self.shape[3])
 
     def weights(self, start: int, stop: int, heads: slice) -> Tensor:
-        return softmax(self.scores(start, stop, heads))
+        weights = softmax(self.scores(start, stop, heads))
+        if self.itself is not None:
+            query, key = (torch.arange(*ends, device=weights.device) for ends in ((start, stop), (self.shape[3],)))
+            own = query[:, None] == key
+            weights[:, :, own] *= self._rounded(query, heads)  # a token that is not alone has no weight there
+        return weights
+
+    def _rounded(self, query: Tensor, heads: slice) -> Tensor:
+        """The weight of tokens that meet themselves only, in the module's arithmetic → (B | 1, h | 1, R): a score of
+        −100,000 leaves float32 two digits, so that the logarithms of sums over rounds are rounded by 0.4 %."""
+        b, h = (torch.arange(n, device=query.device) for n in self.shape[:2])
+        sides = b[:, None, None], h[heads][:, None], query, query
+        rounds = range(self.rounds) if self.only is None else (self.only,)
+        count = torch.stack([self.pattern.meetings(*sides, only=r) for r in rounds], -1).to(self.q.dtype)
+        norms = self.itself + count.log()  # (B | 1, h | 1, R, rounds)
+        shares = (norms - norms.logsumexp(-1, keepdim=True)).exp()
+        return single((shares * count * (self.itself - norms).exp()).sum(-1))
 
     def sink(self, start, stop, heads):
         return None

@@ -9,11 +9,13 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from headwise.interp.attention.scores import Factors, single
 from headwise.interp.masks import Bidirectional, Causal, Mask
 
+NEAR = 30.0  # logarithms so far apart still share a measure
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -33,7 +35,7 @@ class Kernel:
     causal: bool = True
     rise: tuple[Tensor, Tensor] | None = None
     normalised: bool = True
-    floor: float = 0.0  # added to the sum that weights are divided by
+    floor: float | Tensor = 0.0  # added to the sum that weights are divided by; (B, H, Q, 1) where rows differ
     met: tuple[Tensor, Tensor, float] | None = None  # queries, keys and scale that the features stand for
     how: str = "kernel"
 
@@ -71,7 +73,9 @@ class Kernel:
         if not self.normalised:
             return met * top.exp()
         total = met.sum(-1, keepdim=True)
-        if self.floor:
+        if isinstance(self.floor, Tensor):
+            total = total + single(self.floor[:, heads, start:stop]) * (-top).exp()
+        elif self.floor:
             total = total + self.floor * (-top).exp()
         return met / total.clamp_min(TINY)
 
@@ -91,16 +95,32 @@ class Kernel:
         """Products of features (B, h, R, K), zero where a causal query does not look, and the logarithm (B, h, R, 1) by
         which they were made smaller."""
         group = self.left.shape[1] // self.right.shape[1]
-        index = torch.arange(self.left.shape[1], device=self.left.device)[heads]
-        left, right = single(self.left[:, heads, start:stop]), single(self.right[:, index // group])
-        past = None
-        if self.causal:
-            past = Causal().rows(start, stop, self.shape[3], device=left.device)
+        index = torch.arange(self.left.shape[1], device=self.left.device)[heads] // group
+        last = min(stop, self.shape[3]) if self.causal else self.shape[3]  # later keys are met by nobody here
+        left, right = single(self.left[:, heads, start:stop]), single(self.right[:, index, :last])
+        past = Causal().rows(start, stop, last, device=left.device) if self.causal else None
         if self.rise is None:
-            met = left @ right.mT
-            return met if past is None else met * past, met.new_zeros(()).expand(*met.shape[:3], 1)
-        own, key = single(self.rise[0][:, heads, start:stop]), single(self.rise[1][:, index // group])
-        top = own.new_full((*own.shape[:2], stop - start, 1), -math.inf)
+            met, top = left @ right.mT, left.new_zeros(()).expand(*left.shape[:3], 1)
+            met = met if past is None else met * past
+        else:
+            rise = single(self.rise[0][:, heads, start:stop]), single(self.rise[1][:, index, :last])
+            met, top = self._lifted(left, right, rise, past)
+        return F.pad(met, (0, self.shape[3] - last)), top
+
+    def _lifted(
+        self, left: Tensor, right: Tensor, rise: tuple[Tensor, Tensor], past: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The same of features with a rise (B, h, R, M | 1), (B, h, K, M | 1)."""
+        own, key = rise
+        if key.shape[-1] == 1:
+            first = (
+                key if past is None or not len(past) else key[:, :, : int(past[0].sum())]
+            )  # those that all of these rows meet
+            top = key.amax(2, keepdim=True).detach()
+            if bool((top - first.amax(2, keepdim=True) < NEAR).all()):  # one measure does for all rows
+                met = left @ (right * (key - top).exp()).mT
+                return met if past is None else met * past, own + top
+        top = own.new_full((*own.shape[:3], 1), -math.inf)
         for m in range(key.shape[-1]):
             top = torch.maximum(top, self._risen(own, key, m, past).amax(-1, keepdim=True))
         top = top.detach().masked_fill(top == -math.inf, 0)

@@ -75,8 +75,8 @@ class CallChanges:
         if self.masks or "scores" in self.acts:
             if mixed:
                 raise InputError(
-                    f"{self._name} cannot change single keys here: no row of weights sums to one, for there is no "
-                    "softmax, or heads are mixed after it. Change the pattern or the head's output instead."
+                    f"{self._name} cannot change single keys here: the model mixes its heads after the softmax, or has "
+                    "none, so no row of weights sums to one. Change the pattern or the head's output instead."
                 )
             new = self.changed("scores", self._masked(scores))
             new = torch.where(scores <= SENTINEL, scores, new) if new is not scores else new
@@ -89,7 +89,10 @@ class CallChanges:
         output), or None when they were only looked at: then the model's own operation stands."""
         scores = form.scores(0, form.shape[2], slice(None))
         normalised = getattr(form, "normalised", True)  # products of features need not be
-        plain = rows_softmax(scores) if normalised else form.weights(0, form.shape[2], slice(None))
+        if normalised and scores.requires_grad:
+            plain = rows_softmax(scores)  # which a gradient passes
+        else:
+            plain = form.weights(0, form.shape[2], slice(None))
         new, weights = self.weights(scores, plain, mixed=not normalised)
         if not weights.requires_grad and torch.equal(weights, plain):
             return None

@@ -20,6 +20,10 @@ KNOWN: dict[str, tuple[str, str]] = {
     "transformers.models.big_bird.modeling_big_bird.BigBirdBlockSparseAttention": ("bigbird", "WATCHER"),
     "transformers.models.longt5.modeling_longt5.LongT5LocalAttention": ("longt5", "WATCHER"),
     "transformers.models.longt5.modeling_longt5.LongT5TransientGlobalAttention": ("longt5", "WATCHER"),
+    "transformers.models.reformer.modeling_reformer.LSHSelfAttention": ("reformer", "HASHED"),
+    "transformers.models.reformer.modeling_reformer.LocalSelfAttention": ("reformer", "LOCAL"),
+    "reformer_pytorch.reformer_pytorch.LSHSelfAttention": ("reformer", "SHARED"),
+    "performer_pytorch.performer_pytorch.FastAttention": ("performer", "WATCHER"),
     "local_attention.local_attention.LocalAttention": ("local_attention", "WATCHER"),
 }
 
