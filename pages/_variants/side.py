@@ -105,13 +105,15 @@ def picked(run: Run, side: str, found: Beside) -> None:
 
 
 def _options(side: str) -> None:
+    """The sliders of a side. What both mechanisms have is one choice, and stands on the left."""
+    offered, left = OFFERED[getattr(state, side)].options, OFFERED[state.left].options
+    own = [option for option in offered if side == "left" or option not in left]
     with st.container(key=f"variant-options-{side}"):
-        if side == "right" and state.left == state.right:
-            note("The same mechanism stands on the left; it has one set of options.")
-            return
-        for option in OFFERED[getattr(state, side)].options:
+        for option in own:
             choice = getattr(VariantsChoices, option.name)
             st.slider(option.label, help=option.told, **choice.bounded(option.low, option.high))
+    if shared := [option.label for option in offered if option not in own]:
+        note(f"On the left, for both: {', '.join(shared)}.")
 
 
 def per_cent(value: float) -> str:

@@ -7,6 +7,7 @@ from headwise import capture
 from headwise.models import load
 from headwise.models.variants.beside import beside
 from headwise.models.variants.longformer import Band
+from headwise.models.variants.offered import OFFERED
 from headwise.pages._shared import canvas
 from headwise.pages._variants.side import per_cent
 from tests.browser.serving import ROOT
@@ -96,3 +97,13 @@ def test_the_shown_code_runs(drawn):
     found: dict = {}
     exec(code, found)
     assert f"<b>{per_cent(found['left'].error)} of its output</b>" in facts(test)[1]
+
+
+@pytest.mark.parametrize("left", list(OFFERED))
+def test_any_two_mechanisms_stand_beside_each_other(left, drawn):
+    for right in OFFERED:
+        test = app(left=left, right=right, text="The people of the United States")
+        assert not test.exception
+        assert not test.error
+        labels = [slider.label for slider in test.slider]
+        assert len(labels) == len(set(labels)), labels
