@@ -59,8 +59,8 @@ def test_a_series_along_both_edges(visit):
     assert (beside.max(-1) < 110).any(1).mean() > 0.9  # a line in nearly every row
 
     point(page, 111, 100)
-    expect(head(page).locator(".hw-readout")).to_contain_text("query 111 ‘Apr 1999 · ")
-    expect(head(page).locator(".hw-readout")).to_contain_text("→ key 100 ‘May 1998 · ")
+    expect(head(page).locator(".hw-readout")).to_contain_text("query 111 ‘Apr 1999: ")
+    expect(head(page).locator(".hw-readout")).to_contain_text("→ key 100 ‘May 1998: ")
 
     page.get_by_role("button", name="Write a year").click()
     expect(page.get_by_test_id("headline")).to_contain_text("132 months")
@@ -84,7 +84,7 @@ def test_a_score_as_a_piano_roll(visit):
     rows = {voice: np.where(close_to(roll, COLOURS[voice]).any(1))[0] for voice in ("soprano", "bass")}
     assert rows["soprano"].mean() < rows["bass"].mean() - 20  # the soprano is above the bass
     point(page, 200, 150)
-    expect(head(page).locator(".hw-readout")).to_contain_text(re.compile(r"query 200 ‘[SATB] \(?[A-G].* → key 150 ‘"))
+    expect(head(page).locator(".hw-readout")).to_contain_text(re.compile(r"query 200 ‘[SATB]\s\(?[A-G].* → key 150 ‘"))
     page.get_by_role("button", name="Write a bar").click()
     expect(page.get_by_test_id("headline")).to_contain_text("289 notes")
     page.get_by_role("radio", name="The continuation").click()
@@ -101,4 +101,4 @@ def test_a_view_of_a_series_is_a_link(visit):
     page = visit(model="tiny-forecaster", layer="0", head="2", pin="query-100")
     shows(page, 0, 2)
     links_to(page, model="tiny-forecaster", layer="0", head="2", pin="query-100")
-    expect(head(page).locator(".hw-readout")).to_contain_text("query 100 ‘May 1998 · ")
+    expect(head(page).locator(".hw-readout")).to_contain_text("query 100 ‘May 1998: ")
