@@ -58,7 +58,7 @@ export class Track {
 
   /** What a row or a column is called where there is little room. */
   short(label) {
-    return this.kind === "series" ? label.split(" · ")[0] : label;
+    return this.kind === "series" ? label.split(":")[0] : label;
   }
 
   // --- drawing: `view` says where: {across, start (of the depth), depth, place (cells → pixels), theme} ------------------

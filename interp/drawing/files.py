@@ -17,6 +17,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -297,7 +298,9 @@ def _version(package: str) -> str | None:
 
 
 def _names(span: Span) -> list[str]:
-    """What a spreadsheet calls rows or columns."""
+    """What a spreadsheet calls rows or columns; months and notes with spaces as one types them."""
+    if span.track is not None:
+        span = replace(span, labels=tuple(label.replace("\u00a0", " ") for label in span.labels))
     if span.sound is not None:
         return times(span)
     ends = (min(start + span.factor, span.whole) - 1 for start in span.starts)

@@ -32,6 +32,7 @@ NAMES = ("soprano", "alto", "tenor", "bass")
 LOWEST, HIGHEST = 33, 84  # A1 … C6 as MIDI numbers
 START, REST, FIRST = 0, 1, 2  # then for each pitch one token that it begins and one that it is held
 VOCABULARY = FIRST + 2 * (HIGHEST - LOWEST + 1)
+GAP = "\u00a0"  # a space that is no character of a text
 SECONDS = 0.36  # an eighth, when it is played
 LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 SIGNS = {"": 0, "#": 1, "♯": 1, "b": -1, "♭": -1}
@@ -181,12 +182,12 @@ def _pitch(word: str, voice: str) -> int:
 
 def _tokens_of(axis: Axis) -> np.ndarray:
     """The tokens of an axis, from its labels."""
-    return np.array([WORDS[label.partition(" ")[2] or label] for label in axis.labels], np.int64)
+    return np.array([WORDS[label.partition(GAP)[2] or label] for label in axis.labels], np.int64)
 
 
 def _label(token: int, place: int) -> str:
     """A note in its voice: "S C5"; ``place`` counts from the first note."""
-    return f"{VOICES[place % len(VOICES)]} {_word(int(token))}"
+    return f"{VOICES[place % len(VOICES)]}{GAP}{_word(int(token))}"
 
 
 def _track(tokens: np.ndarray, bars: tuple[int, ...]) -> Score:

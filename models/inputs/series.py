@@ -27,6 +27,7 @@ START = 2 * MOST + 1  # the first month has no change
 VOCABULARY = START + 1
 LIKE = (0.4, 2.5)  # mean changes a month that need no scaling: the training series have 1.0
 YEAR = 12
+GAP = "\u00a0"
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 LINE = re.compile(r"(?:(\d{4})-(\d{1,2})\s*[\s,;])?\s*([-−+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*,?$")
 UNIT = re.compile(r"\(([^()]*)\)\s*$")
@@ -147,8 +148,9 @@ def _years(first: int | None, count: int) -> tuple[tuple[int, str], ...]:
 
 
 def _label(first: int | None, place: int, value: float) -> str:
+    """ "May 1993: 360.2"; its spaces do not break, and so are no characters of a text to be shown."""
     named = f"month {place + 1}" if first is None else f"{MONTHS[(first + place) % YEAR]} {(first + place) // YEAR}"
-    return f"{named} · {value:.4g}"
+    return f"{named}: {value:.4g}".replace(" ", GAP)
 
 
 def _line(first: int | None, place: int, value: float) -> str:

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.opening import downloaded, head, links_to, shows
 
-ACCENTS = {"series": (11, 110, 153), "soprano": (11, 110, 153), "bass": (63, 125, 58)}
+COLOURS = {"series": (11, 110, 153), "soprano": (79, 151, 182), "bass": (117, 161, 113)}  # notes let the page through
 
 
 def base(page: Page):
@@ -59,14 +59,14 @@ def test_a_series_along_both_edges(visit):
     assert (beside.max(-1) < 110).any(1).mean() > 0.9  # a line in nearly every row
 
     point(page, 111, 100)
-    expect(head(page).locator(".hw-readout")).to_contain_text("query 111 ‘Apr 1999 · ")
-    expect(head(page).locator(".hw-readout")).to_contain_text("→ key 100 ‘May 1998 · ")
+    expect(head(page).locator(".hw-readout")).to_contain_text("query 111 ‘Apr 1999: ")
+    expect(head(page).locator(".hw-readout")).to_contain_text("→ key 100 ‘May 1998: ")
 
     page.get_by_role("button", name="Write a year").click()
     expect(page.get_by_test_id("headline")).to_contain_text("132 months")
     expect(base(page)).to_have_attribute("data-key-ticks", re.compile("2000@"))
     left, top, w, h = place(page)
-    written = close_to(pixels(page), ACCENTS["series"])[4 : int(top) - 30]
+    written = close_to(pixels(page), COLOURS["series"])[4 : int(top) - 30]
     columns = np.where(written.any(0))[0]
     assert columns.min() >= left + 118 * w and columns.max() > left + 130 * w  # the model's own, and no other
 
@@ -81,19 +81,18 @@ def test_a_score_as_a_piano_roll(visit):
     left, top, w, _h = place(page)
     image = pixels(page)
     roll = image[2 : int(top) - 28, int(left) : int(left + 257 * w)]
-    rows = {voice: np.where(close_to(roll, ACCENTS[voice]).any(1))[0] for voice in ("soprano", "bass")}
+    rows = {voice: np.where(close_to(roll, COLOURS[voice]).any(1))[0] for voice in ("soprano", "bass")}
     assert rows["soprano"].mean() < rows["bass"].mean() - 20  # the soprano is above the bass
     point(page, 200, 150)
-    expect(head(page).locator(".hw-readout")).to_contain_text(re.compile(r"query 200 ‘[SATB] \(?[A-G].* → key 150 ‘"))
+    expect(head(page).locator(".hw-readout")).to_contain_text(re.compile(r"query 200 ‘[SATB]\s\(?[A-G].* → key 150 ‘"))
     page.get_by_role("button", name="Write a bar").click()
     expect(page.get_by_test_id("headline")).to_contain_text("289 notes")
     page.get_by_role("radio", name="The continuation").click()
-    expect(page.locator("audio")).to_have_count(1)
-    seconds = page.locator("audio").evaluate(
-        "audio => new Promise(done => audio.readyState ? done(audio.duration) : "
-        "audio.addEventListener('loadedmetadata', () => done(audio.duration)))"
+    shorter = (
+        "(() => { const audio = document.querySelector('audio'); return audio?.duration < 10 && audio.duration; })()"
     )
-    assert 2.5 < seconds < 3.5  # a bar of eight eighths at 0.36 s
+    seconds = page.wait_for_function(shorter).json_value()
+    assert 2.5 < seconds < 3.5  # a bar of eight eighths at 0.36 s; all of it lasts 26 s
     page.get_by_role("button", name="Start over").click()
     expect(page.get_by_test_id("headline")).to_contain_text("257 notes")
 
@@ -102,4 +101,4 @@ def test_a_view_of_a_series_is_a_link(visit):
     page = visit(model="tiny-forecaster", layer="0", head="2", pin="query-100")
     shows(page, 0, 2)
     links_to(page, model="tiny-forecaster", layer="0", head="2", pin="query-100")
-    expect(head(page).locator(".hw-readout")).to_contain_text("query 100 ‘May 1998 · ")
+    expect(head(page).locator(".hw-readout")).to_contain_text("query 100 ‘May 1998: ")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from playwright import sync_api
 
+from headwise.assets import ASSETS
 from headwise.interp.attention.axes import Sound
 from headwise.interp.drawing.matrix import LEAK, Matrix, Span
 from headwise.interp.drawing.paper.text import visible
@@ -53,6 +54,19 @@ def test_the_largest_message_stays_small():
     message = _canvas.pack({"labels": ["a token"] * 1024}, matrix=matrix, forbidden=matrix.astype(np.uint8))
     assert len(message) <= 2_000_000
     assert len(_canvas.script()) < 40_000  # it travels with each message
+
+
+MODULES = [path for path in sorted(ASSETS.glob("*/*.js")) if not path.name.endswith(".min.js")]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_travels_is_the_code_without_its_comments(path):
+    """Lines of code stay, comments on lines of their own go; a string that goes over lines would lose its indent."""
+    source = path.read_text("utf-8")
+    assert not [text for text in re.findall(r"`[^`]*`", source) if "\n" in text]
+    without = re.sub(r"^\s*/\*\*(.|\n)*?\*/\s*$", "", source, flags=re.MULTILINE)
+    code = [line.strip() for line in without.splitlines() if line.strip() and not line.strip().startswith("//")]
+    assert [line.rstrip() for line in _canvas.UNREAD.sub("", source).splitlines() if line.strip()] == code
 
 
 def five(**change):
