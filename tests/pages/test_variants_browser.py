@@ -47,7 +47,7 @@ def test_another_mechanism_its_time_here_and_its_numbers(page):
     expect(page.get_by_role("slider", name="Random blocks")).to_be_visible(timeout=SLOW)
     at_rest(page)
     page.get_by_text("Measure it here").click()
-    expect(page.get_by_text("Time grows with")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("fitted from")).to_be_visible(timeout=SLOW)
     times = pd.read_csv(io.BytesIO(downloaded(page, "CSV", -1)))
     assert list(times.columns) == ["mechanism", "tokens", "seconds"]
     assert (times.seconds > 0).all()
