@@ -263,8 +263,9 @@ def measure(
         real_query, real_key = _real(call)
         for start, stop, weights in call.bands():
             rows = _band(call, promise, real_query, real_key, start, stop)
+            shares = _shares(weights) if call.linear else weights
             for metric in measures:
-                metric.update(weights, rows)
+                metric.update(shares, rows)
             progress((index + stop / call.queries) / len(cap.calls))
         yield call, {metric.name: metric.result() for metric in measures}
 
@@ -345,6 +346,13 @@ def _real(call: AttentionCall) -> tuple[Tensor, Tensor]:
             real = torch.ones(call.batch, length, dtype=torch.bool)
         sides.append(real.to(call.device))
     return sides[0], sides[1]
+
+
+def _shares(weights: Tensor) -> Tensor:
+    """Weights that no softmax made, which may be negative, as shares of each row's sum of sizes: what a head weighs
+    against is looked at too."""
+    sizes = weights.abs()
+    return sizes / sizes.sum(-1, keepdim=True).clamp_min(torch.finfo(sizes.dtype).tiny)
 
 
 def _over_samples(values: Tensor) -> Tensor:

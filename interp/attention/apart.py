@@ -27,6 +27,7 @@ class Apart:
 
     given = None
     told = True
+    linear = False
     how = property(lambda self: self.most.how)
     exact = property(lambda self: self.most.exact)
     shape = property(lambda self: self.most.shape)

@@ -36,6 +36,7 @@ class Banded:
 
     given = None
     told = exact = True
+    linear = False
     factors = property(lambda self: Factors(self.q, self.k, self.scale))
 
     @property

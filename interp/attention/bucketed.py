@@ -35,6 +35,7 @@ class Bucketed:
 
     given = None
     told = exact = True
+    linear = False
     factors = property(lambda self: Factors(self.q, self.k, self.scale))
 
     @property

@@ -192,6 +192,11 @@ class AttentionCall:
         """Whether the module told its mask, rather than having it read off its scores."""
         return self.form.told
 
+    @property
+    def linear(self) -> bool:
+        """Whether no softmax made its weights: they may be negative, and a row may have any sum."""
+        return self.form.linear
+
     def obeys(self, mask: Mask) -> bool:
         """Whether weights are zero outside ``mask`` by construction, so that nobody need look."""
         return self.form.exact and self.mask == mask

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headwise.interp.attention.banded import edges
 from headwise.interp.attention.scores import Factors, single
 from headwise.interp.masks import Bidirectional, Causal, Mask
 
@@ -26,8 +27,8 @@ class Kernel:
 
     ``rise`` are logarithms, (B, H, Q, M | 1) and (B, Hk, K, M | 1): a state that decays by γ a step has them
     i·log γ and −j·log γ; features too large or small for floats keep their size there. A causal query meets no later
-    key. Weights that are not normalised may be negative and need not sum to one; their scores are the logarithms of
-    those that are positive, −inf of the others.
+    key. Scores are the logarithms of these products. Weights that are not normalised may be negative and need not sum
+    to one; they are their own scores.
     """
 
     left: Tensor  # (B, H, Q, M)
@@ -41,6 +42,7 @@ class Kernel:
 
     given = None
     told = exact = True
+    linear = property(lambda self: not self.normalised)
     factors = property(lambda self: None if self.met is None else Factors(*self.met))
 
     @property
@@ -60,6 +62,10 @@ class Kernel:
 
     def scores(self, start: int, stop: int, heads: slice) -> Tensor:
         met, top = self._met(start, stop, heads)
+        if self.linear:
+            every = torch.arange(self.shape[3], device=met.device)
+            late = ~edges(self.mask(), self.shape, (start, stop), heads, every)
+            return (met * top.exp()).masked_fill(late, -math.inf)
         positive = met > 0
         logs = met.masked_fill(~positive, 1).log() + top
         return logs.masked_fill(~positive, -math.inf)

@@ -87,6 +87,10 @@ class Scores(Protocol):
         """Whether what is forbidden by ``mask`` has no weight by construction."""
 
     @property
+    def linear(self) -> bool:
+        """Whether there is no softmax: weights are the scores themselves, of any sign, and a row has any sum."""
+
+    @property
     def factors(self) -> Factors | None:
         """The queries and keys whose products the scores were made from; None where only the scores were seen."""
 
@@ -124,6 +128,7 @@ class Computed:
     how: str = "sdpa"
 
     told = True
+    linear = False
     exact = property(lambda self: not _added(self.given))
     factors = property(lambda self: Factors(self.q, self.k, self.scale))
 
@@ -193,7 +198,7 @@ class Modified:
     how: str = "flex"
 
     given = None
-    told = exact = False
+    told = exact = linear = False
     factors = property(lambda self: Factors(self.q, self.k, self.scale))
 
     @property
@@ -247,7 +252,7 @@ class Seen:
     apart: tuple[Tensor, Tensor] | None = None  # see ``carried``
 
     given = None
-    told = exact = False
+    told = exact = linear = False
     kv_heads = None
 
     @property

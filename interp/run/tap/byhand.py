@@ -207,7 +207,7 @@ def _meet(tap, carried: Carried, t: Tensor, axes: Axes, v: Tensor | None, by_equ
         values = None
     if (here := tap.recorder.changes_here()) is not None:
         plain = weights
-        scores, weights = here.weights(scores, weights, sink, carried.mixed)
+        scores, weights = here.weights(scores, weights, sink, mixed=carried.mixed)
         t = t if weights is plain else layout.back(weights, t)
         if "value" in here.acts:
             if values is None:

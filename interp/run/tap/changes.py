@@ -63,11 +63,17 @@ class CallChanges:
         return mask.masked_fill(after & ~before, 0).masked_fill(before & ~after, -torch.inf), False
 
     def weights(
-        self, scores: Tensor, weights: Tensor, sink: Tensor | None = None, mixed: bool = False
+        self,
+        scores: Tensor,
+        weights: Tensor,
+        sink: Tensor | None = None,
+        *,
+        mixed: bool = False,
+        linear: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """(scores, weights), both (B, H, Q, K), after all that is done to them. ``sink`` (B, H, Q, 1) is the weight
-        that went to no key; it keeps its score. ``mixed`` says that heads were mixed after the softmax, or that there
-        is none.
+        that went to no key; it keeps its score. ``mixed`` says that heads were mixed after the softmax, ``linear`` that
+        there is none: weights are the scores.
 
         What a mask hid stays hidden. A row whose scores are as they were keeps its weights bit for bit. Raises
         InputError where a mask would open what the scores no longer tell, and where no row of weights is a softmax.
@@ -75,12 +81,12 @@ class CallChanges:
         if self.masks or "scores" in self.acts:
             if mixed:
                 raise InputError(
-                    f"{self._name} cannot change single keys here: the model mixes its heads after the softmax, or has "
-                    "none, so no row of weights sums to one. Change the pattern or the head's output instead."
+                    f"{self._name} cannot change single keys here: the model mixes its heads after the softmax, so no "
+                    "row of weights sums to one. Change the pattern or the head's output instead."
                 )
             new = self.changed("scores", self._masked(scores))
             new = torch.where(scores <= SENTINEL, scores, new) if new is not scores else new
-            weights = _softmax_where_new(new, scores, weights, sink)
+            weights = as_they_are(new) if linear else _softmax_where_new(new, scores, weights, sink)
             scores = new
         return scores, self.changed("pattern", weights)
 
@@ -88,12 +94,11 @@ class CallChanges:
         """Attention computed step by step from ``form``, so that scores and weights can be changed → (scores, weights,
         output), or None when they were only looked at: then the model's own operation stands."""
         scores = form.scores(0, form.shape[2], slice(None))
-        normalised = getattr(form, "normalised", True)  # products of features need not be
-        if normalised and scores.requires_grad:
+        if scores.requires_grad and not form.linear:
             plain = rows_softmax(scores)  # which a gradient passes
         else:
             plain = form.weights(0, form.shape[2], slice(None))
-        new, weights = self.weights(scores, plain, mixed=not normalised)
+        new, weights = self.weights(scores, plain, linear=form.linear)
         if not weights.requires_grad and torch.equal(weights, plain):
             return None
         return new, weights, carried(form, weights.to(v.dtype), v)
@@ -133,6 +138,11 @@ def rows_softmax(scores: Tensor) -> Tensor:
     """Softmax over keys in which a row of −inf gives zeros instead of NaN, also in its gradient."""
     empty = (scores == -torch.inf).all(-1, keepdim=True)
     return scores.masked_fill(empty, 0).softmax(-1).masked_fill(empty, 0)
+
+
+def as_they_are(scores: Tensor) -> Tensor:
+    """Weights of an attention without a softmax: its scores, and zero where a key is hidden."""
+    return scores.masked_fill(scores == -torch.inf, 0)
 
 
 def _softmax_where_new(new: Tensor, old: Tensor, weights: Tensor, sink: Tensor | None) -> Tensor:

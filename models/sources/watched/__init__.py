@@ -12,6 +12,7 @@ from importlib import import_module
 from torch import nn
 
 from headwise.interp.attention.watch import Watcher
+from headwise.models.sources.watched.fla import LAYERS
 
 # a class, by the module it is defined in and its name → the file here that knows it, and the watcher in it
 KNOWN: dict[str, tuple[str, str]] = {
@@ -25,6 +26,16 @@ KNOWN: dict[str, tuple[str, str]] = {
     "reformer_pytorch.reformer_pytorch.LSHSelfAttention": ("reformer", "SHARED"),
     "performer_pytorch.performer_pytorch.FastAttention": ("performer", "WATCHER"),
     "local_attention.local_attention.LocalAttention": ("local_attention", "WATCHER"),
+    "transformers.models.nystromformer.modeling_nystromformer.NystromformerSelfAttention": ("nystrom", "WATCHER"),
+    "transformers.models.yoso.modeling_yoso.YosoSelfAttention": ("yoso", "WATCHER"),
+    "transformers.models.mra.modeling_mra.MraSelfAttention": ("mra", "WATCHER"),
+    "transformers.models.rwkv.modeling_rwkv.RwkvSelfAttention": ("rwkv", "WATCHER"),
+    "transformers.models.mamba.modeling_mamba.MambaMixer": ("mamba", "MAMBA"),
+    "transformers.models.mamba2.modeling_mamba2.Mamba2Mixer": ("mamba", "MAMBA2"),
+    "transformers.models.minimax.modeling_minimax.MiniMaxLightningAttention": ("lightning", "WATCHER"),
+    "linear_attention_transformer.linear_attention_transformer.SelfAttention": ("linear_transformer", "LINEAR"),
+    "linformer.linformer.LinformerSelfAttention": ("linear_transformer", "LINFORMER"),
+    **{f"fla.layers.{file}.{name}": ("fla", "WATCHER") for file, name in LAYERS.items()},
 }
 
 

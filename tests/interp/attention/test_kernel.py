@@ -47,8 +47,10 @@ def test_scores_are_logarithms():
     form = Kernel(LEFT, RIGHT, True, rises(1))
     scores = form.scores(0, Q, ALL)
     assert torch.allclose(scores.softmax(-1), form.weights(0, Q, ALL), atol=1e-6)
-    signed = Kernel(LEFT, -RIGHT, False, normalised=False)
-    assert (signed.scores(0, Q, ALL) == -torch.inf).all() and (signed.weights(0, Q, ALL) < 0).all()
+    signed = Kernel(LEFT, -RIGHT, True, normalised=False)  # where there is no softmax, weights are the scores
+    scores, seen = signed.scores(0, Q, ALL), Causal().dense(Q, K)
+    assert torch.equal(scores.isfinite(), seen.expand_as(scores)) and (scores[:, :, seen] < 0).all()
+    assert torch.equal(scores.masked_fill(~seen, 0), signed.weights(0, Q, ALL))
 
 
 def test_sizes_far_beyond_floats_keep_their_ratio():
