@@ -1,4 +1,4 @@
-"""Weights that no softmax made: of any sign and sum, hidden keys excepted; metrics take them as shares of their sizes."""
+"""Weights that no softmax made: of any sign and sum; metrics take them as shares of their sizes."""
 
 from types import SimpleNamespace
 
