@@ -39,7 +39,8 @@ class Watched:
     """The attention of that run: what ``report.attend`` takes, and the output it had.
 
     ``output`` (B, H, Q, Dv) is the module's own, before its output projection. ``back`` makes of another such tensor
-    what the module returns then. Letters as in ``scores``.
+    what the module returns then. ``at`` is the tensor of the run in which ``output`` stands, gated or not, heads side
+    by side, where the module goes on from it: by default what it returns. Letters as in ``scores``.
     """
 
     q: Tensor
@@ -48,6 +49,7 @@ class Watched:
     by: Mechanism
     output: Tensor
     back: Callable[[Tensor], Any]
+    at: Tensor | None = None
     kind: str | None = None  # "self" | "cross" where the watcher knows better than the module's name
 
 

@@ -131,8 +131,12 @@ class Tape(Observer):
         return self.at[spot]
 
     # -- told by the seam -----------------------------------------------------------------------------------------
-    def attended(self, call) -> None:
-        self._call = call.name, call.occurrence
+    def attended(self, call, at=None) -> None:
+        made = None if at is None else self._now.get(id(at))
+        if made is None:
+            self._call = call.name, call.occurrence
+        else:
+            made.call = call.name, call.occurrence
 
     def overwritten(self, tensor, place):
         if place is not None and id(tensor) not in self._now and not isinstance(tensor, nn.Parameter):

@@ -76,8 +76,8 @@ class Observer:
     def observe(self, place: Place, function: Callable, args: tuple, kwargs: dict, out: Any) -> None:
         """An operation ran; of one that overwrites an argument, that argument is its result already."""
 
-    def attended(self, call: Any) -> None:
-        """The operation that runs now is this attention call."""
+    def attended(self, call: Any, at: Tensor | None = None) -> None:
+        """The operation that runs now is this attention call, or the one was that made ``at``."""
 
     def left(self, visit: Visit, module: nn.Module, given: tuple, out: Any) -> None:
         """A module is done that was ``given`` these arguments; ``visit`` is that of the innermost of the model."""

@@ -162,7 +162,7 @@ class Recorder:
             self.refuse(frame.name, frame.module, said)
             return None
         self.frames.append(frame)
-        self.add(call_of(said, form, frame.name, "cross" if CROSS_NAME.search(frame.name) else "self"))
+        self.add(call_of(said, form, frame.name, "cross" if CROSS_NAME.search(frame.name) else "self"), said.at)
         self.frames.pop()
         return None if here is None else new
 
@@ -200,7 +200,8 @@ class Recorder:
             return None
         return self.changes.get((self.where, self.visits.get(self.where, 0))) if self.changes else None
 
-    def add(self, call: AttentionCall) -> None:
+    def add(self, call: AttentionCall, at: Tensor | None = None) -> None:
+        """An attention call was made by the operation that runs now, or by that which made ``at``."""
         if self.watched is not None:  # it is told as a whole when it is done
             return
         occurrence = self.visits.get(call.name, 0)
@@ -208,7 +209,7 @@ class Recorder:
         if self.frames:
             self.frames[-1].met = True
         for observer in self.seam.observers if self.seam is not None else ():
-            observer.attended(replace(call, occurrence=occurrence))
+            observer.attended(replace(call, occurrence=occurrence), at)
         if self.keep_calls:
             if self.frames:
                 self.frames[-1].calls.append(len(self.calls))

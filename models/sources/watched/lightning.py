@@ -51,7 +51,7 @@ class Lightning:
         def back(z: Tensor) -> tuple:
             return module.out_proj(F.sigmoid(module.output_gate(x)) * module.norm(joined(z))), *given.output[1:]
 
-        return Watched(q, k, v, by, output, back)
+        return Watched(q, k, v, by, output, back, output)
 
 
 WATCHER = Lightning()

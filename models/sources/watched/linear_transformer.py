@@ -70,11 +70,11 @@ class LinearSelfAttention:
         if len(linear) != 4 or len(softmax) != 2 - causal:
             return OTHER
         q, k = softmax[0].args[0], (exp[0] if causal else softmax[1]).args[0]  # positions turned in
-        v, output = split(linear[2].out, module.heads), split(linear[3].args[0], module.heads)
+        v, at = split(linear[2].out, module.heads), linear[3].args[0]
         bucket = module.global_attn_fn.keywords["bucket_size"] if causal else None
         by = Features(bucket, given.arguments.get("context_mask" if module.receives_context else "input_mask"))
         kind = "cross" if module.receives_context else "self"
-        return Watched(q, k, v, by, output, lambda z: module.to_out(joined(z)), kind)
+        return Watched(q, k, v, by, split(at, module.heads), lambda z: module.to_out(joined(z)), at, kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,8 @@ class Linformer:
         mixtures = (module.proj_k, module.proj_k if module.share_kv else module.proj_v)
         by = Mixtures(*(mixture.detach()[: k.shape[2]] for mixture in mixtures))
         kind = "self" if given.arguments.get("context") is None else "cross"
-        return Watched(q, k, v, by, split(linear[-1].args[0], module.heads), lambda z: module.to_out(joined(z)), kind)
+        at = linear[-1].args[0]
+        return Watched(q, k, v, by, split(at, module.heads), lambda z: module.to_out(joined(z)), at, kind)
 
 
 LINEAR, LINFORMER = LinearSelfAttention(), Linformer()

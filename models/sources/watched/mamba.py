@@ -73,19 +73,24 @@ class Mamba:
         output = ungated(product, gate, by, (q, k, v))
         if goes_on(q, k, v, by, output):
             return STATE
-        return Watched(q, k, v, by, output, lambda z: module.out_proj((gate * z).to(x.dtype)[..., 0].transpose(1, 2)))
+
+        def back(z: Tensor) -> Tensor:
+            return module.out_proj((gate * z).to(x.dtype)[..., 0].transpose(1, 2))
+
+        return Watched(q, k, v, by, output, back, last.args[0])
 
 
 class Mamba2:
     """Knows Mamba2Mixer."""
 
-    keeps = ("split", "pow")
+    keeps = ("split", "reshape")
 
     def applies(self, module: nn.Module) -> bool:
         return True
 
     def __call__(self, module: nn.Module, given: Given) -> Watched | str:
-        if [len(given.kept.get(name, ())) for name in self.keeps] != [2, 1]:
+        made = given.kept["reshape"][-1].out if "reshape" in given.kept else None  # of chunks, (B, T, H · D)
+        if len(given.kept.get("split", ())) != 2:
             return OTHER
         heads = module.num_heads
         gate, _, steps = given.kept["split"][0].out  # (B, T, …)
@@ -93,15 +98,14 @@ class Mamba2:
         steps = F.softplus(steps + module.dt_bias).clamp(*module.time_step_limit).transpose(1, 2)  # (B, H, T)
         q, k = (split(t, module.n_groups).repeat_interleave(heads // module.n_groups, 1) for t in (c, b))
         by = States(-torch.exp(module.A_log.detach().float())[:, None], steps, module.D.detach())
-        v, product = split(x, heads), given.kept["pow"][0].args[0].flatten(2)  # gated, before the norm divides it
-        output = ungated(split(product, heads), split(F.silu(gate.float()), heads), by, (q, k, v))
-        if goes_on(q, k, v, by, output):
+        v = split(x, heads)
+        if made is None or made.shape != x.shape or goes_on(q, k, v, by, split(made, heads)):
             return STATE
 
         def back(z: Tensor) -> Tensor:
             return module.out_proj(module.norm(joined(z), gate).to(x.dtype))
 
-        return Watched(q, k, v, by, output, back)
+        return Watched(q, k, v, by, split(made, heads), back, made)
 
 
 MAMBA, MAMBA2 = Mamba(), Mamba2()

@@ -51,7 +51,7 @@ class Rwkv:
         def back(z: Tensor) -> tuple:
             return module.output((gate * z)[..., 0].transpose(1, 2)), *given.output[1:]
 
-        return Watched(q, k, v, by, output, back)
+        return Watched(q, k, v, by, output, back, gated.args[0])
 
 
 WATCHER = Rwkv()

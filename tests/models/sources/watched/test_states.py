@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
-from headwise import capture, edits, masks, wrap
+from headwise import anatomy, capture, edits, masks, wrap
 from headwise.interp.run.capture import rerun
 
 package = pytest.importorskip("linear_attention_transformer")
@@ -289,6 +289,19 @@ def test_a_head_is_switched_off_as_the_output_projection_would(name):
     assert not torch.allclose(wanted, cap.logits, atol=1e-3)
     for edited in off:
         assert torch.allclose(edited.logits, wanted, atol=1e-4)
+
+
+STREAMS = {name: (lambda name=name: build(name, **RECURRENT[name]), 2) for name in ("Rwkv", "Mamba", "Mamba2")}
+STREAMS |= {"linear": (lucid, 2), "Nystromformer": (lambda: build("Nystromformer", **NYSTROM), 2)}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_its_heads_are_told_apart_in_the_stream(name):
+    make, layers = STREAMS[name]
+    module = make()
+    found = anatomy(wrap(module, kind="encoder"), {"x" if name == "linear" else "input_ids": IDS})
+    assert found.proof.total < 1e-5 and found.proof.heads < 1e-5
+    assert sum(write.heads for stream in found.streams for write in stream.writes) == layers
 
 
 def test_one_key_is_forbidden_where_there_is_no_softmax():
