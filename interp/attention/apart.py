@@ -29,6 +29,7 @@ class Apart:
     told = True
     linear = False
     how = property(lambda self: self.most.how)
+    sorts = property(lambda self: self.most.sorts)
     exact = property(lambda self: self.most.exact)
     shape = property(lambda self: self.most.shape)
     kv_heads = property(lambda self: self.most.kv_heads)

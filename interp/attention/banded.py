@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from headwise.interp.attention.report import weighted
-from headwise.interp.attention.scores import Factors, single, softmax
+from headwise.interp.attention.scores import Factors, FromProducts, single, softmax
 from headwise.interp.masks import Mask
 from headwise.interp.masks.seen import seen
 
@@ -24,7 +24,7 @@ Bias = Callable[[int, int, slice], Tensor]  # of rows start … stop − 1 and s
 
 
 @dataclass(frozen=True, eq=False)
-class Banded:
+class Banded(FromProducts):
     """q·kᵀ·scale + bias over the keys that ``pattern`` allows, and softmax over these."""
 
     q: Tensor  # (B, H, Q, D)
@@ -33,23 +33,6 @@ class Banded:
     pattern: Mask
     bias: Bias | None = None  # what is added: positions
     how: str = "banded"
-
-    given = None
-    told = exact = True
-    linear = False
-    factors = property(lambda self: Factors(self.q, self.k, self.scale))
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return self.q.shape[0], self.q.shape[1], self.q.shape[2], self.k.shape[2]
-
-    @property
-    def kv_heads(self) -> int:
-        return self.k.shape[1]
-
-    @property
-    def tensors(self) -> tuple[Tensor | None, ...]:
-        return self.q, self.k
 
     def mask(self) -> Mask:
         return self.pattern
@@ -66,14 +49,8 @@ class Banded:
         scores, keys = self._few(start, stop, heads)
         return self._laid(softmax(scores), keys, 0.0)
 
-    def sink(self, start, stop, heads):
-        return None
-
     def output(self, v: Tensor) -> Tensor:
         return Masked(self.scale, self.pattern, self.bias).output(self.q, self.k, v)
-
-    def size(self, queries: int, keys: int) -> float:
-        return self.q.nbytes * queries / self.q.shape[2] + self.k.nbytes * keys / self.k.shape[2]
 
     def _few(self, start: int, stop: int, heads: slice) -> tuple[Tensor, Tensor]:
         """Scores (B, h, R, m) of the keys that these rows may see, and their positions (m,)."""

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from headwise.interp.attention.scores import Factors, single, softmax
+from headwise.interp.attention.scores import FromProducts, single, softmax
 from headwise.interp.masks import Causal, Marked, Mask
 from headwise.interp.masks.buckets import Hashed
 
 
 @dataclass(frozen=True, eq=False)
-class Bucketed:
+class Bucketed(FromProducts):
     """q·kᵀ·scale over the keys that a query meets. It sees itself only where it meets nobody else: queries are keys,
     and each would look at itself most (§2, "Causal masking for shared-QK attention")."""
 
@@ -33,22 +33,7 @@ class Bucketed:
     itself: float | None = None  # the score that a token gets with itself where the module adds it to the others
     how: str = "bucketed"
 
-    given = None
-    told = exact = True
-    linear = False
-    factors = property(lambda self: Factors(self.q, self.k, self.scale))
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return self.q.shape[0], self.q.shape[1], self.q.shape[2], self.k.shape[2]
-
-    @property
-    def kv_heads(self) -> int:
-        return self.k.shape[1]
-
-    @property
-    def tensors(self) -> tuple[Tensor | None, ...]:
-        return self.q, self.k
+    sorts = True
 
     @property
     def rounds(self) -> int:
@@ -101,13 +86,3 @@ class Bucketed:
         norms = self.itself + count.log()  # (B | 1, h | 1, R, rounds)
         shares = (norms - norms.logsumexp(-1, keepdim=True)).exp()
         return single((shares * count * (self.itself - norms).exp()).sum(-1))
-
-    def sink(self, start, stop, heads):
-        return None
-
-    def output(self, v: Tensor) -> Tensor:
-        values = v.repeat_interleave(self.shape[1] // v.shape[1], 1)  # (B, H, K, Dv)
-        return self.weights(0, self.shape[2], slice(None)).to(v.dtype) @ values
-
-    def size(self, queries: int, keys: int) -> float:
-        return self.q.nbytes * queries / self.q.shape[2] + self.k.nbytes * keys / self.k.shape[2]

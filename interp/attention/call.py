@@ -197,6 +197,12 @@ class AttentionCall:
         """Whether no softmax made its weights: they may be negative, and a row may have any sum."""
         return self.form.linear
 
+    @property
+    def sorts(self) -> bool:
+        """Whether keys are summed in an order that what they hold decides, so that one changed token moves the last
+        bits of sums it is no part of."""
+        return self.form.sorts
+
     def obeys(self, mask: Mask) -> bool:
         """Whether weights are zero outside ``mask`` by construction, so that nobody need look."""
         return self.form.exact and self.mask == mask

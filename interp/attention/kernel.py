@@ -42,6 +42,7 @@ class Kernel:
 
     given = None
     told = exact = True
+    sorts = False
     linear = property(lambda self: not self.normalised)
     factors = property(lambda self: None if self.met is None else Factors(*self.met))
 

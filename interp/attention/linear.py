@@ -38,6 +38,7 @@ class Linear:
 
     given = factors = kv_heads = None
     told = exact = linear = True
+    sorts = False
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -91,6 +91,10 @@ class Scores(Protocol):
         """Whether there is no softmax: weights are the scores themselves, of any sign, and a row has any sum."""
 
     @property
+    def sorts(self) -> bool:
+        """Whether keys are summed in an order that what they hold decides."""
+
+    @property
     def factors(self) -> Factors | None:
         """The queries and keys whose products the scores were made from; None where only the scores were seen."""
 
@@ -116,20 +120,18 @@ class Scores(Protocol):
         """Bytes of ``tensors`` if there were that many queries and keys."""
 
 
-@dataclass(frozen=True, eq=False)
-class Computed:
-    """Scores computed from queries and keys that were kept: q·kᵀ·scale + mask (Vaswani et al. 2017, eq. 1), O(n·d)."""
+class FromProducts:
+    """What those have in common that keep queries and keys and make scores of their products. Subclasses are
+    dataclasses with ``q`` (B, H, Q, D), ``k`` (B, Hk, K, D) and ``scale``, and define ``mask``, ``scores`` and
+    ``added``; here they take a softmax of these over the keys."""
 
-    q: Tensor  # (B, H, Q, D)
-    k: Tensor  # (B, Hk, K, D)
+    q: Tensor
+    k: Tensor
     scale: float
-    given: Tensor | None = None  # broadcasts to (B, H, Q, K)
-    causal: bool = False
-    how: str = "sdpa"
 
-    told = True
-    linear = False
-    exact = property(lambda self: not _added(self.given))
+    given: Tensor | None = None
+    told = exact = True
+    linear = sorts = False
     factors = property(lambda self: Factors(self.q, self.k, self.scale))
 
     @property
@@ -139,6 +141,37 @@ class Computed:
     @property
     def kv_heads(self) -> int:
         return self.k.shape[1]
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.q, self.k
+
+    def weights(self, start: int, stop: int, heads: slice) -> Tensor:
+        return softmax(self.scores(start, stop, heads))
+
+    def sink(self, start, stop, heads):
+        return None
+
+    def output(self, v: Tensor) -> Tensor:
+        values = v.repeat_interleave(self.q.shape[1] // v.shape[1], 1)  # (B, H, K, Dv)
+        return self.weights(0, self.q.shape[2], slice(None)).to(v.dtype) @ values
+
+    def size(self, queries: int, keys: int) -> float:
+        return self.q.nbytes * queries / self.q.shape[2] + self.k.nbytes * keys / self.k.shape[2]
+
+
+@dataclass(frozen=True, eq=False)
+class Computed(FromProducts):
+    """Scores computed from queries and keys that were kept: q·kᵀ·scale + mask (Vaswani et al. 2017, eq. 1), O(n·d)."""
+
+    q: Tensor  # (B, H, Q, D)
+    k: Tensor  # (B, Hk, K, D)
+    scale: float
+    given: Tensor | None = None  # broadcasts to (B, H, Q, K)
+    causal: bool = False
+    how: str = "sdpa"
+
+    exact = property(lambda self: not _added(self.given))
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -169,12 +202,6 @@ class Computed:
             s = s.masked_fill_(~m, -math.inf) if m.dtype == torch.bool else s.add_(m.to(s.dtype))
         return s
 
-    def weights(self, start: int, stop: int, heads: slice) -> Tensor:
-        return softmax(self.scores(start, stop, heads))
-
-    def sink(self, start, stop, heads):
-        return None
-
     def output(self, v: Tensor) -> Tensor:
         grouped = self.kv_heads != self.q.shape[1]
         return F.scaled_dot_product_attention(
@@ -183,12 +210,11 @@ class Computed:
 
     def size(self, queries: int, keys: int) -> float:
         _, _, own_queries, own_keys = self.shape
-        grown = self.q.nbytes * queries / own_queries + self.k.nbytes * keys / own_keys
-        return grown + _square_size((self.given,), queries / own_queries, keys / own_keys)
+        return super().size(queries, keys) + _square_size((self.given,), queries / own_queries, keys / own_keys)
 
 
 @dataclass(frozen=True, eq=False)
-class Modified:
+class Modified(FromProducts):
     """Scores that a function made from q·kᵀ·scale: flex_attention's score_mod and mask_mod."""
 
     q: Tensor  # (B, H, Q, D)
@@ -197,21 +223,7 @@ class Modified:
     modify: Callable[..., Tensor]  # (scores (B, h, R, K), b, h, q, k) → scores
     how: str = "flex"
 
-    given = None
-    told = exact = linear = False
-    factors = property(lambda self: Factors(self.q, self.k, self.scale))
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return self.q.shape[0], self.q.shape[1], self.q.shape[2], self.k.shape[2]
-
-    @property
-    def kv_heads(self) -> int:
-        return self.k.shape[1]
-
-    @property
-    def tensors(self) -> tuple[Tensor | None, ...]:
-        return self.q, self.k
+    told = exact = False
 
     def mask(self) -> Mask:
         return _told_by(self.scores(0, self.q.shape[2], slice(None)))
@@ -224,19 +236,6 @@ class Modified:
 
     def added(self, start: int, stop: int, heads: slice) -> Tensor:
         return self.scores(start, stop, heads) - self.factors.products(start, stop, heads)
-
-    def weights(self, start: int, stop: int, heads: slice) -> Tensor:
-        return softmax(self.scores(start, stop, heads))
-
-    def sink(self, start, stop, heads):
-        return None
-
-    def output(self, v: Tensor) -> Tensor:
-        values = v.repeat_interleave(self.q.shape[1] // v.shape[1], 1)  # (B, H, K, Dv)
-        return self.weights(0, self.q.shape[2], slice(None)).to(v.dtype) @ values
-
-    def size(self, queries: int, keys: int) -> float:
-        return self.q.nbytes * queries / self.q.shape[2] + self.k.nbytes * keys / self.k.shape[2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +251,7 @@ class Seen:
     apart: tuple[Tensor, Tensor] | None = None  # see ``carried``
 
     given = None
-    told = exact = linear = False
+    told = exact = linear = sorts = False
     kv_heads = None
 
     @property
