@@ -16,7 +16,14 @@ from headwise.interp.masks import Mask
 from headwise.interp.subject import Inputs, Reader, Subject, tensors_only
 from headwise.models.catalogue import BUNDLED, FETCHABLE
 from headwise.models.inputs import scores, series
-from headwise.models.inputs.bundled import DigitReader, PlainTextReader, SegmentReader, SpellingReader
+from headwise.models.inputs.bundled import (
+    MASK,
+    DigitReader,
+    OrderedReader,
+    PlainTextReader,
+    SegmentReader,
+    SpellingReader,
+)
 from headwise.models.inputs.media import Waveform, read_image, read_wav
 from headwise.models.inputs.scores import ScoreReader
 from headwise.models.inputs.series import SeriesReader
@@ -32,7 +39,7 @@ __all__ = ["LoadError", "Waveform", "available", "devices", "fetched", "load", "
 
 def available() -> tuple[str, ...]:
     """Names of the bundled models, which need no network and no folder."""
-    return tuple(BUNDLED)
+    return tuple(name for name, model in BUNDLED.items() if not model.baseline)
 
 
 def fetched() -> tuple[str, ...]:
@@ -158,6 +165,9 @@ def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:
             labels=tuple(config["classes"]),
         )
     end = tokenizer.token_to_id(END_OF_TEXT)  # stands before every text, and so after it
+    if architecture == "xlnet":
+        encode, mask = OrderedReader(tokenizer, config["context"], device), tokenizer.token_to_id(MASK)
+        return Subject(**common, encode=encode, family="encoder", bos=end, mask_token=mask)
     encode = PlainTextReader(tokenizer, config["context"], device)
     return Subject(**common, encode=encode, family="decoder", bos=end, eos=end)
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bundled:
-    """A model under assets/. ``recipe`` is the file under recipes/ that makes and measures it."""
+    """A model under assets/. ``recipe`` is the file under recipes/ that makes and measures it. ``baseline``: it has no
+    attention, others are measured against it."""
 
     about: str
     recipe: str
+    baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,15 @@ CATALOGUE: dict[str, Bundled | Fetchable] = {
     "tiny-music": Bundled(
         "Music Transformer in small: relative attention on Bach's four-part chorales", recipe="music"
     ),
+    "tiny-full": Bundled("full attention: what the variants below are measured against", recipe="variants"),
+    "tiny-longformer": Bundled("Longformer: a window of 32 tokens, and a global one", recipe="variants"),
+    "tiny-transformer-xl": Bundled("Transformer-XL: segments of 64 tokens, and a memory of 64", recipe="variants"),
+    "tiny-reformer": Bundled("Reformer: attention within 16 buckets, two rounds of hashing", recipe="variants"),
+    "tiny-performer": Bundled("Performer: attention by 64 random features", recipe="variants"),
+    "tiny-sparse": Bundled("Sparse Transformer: neighbours and stripes, head by head in turn", recipe="variants"),
+    "tiny-bigbird": Bundled("BigBird: neighbouring, global and random blocks of 16", recipe="variants"),
+    "tiny-xlnet": Bundled("XLNet: two streams, predicts in any order", recipe="variants"),
+    "tiny-lstm": Bundled("an LSTM of the same size, without attention", recipe="variants", baseline=True),
     "smollm2-135m": Fetchable(
         "decoder, 30 layers × 9 heads on 3 key/value heads: a chat model that writes English",
         "Hugging Face's SmolLM2-135M-Instruct, in 4 bits",

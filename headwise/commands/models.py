@@ -34,7 +34,7 @@ def add(commands) -> None:
         description="Print the data with its sha256, the seed, a bundled model's figures and those of a simple "
         "baseline on the same held-out data.",
     )
-    command.add_argument("name", metavar="NAME")
+    command.add_argument("name", metavar="NAME", help="which model, or `variants`: all of these, side by side")
     command.add_argument("--seed", type=int, default=1000, help="of whatever is drawn at random; default 1000")
     command.set_defaults(run=_evaluate)
 
@@ -80,8 +80,12 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from headwise.models.recipes import recipe_of
+    from headwise.models.recipes.comparison import compared
 
     try:
+        if arguments.name == "variants":
+            print(compared(lambda line: print(line, file=sys.stderr, flush=True)))
+            return 0
         print(recipe_of(arguments.name).report(arguments.seed))
     except ValueError as error:
         return _fail(error, 2)

@@ -12,6 +12,8 @@ from headwise.interp.errors import InputError
 from headwise.interp.masks import Bidirectional, Mask
 from headwise.interp.run.capture import Capture, capture
 
+ROUNDING = 1e-5  # of the largest change at a depth: what sums in another order may differ by, where tokens are sorted
+
 
 def travel(cap: Capture, position: int, token: int | None = None) -> Tensor:
     """Change one input token and see what changes → (L + 1, T) float32, largest |Δ| of the residual stream at each
@@ -46,12 +48,14 @@ class Travel:
     """How far a changed token travelled, against how far the model promises that it can.
 
     ``moved`` (L + 1, T) float32 as `travel` gives it · ``forbidden`` bool (L + 1, T), where the promises of the layers
-    let nothing arrive.
+    let nothing arrive · ``rounding`` the largest change there that is none, 0 where all is the same to the last bit: a
+    mechanism that sorts its tokens sums them in another order when one is changed.
     """
 
     position: int
     moved: Tensor
     forbidden: Tensor
+    rounding: float = 0.0
 
     @property
     def depths(self) -> tuple[str, ...]:
@@ -83,7 +87,11 @@ class Travel:
 def followed(cap: Capture, position: int) -> Travel:
     """Change a token and judge how far that goes. Raises InputError where `travel` does."""
     moved = travel(cap, position).cpu()
-    return Travel(position, moved, ~_allowed(cap, position, moved.shape))
+    forbidden = ~_allowed(cap, position, moved.shape)
+    tolerance = ROUNDING if any(call.sorts for call in cap.calls) else 0.0
+    rounded = forbidden & (moved <= tolerance * moved.amax(1, keepdim=True))
+    rounding = float(moved[rounded].max()) if rounded.any() else 0.0
+    return Travel(position, moved.masked_fill(rounded, 0.0), forbidden, rounding)
 
 
 def _allowed(cap: Capture, position: int, shape: tuple[int, int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from headwise.models.inputs.media import picture_of, upright_rgb
 from headwise.models.inputs.texts import checked_target, pair
 from headwise.models.inputs.tokens import checked, clip, text_axis
 
+MASK = "[MASK]"  # in a text for the encoders: a token to be told
 WRITTEN = 48  # target tokens that the encoder-decoder writes at most when none is typed
 
 
@@ -39,6 +40,19 @@ class PlainTextReader(BaseReader):
         ids = torch.tensor([encoding.ids[:keep]], device=self.device)
         axis = text_axis(text, encoding, keep, self.tokenizer.decode)
         return Inputs({"input_ids": ids}, {"input": axis}, notes + more)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OrderedReader(PlainTextReader):
+    """For XLNet: a text, predicted left to right but for its masked tokens, which come last and so are told from both
+    sides."""
+
+    def read(self, raw: Any, truncate: bool) -> Inputs:
+        given = super().read(raw, truncate)
+        masked = given.kwargs["input_ids"][0] == self.tokenizer.token_to_id(MASK)
+        if not bool(masked.any()):
+            return given
+        return replace(given, kwargs={**given.kwargs, "order": masked.int().argsort(stable=True)})
 
 
 @dataclass(frozen=True, eq=False, repr=False)

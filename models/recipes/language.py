@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import log
+from pathlib import Path
 from statistics import fmean
 
 import pandas as pd
@@ -89,15 +90,15 @@ def make_optimizers(model: nn.Module, recipe: LanguageRecipe) -> list[torch.opti
     its maps, and for the biases of q and k."""
     tokens = [p for p in model.parameters() if p.ndim == 2 and p.shape[0] == model.config.vocab_size]
     maps = [part.weight for part in model.modules() if isinstance(part, nn.Linear)]
+    maps += [p for part in model.modules() if isinstance(part, nn.LSTM) for p in part.parameters() if p.ndim == 2]
     matrices = [p for p in maps if p.shape[0] != model.config.vocab_size]
     offsets = [p for name, p in model.named_parameters() if name.endswith(("query.bias", "key.bias"))]
     known = {id(p) for p in (*tokens, *matrices, *offsets)}
     others = [p for p in model.parameters() if id(p) not in known]
+    rates = ((tokens, recipe.other_lr), (others, recipe.vector_lr), (offsets, recipe.offset_lr))
     return [
         torch.optim.Muon(matrices, lr=recipe.matrix_lr, weight_decay=recipe.weight_decay),
-        torch.optim.AdamW(tokens, lr=recipe.other_lr, betas=(0.9, 0.95), weight_decay=0),
-        torch.optim.AdamW(others, lr=recipe.vector_lr, betas=(0.9, 0.95), weight_decay=0),
-        torch.optim.AdamW(offsets, lr=recipe.offset_lr, betas=(0.9, 0.95), weight_decay=0),
+        *(torch.optim.AdamW(some, lr=lr, betas=(0.9, 0.95), weight_decay=0) for some, lr in rates if some),
     ]
 
 
@@ -123,9 +124,15 @@ def language_training(
         loss,
         lambda: head_progress(model, held_out, tokenizer.token_to_id(END_OF_TEXT)),
         card,
-        lambda folder: tokenizer.save(str(folder / "tokenizer.json")),
+        _saving(model, tokenizer),
         make_optimizers(model, recipe),
     )
+
+
+def _saving(model: nn.Module, tokenizer: Tokenizer) -> Callable[[Path], None]:
+    """The tokenizer is tiny-decoder's, and stands in its folder alone."""
+    own = isinstance(model, Decoder)
+    return lambda folder: tokenizer.save(str(folder / "tokenizer.json")) if own else None
 
 
 # -- heads ----------------------------------------------------------------------------------------------------------

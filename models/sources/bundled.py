@@ -12,22 +12,28 @@ from headwise.models.architectures.attention_only import AttentionOnly, Attentio
 from headwise.models.architectures.decoder import Decoder, DecoderConfig
 from headwise.models.architectures.encoder import Encoder, EncoderConfig
 from headwise.models.architectures.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from headwise.models.architectures.lstm import LSTM, LSTMConfig
 from headwise.models.architectures.variant import VariantConfig, VariantDecoder
 from headwise.models.architectures.vision import VisionConfig, VisionTransformer
+from headwise.models.architectures.xlnet import XLNet, XLNetConfig
 from headwise.models.catalogue import BUNDLED
 
 TUNED_LENS = "tuned-lens.safetensors"  # beside the weights, where one was trained
 
+SPEECHES = "../tiny-decoder/tokenizer.json"  # one for all that read the speeches with it
+
 ARCHITECTURES = {  # "architecture" in config.json → its two classes, and the files beside the weights
     "decoder": (DecoderConfig, Decoder, {"text": "tokenizer.json"}),
-    "attention-only": (AttentionOnlyConfig, AttentionOnly, {"text": "tokenizer.json"}),
+    "attention-only": (AttentionOnlyConfig, AttentionOnly, {"text": SPEECHES}),
     "encoder": (EncoderConfig, Encoder, {"text": "tokenizer.json"}),
     "encoder-decoder": (
         EncoderDecoderConfig,
         EncoderDecoder,
         {"source": "tokenizer.json", "target": "target-tokenizer.json"},
     ),
-    "variant": (VariantConfig, VariantDecoder, {"text": "tokenizer.json"}),
+    "variant": (VariantConfig, VariantDecoder, {"text": SPEECHES}),
+    "xlnet": (XLNetConfig, XLNet, {"text": "tokenizer.json"}),
+    "lstm": (LSTMConfig, LSTM, {"text": SPEECHES}),
     "forecaster": (VariantConfig, VariantDecoder, {}),
     "music": (VariantConfig, VariantDecoder, {}),
     "vision": (VisionConfig, VisionTransformer, {}),

@@ -132,7 +132,7 @@ def _verdict(found: Travel) -> None:
         st.error(f"A changed token reached {where}: it first shows {found.leaked[0]}.", icon=":material/error:")
     elif not found.promised:
         st.caption(click + "This model is allowed to see both ways.")
-    elif found.past:
-        st.caption(click + "Nothing before it changed, to the last bit.")
     else:
-        st.caption(click + "Nothing changed where it may not, to the last bit.")
+        what = "Nothing before it changed" if found.past else "Nothing changed where it may not"
+        how = f"but for rounding, {found.rounding:.0e} at most" if found.rounding else "to the last bit"
+        st.caption(f"{click}{what}, {how}.")

@@ -82,6 +82,8 @@ BUNDLED = {
     "tiny-classifier": ("4 layers × 6 heads", "favourable"),
     "tiny-encoder-decoder": ("3 layers × 4 heads (cross)", "Next token"),
     "tiny-vit": ("7 × 7 patches", "Class"),
+    "tiny-reformer": ("4 layers × 4 heads", "Next token"),
+    "tiny-transformer-xl": ("4 layers × 4 heads", "Next token"),
 }
 
 
