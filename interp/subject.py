@@ -102,6 +102,7 @@ class Subject:
     promise: Mask | None = None  # what its self-attention should see, where the user says so
     tuned_lens: Path | None = None  # the file with its translators, where they were trained
     watchers: Mapping[str, Watcher] = field(default_factory=dict)  # of modules that cut attention up, by class
+    pairs: bool = True  # of an encoder: whether it takes two texts as well
     reads: str = "text"  # what a decoder's tokens spell: a "text", a "series" of numbers, a "score"
     family_from: str = "you said"  # who named the family; "" when it was guessed, and so is no claim
 

@@ -167,7 +167,7 @@ def _bundled(name: str, device: str, dtype: torch.dtype) -> Subject:
     end = tokenizer.token_to_id(END_OF_TEXT)  # stands before every text, and so after it
     if architecture == "xlnet":
         encode, mask = OrderedReader(tokenizer, config["context"], device), tokenizer.token_to_id(MASK)
-        return Subject(**common, encode=encode, family="encoder", bos=end, mask_token=mask)
+        return Subject(**common, encode=encode, family="encoder", pairs=False, bos=end, mask_token=mask)
     encode = PlainTextReader(tokenizer, config["context"], device)
     return Subject(**common, encode=encode, family="decoder", bos=end, eos=end)
 

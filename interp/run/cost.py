@@ -65,14 +65,14 @@ def _cut(inputs: Inputs) -> tuple[Inputs, dict[int, int]]:
 
     Source and target are cut to different lengths, so that a length in a call tells which of the two it is. What
     cannot be cut stays whole and counts as it is: a picture, a recording. Where something else hangs on the tokens,
-    such as a mask (T, T) or a picture among them, nothing is cut.
+    such as a mask (T, T), an order (T,) or a picture among them, nothing is cut.
     """
     lengths = _sequences(inputs)
     stop = {"source": PROBE, "target": PROBE - 1 if lengths.get("source") != PROBE - 1 else PROBE - 2}
     kwargs = {}
     for name, value in inputs.kwargs.items():
         side = _side(name)
-        if isinstance(value, Tensor) and value.ndim >= 2 and side in lengths:
+        if isinstance(value, Tensor) and side in lengths and (value.ndim >= 2 or lengths[side] in value.shape):
             if value.shape != (inputs.batch, lengths[side]):
                 return inputs, {}
             value = value[:, : stop[side]]

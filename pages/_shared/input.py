@@ -58,6 +58,11 @@ EXAMPLES = {
         "An unfavourable review": "A dull, lifeless mess that wastes the talent of its actors.",
         "It was too tired": "The animal did not cross the street because it was too tired.",
     },
+    "single": {  # an encoder's that takes no pairs
+        "A masked word": "The Congress of the United [MASK] met in the city of Washington.",
+        "Two masked words": "The [MASK] of the United States is the [MASK] of the people.",
+        "Nothing masked": "The people of the United States have a right to know what the government does.",
+    },
     "encoder-decoder": {
         "transformer": "transformer",
         "attention": "attention",
@@ -71,6 +76,7 @@ EXAMPLES = {
 FIELDS = {  # what the field for a text is called, its height in pixels, and how one writes into it
     "decoder": ("Text", 160, None),
     "encoder": ("Text", 120, None),
+    "single": ("Text", 160, None),
     "encoder-decoder": ("Source", 72, None),
     "series": (
         "Series",
@@ -125,7 +131,11 @@ class Typed:
 
 def kind_of(subject: Subject) -> str:
     """Whose examples and fields a model gets: what it reads, where that is no text, else its family."""
-    return subject.reads if subject.reads != "text" else FAMILIES.get(subject.family, subject.family)
+    if subject.reads != "text":
+        return subject.reads
+    if subject.family == "encoder" and not subject.pairs:
+        return "single"
+    return FAMILIES.get(subject.family, subject.family)
 
 
 def default_text(family: str) -> str:

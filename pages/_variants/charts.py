@@ -67,7 +67,7 @@ def _curve(run: Run, call: AttentionCall, head: int, side: str) -> list[tuple[in
 
 
 def _hover(label: str, value: int, seen: float, error: float) -> str:
-    return f"{label} {value}: work as for {per_cent(seen)} of the pairs, off by {per_cent(error)}"
+    return f"{label} {value}: as much as {per_cent(seen)} of the pairs, off by {per_cent(error)}"
 
 
 def _error_figure(curves):

@@ -23,7 +23,7 @@ from headwise.pages._variants.downloads import files
 HEIGHT = 260  # pixels of a picture
 LONGEST = 1024  # tokens whose reach is counted
 FACTS = {
-    "works": "What is computed, counted in pairs of query and key, as a share of those the head itself looks at.",
+    "computes": "What is computed, counted in pairs of query and key, as a share of those the head itself looks at.",
     "keeps": "The share of the head’s own weight that lies on keys this mechanism sees.",
     "is off by": "How far the head’s output moves: ‖o − o′‖ / ‖o‖ with o the output under full attention.",
     "reaches": "How many tokens the last one may depend on after that many layers of this mechanism.",
@@ -91,7 +91,7 @@ def picked(run: Run, side: str, found: Beside) -> None:
     _options(side)
     _facts(
         [
-            ("works", f"as for {per_cent(work(found, getattr(state, side), turned()))} of the pairs"),
+            ("computes", f"as much as {per_cent(work(found, getattr(state, side), turned()))} of the pairs"),
             ("keeps", f"{per_cent(found.held)} of the head’s weight"),
             ("is off by", f"{per_cent(found.error)} of its output"),
             ("reaches", _reach(found)),
