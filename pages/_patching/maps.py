@@ -28,7 +28,6 @@ BESIDE = 10  # positions at most of maps that stand beside each other
 NAMES_OF = ("exact", "estimated", "shown")  # the fields of Tables
 NAMES = {"exact": "Exact", "estimated": "Estimated", "error": "Error"}
 PATHS = "patching-paths"
-KEYS = [*(f"patching-{kind}{end}" for kind in drawing.TITLES for end in ("", "-encoder")), PATHS]
 HELP = {
     "denoising": "The corrupted input is run with one part of the clean run put in: what suffices to bring the answer "
     "back?",
@@ -83,10 +82,9 @@ def maps(two: Two, aim: Target) -> Tables:
     return tables
 
 
-def key_of(kind: str, table: pd.DataFrame) -> str:
-    """The picture of a map; the encoder's has another one than the decoder's."""
-    second = kind in drawing.PLACED and set(drawing.of_kind(table, kind)["stack"]) == {"encoder"}
-    return f"patching-{kind}{'-encoder' if second else ''}"
+def key_of(kind: str, stack: str = "") -> str:
+    """The picture of a map; each stream has its own, a decoder's has just its kind."""
+    return f"patching-{kind}{'' if stack in ('', 'decoder') else f'-{stack}'}"
 
 
 def files(draw: Callable[[], None]) -> None:
@@ -135,7 +133,7 @@ def map_of(two: Two, kind: str, tables: Tables, cut: tuple[int, float] = (0, 1.0
     run, table, (first, most) = two.run, tables.shown, cut
     own = drawing.scale_of(drawing.of_kind(table, kind)) if kind in drawing.HEADED else most
     shown = drawing.mapped(table, kind, own)
-    key = key_of(kind, table)
+    key = key_of(kind, table["stack"].iloc[0] if kind in drawing.PLACED else "")
     selected, window = _at(key), None
     part = shown
     if kind in drawing.PLACED:
@@ -179,7 +177,8 @@ def _at(key: str) -> tuple[int, int] | None:
 
 def take_events(run: Run) -> None:
     """What the pictures say the person just did, before anything is drawn: a field that is drawn cannot be set."""
-    for key in KEYS:
+    stacks = ["", *dict.fromkeys([*run.capture.stacks, *(stream.name for stream in run.capture.anatomy.streams)])]
+    for key in [*(key_of(kind, stack) for kind in drawing.TITLES for stack in stacks), PATHS]:
         acted = _canvas.event(key)
         if "go" in acted:
             to_head(run.capture, acted["go"])

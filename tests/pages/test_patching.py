@@ -196,13 +196,20 @@ def test_a_chosen_cell_is_said_in_figures(drawn, two):
 
 
 @pytest.mark.parametrize(
-    "model", ["tiny-encoder", "tiny-encoder-decoder", "tiny-vit", "tiny-classifier", "tiny-attention-only"]
+    "model, stacks",
+    [
+        ("tiny-encoder", ["-encoder"]),
+        ("tiny-encoder-decoder", ["", "-encoder"]),
+        ("tiny-vit", ["-encoder"]),
+        ("tiny-classifier", ["-encoder"]),
+        ("tiny-attention-only", [""]),
+        ("tiny-xlnet", ["-content", "-query"]),
+    ],
 )
-def test_every_kind_of_model(drawn, model):
+def test_every_kind_of_model(drawn, model, stacks):
     test = app(model=model)
     assert not test.exception and not test.error and not test.info
-    own = {"tiny-encoder-decoder": ["", "-encoder"], "tiny-attention-only": [""]}.get(model, ["-encoder"])
-    assert {key for key in drawn if "residual" in key} == {f"patching-residual{end}" for end in own}
+    assert {key for key in drawn if "residual" in key} == {f"patching-residual{end}" for end in stacks}
     assert "patching-heads" in drawn and "patching-paths" in drawn
     if model == "tiny-attention-only":
         assert "patching-mlp" not in drawn and "no mlp" in said(test, "note").lower()

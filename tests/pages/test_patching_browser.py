@@ -203,7 +203,7 @@ def test_the_same_text_or_answer_twice_is_one_sentence(page):
     links_to(page, answer="people")
     at_rest(page)
     choose(page, "Rather than", "people")
-    expect(page.get_by_text("are the same")).to_be_visible()
+    expect(page.get_by_text("alternative are the same")).to_be_visible()
     expect(page.get_by_test_id("stAlert")).to_have_count(1)
 
 

@@ -33,6 +33,7 @@ NOTHING = (
     "{} is {:+.2f} in this run and {:+.2f} with {}, so there is hardly anything that a circuit could restore. Compare "
     "with another input, one that the answer differs in."
 )
+NONE = "No way from the input to {} was found that speaks for it. Ask for another answer or base."
 BESIDE = ("the mean over the input", "the corrupted input")
 COLUMNS = ("from", "to", "into", "effect", "share", "position", "token")
 
@@ -161,6 +162,8 @@ class _Search:
         """Edges that restore as much, from which no more were found that can be spared, bool (readers, writers); and
         what share is lost in a run without each of them."""
         kept, value = self._enough(self._scores(), restore)
+        if not kept.any():
+            raise InputError(NONE.format(self.wires.target))
         goal = min(restore, 0.98 * self.restored(value))
         _, gains = self._gains(kept)
         kept, _ = self._spared(kept, gains, goal, lambda wired: self._gains(wired))

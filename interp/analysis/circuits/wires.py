@@ -214,18 +214,28 @@ def _readers(cap: Capture, stream: Stream, branch: Branch, nodes: list[Node]) ->
     if not call.shows_queries or call.v is None:
         return [Reader((node,), "", stream.name, state, branch, head, call) for head, node in enumerate(nodes)]
     found = [Reader((node,), "q", stream.name, state, branch, head, call) for head, node in enumerate(nodes)]
-    name = stream.name
-    if call.kind == "cross":
-        (other,) = [s for s in cap.anatomy.streams if s is not stream] or [None]
-        if other is None:
-            return found  # what it looks at is the same in all runs
-        name, state = other.name, len(other.states) - 1
+    if (looked_at := _looked_at(cap, stream, call, state)) is None:
+        return found  # what it looks at is the same in all runs
+    name, state = looked_at
     shared = len(nodes) // call.kv_heads
     return found + [
         Reader(tuple(nodes[number * shared : (number + 1) * shared]), into, name, state, branch, number, call)
         for into in "kv"
         for number in range(call.kv_heads)
     ]
+
+
+def _looked_at(cap: Capture, stream: Stream, call: AttentionCall, state: int) -> tuple[str, int] | None:
+    """The stream, and the state of it, from which an attention has its keys and values; None where there is none."""
+    others = [s for s in cap.anatomy.streams if s is not stream]
+    if call.kind == "cross":
+        return (others[0].name, len(others[0].states) - 1) if len(others) == 1 else None
+    for other in others:  # as in XLNet, whose query stream reads what the content is
+        for branch in other.writes:
+            twins = [c for c in cap.calls if (c.name, c.occurrence) in branch.calls and c.name == call.name]
+            if any(c.v is not None and torch.equal(c.v, call.v) for c in twins):
+                return other.name, branch.state
+    return stream.name, state
 
 
 def _stretches(cap: Capture, stream: Stream, writers: list[Writer]) -> tuple[Stretch, ...]:

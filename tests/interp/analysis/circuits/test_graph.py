@@ -17,6 +17,7 @@ PAIRS = {
     "tiny-attention-only": ("The people of the United", "The people of the world"),
     "tiny-encoder": ("and god said let there be [MASK]", "and man said let there be [MASK]"),  # norms after each write
     "tiny-classifier": ("a good film", "a bad film"),
+    "tiny-xlnet": ("The people of the United [MASK]", "The people of the world [MASK]"),  # one stream reads another
     "tiny-encoder-decoder": (("nation", "N EY"), ("motion", "N EY")),  # two streams, sums and norms
 }
 IOI = "When Mary and John went to the store, {} gave a drink to"
