@@ -6,12 +6,15 @@ import html
 
 import streamlit as st
 
+from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.defence import page
 from headwise.pages._shared.headline import line, shape, sizes
 from headwise.pages._shared.markdown import plain
-from headwise.pages._shared.sidebar import sidebar
-from headwise.pages._variants.choices import state
+from headwise.pages._shared.sidebar import share, sidebar
+from headwise.pages._variants.choices import PARTS, VariantsChoices, state
 from headwise.pages._variants.explorer import explorer
+from headwise.pages._variants.order import order
+from headwise.pages._variants.trained import trained
 
 
 @page
@@ -19,6 +22,14 @@ def variants() -> None:
     """The page."""
     run = sidebar(state)
     cap = run.capture
+    choice("Part", VariantsChoices.part, PARTS.get)
+    if state.part == "trained":
+        trained()
+        share(run, state)
+        return
+    if state.part == "order":
+        order(run)
+        return
     if not any(call.kind == "self" for call in cap.calls):
         st.error(f"{plain(cap.subject.name)} gave no self-attention, so there is nothing to put through a variant.")
         st.stop()

@@ -94,7 +94,8 @@ def _features(options: Mapping[str, int], head: Head) -> Mechanism:
 
 def _hashed(options: Mapping[str, int], head: Head) -> Mechanism:
     buckets, published = 2 * options["buckets"] or 1, bool(options["sorted"])
-    return Hashed(buckets, options["rounds"], options["chunk"], published, head.causal, options["draw"])
+    alone = min(options["alone"], options["rounds"])
+    return Hashed(buckets, options["rounds"], options["chunk"], published, head.causal, options["draw"], alone)
 
 
 def _segments(options: Mapping[str, int], head: Head) -> Mechanism:
@@ -172,6 +173,7 @@ OFFERED: dict[str, Offered] = {
         "softmax over who was met in any round",
         (
             Option("rounds", "Rounds", 1, 8, 2, "How often tokens are hashed: one round finds what another misses."),
+            Option("alone", "Round shown", 0, 8, 0, "0: what is met in any round; 1 … 8: in that round alone."),
             Option("buckets", "Pairs of buckets", 0, 32, 4, "Half the number of buckets; 0 is one bucket for all."),
             Option("chunk", "Chunk", 1, 128, 32, "How many tokens of its bucket a query meets at most."),
             Option(

@@ -22,6 +22,7 @@ class Hashed:
     published: bool = False
     causal: bool = True
     seed: int = 0
+    alone: int = 0  # the one round that is looked at, counted from 1; 0: all
 
     def __post_init__(self):
         if self.buckets < 1 or (self.buckets > 1 and self.buckets % 2) or self.rounds < 1 or self.chunk < 1:
@@ -44,4 +45,6 @@ class Hashed:
         generator = torch.Generator().manual_seed(self.seed)
         rotations = torch.randn(q.shape[1], q.shape[-1], self.rounds, self.buckets // 2, generator=generator)
         bucket = hashed(q.float(), rotations.to(q.device))
+        if self.alone:
+            bucket = bucket[..., self.alone - 1 : self.alone, :]
         return LSH(bucket, min(self.chunk, q.shape[2]), self.causal, self.published)

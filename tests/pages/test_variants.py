@@ -1,13 +1,20 @@
 """The Variants page without a browser: what it draws, computes, refuses and says."""
 
+import json
+
 import pytest
+import torch
+import torch.nn.functional as F
 from streamlit.testing.v1 import AppTest
 
 from headwise import capture
-from headwise.models import load
+from headwise.assets import ASSETS
+from headwise.interp.masks import Order
+from headwise.models import available, load
 from headwise.models.variants.beside import beside
 from headwise.models.variants.longformer import Band
 from headwise.models.variants.offered import OFFERED
+from headwise.models.variants.orders import in_order, own_order
 from headwise.pages._shared import canvas
 from headwise.pages._variants.side import per_cent
 from tests.browser.serving import ROOT
@@ -107,3 +114,54 @@ def test_any_two_mechanisms_stand_beside_each_other(left, drawn):
         assert not test.error
         labels = [slider.label for slider in test.slider]
         assert len(labels) == len(set(labels)), labels
+
+
+def told(test: AppTest, name: str) -> str:
+    (found,) = [h.proto.body for h in test.get("html") if f"data-testid='{name}'" in h.proto.body]
+    return found
+
+
+def test_xlnet_tells_a_text_in_ones_own_order(drawn):
+    test = app(part="order", way="one’s own", order="3 0", asked="1", text="The people of the United States")
+    assert not test.exception
+    assert not test.error
+    subject = load("tiny-xlnet")
+    inputs = subject.encode("The people of the United States")
+    z = own_order("3 0", len(inputs.axes["input"]))
+    cap = capture(subject, in_order(inputs, z))
+    for stream, own in (("content", True), ("query", False)):
+        mask = Order(tuple(z), own=own).dense(len(z), len(z))
+        assert torch.equal(drawn[f"variants-order-{stream}"].values.bool(), mask)
+    text = told(test, "order-text")
+    assert text.count("class='seen'") == 2  # 3 and 0 come before 1
+    ids = inputs.kwargs["input_ids"][0]
+    probability = float(cap.logits[0, 1].softmax(-1)[ids[1]])
+    said = told(test, "order-said")
+    assert f"number <b>3</b> of {len(z)}, from 2 tokens, <b>1</b> of which stand after it" in said
+    assert f"itself <b>{probability:.1%}</b>".replace("%", " %") in said
+    assert f"costs <b>{float(F.cross_entropy(cap.logits[0], ids)):.2f}</b> nats" in said
+
+
+def test_an_order_that_is_none_is_one_sentence_and_nothing_is_lost(drawn):
+    test = app(part="order", way="one’s own", order="3 3")
+    assert ["named twice" in error.value for error in test.error] == [True]
+    assert test.query_params["order"] in ("3 3", ["3 3"])
+
+
+@pytest.mark.parametrize("model", ["tiny-xlnet", "tiny-vit", "tiny-encoder", "tiny-forecaster"])
+def test_orders_whatever_model_is_chosen(model, drawn):
+    test = app(model=model, part="order", way="shuffled", drawn="weights")
+    assert not test.exception
+    assert not test.error
+    assert set(drawn) == {"variants-order-content", "variants-order-query"}
+
+
+def test_what_was_trained_alike_is_told_as_it_was_measured(drawn):
+    test = app(part="trained")
+    assert not test.exception
+    rows = json.loads((ASSETS / "variants.json").read_text("utf-8"))
+    table = told(test, "trained")
+    for name, row in rows.items():
+        assert f"{row['loss']['512']:.3f}" in table
+        assert f"{row['tokens_per_second']:,.0f}" in table
+        assert (f"?model={name}'" in table) == (name in available())

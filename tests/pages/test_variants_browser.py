@@ -62,3 +62,18 @@ def test_it_fits(page, width):
     tops = [page.locator(f".st-key-variant-{side} canvas").first.bounding_box() for side in ("full", "left", "right")]
     assert max(box["y"] + box["height"] for box in tops) < 800  # all three pictures on one screen
     assert max(box["y"] for box in tops) - min(box["y"] for box in tops) < 12  # in one line
+
+
+def test_recall_and_another_order(page):
+    page.get_by_role("radio", name="Trained alike").click()
+    links_to(page, part="trained")
+    expect(page.get_by_test_id("trained").get_by_text("Transformer-XL")).to_be_visible(timeout=SLOW)
+    page.get_by_role("radio", name="In another order").click()
+    expect(page.get_by_test_id("order-said")).to_contain_text("nats a token", timeout=SLOW)
+    page.get_by_role("radio", name="Right to left").click()
+    links_to(page, way="right to left")
+    at_rest(page)
+    page.locator(".st-key-variants-order-query canvas.hw-over").first.click(position={"x": 20, "y": 200})
+    page.wait_for_url("**asked=**")
+    page.go_back()
+    expect(page.get_by_test_id("order-said")).to_be_visible(timeout=SLOW)

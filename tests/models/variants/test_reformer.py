@@ -10,6 +10,7 @@ from headwise import capture, check, masks, wrap
 from headwise.interp.attention.report import gap
 from headwise.models.architectures.variant import VariantConfig, VariantDecoder
 from headwise.models.variants.reformer import LSH, Reformer, hashed, unit
+from headwise.models.variants.shared import Hashed
 
 B, H, D, ALL = 2, 2, 8, slice(None)
 
@@ -186,3 +187,12 @@ def test_gradients_are_those_of_its_weights():
     ours = torch.autograd.grad(by.output(q, unit(q), v).pow(2).sum(), (q, v))
     wanted = torch.autograd.grad(loose.pow(2).sum(), (q, v))
     assert all(torch.allclose(a, b, atol=1e-8) for a, b in zip(ours, wanted, strict=True))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 3), st.sampled_from([2, 4, 8]), st.data())
+def test_a_round_that_is_shown_alone_is_that_round_of_all(length, rounds, buckets, data):
+    alone = data.draw(st.integers(1, rounds))
+    q, k, _ = tensors(length)
+    joint, one = (Hashed(buckets, rounds, 8, seed=5, alone=number).form(q, k) for number in (0, alone))
+    assert torch.allclose(one.weights(0, length, ALL), joint.round(alone - 1).weights(0, length, ALL), atol=1e-6)
