@@ -13,17 +13,15 @@ from headwise.interp.errors import InputError
 
 LARGEST = 4096  # positions a side
 
-WORDS = {
-    "true": 1.0,
-    "false": 0.0,
-    "t": 1.0,
-    "f": 0.0,
-    "■": 1.0,
-    "⬚": 0.0,
-    "-inf": -np.inf,
-    "inf": np.inf,
-    "nan": np.nan,
-}
+WORDS = {"true": 1.0, "false": 0.0, "t": 1.0, "f": 0.0, "■": 1.0, "⬚": 0.0}
+ROW = re.compile(r"\[([^\[\]]*)\]")  # a list that holds no list
+LISTS = re.compile(r"\[([r,\s]*)\]")  # one whose rows have been read
+INFINITE = re.compile(r"float\(\s*['\"]([+-]?\w+)['\"]\s*\)|\b(?:np|numpy|torch|math)\.(?=inf|nan)")  # float("-inf")
+BEFORE = re.compile(r"\s*(?:\w+\s*=\s*)?(?:[\w.]+\s*\()?\s*")  # mask = torch.tensor(
+AFTER = re.compile(
+    r"(?:,?\s*\w+=(?:<[^>]*>|\([^)]*\)|[^,)\s]+))*,?\s*\)?\s*(?:\.\w+\(\)\s*)*"
+)  # , dtype=torch.bool).cpu()
+KINDS = {"bool": torch.bool, "float": torch.float32, "half": torch.float32, "int": torch.int64, "long": torch.int64}
 
 
 def read_mask(name: str, data: bytes) -> Tensor:
@@ -55,37 +53,89 @@ def read_mask(name: str, data: bytes) -> Tensor:
 
 
 def parse_mask(text: str) -> Tensor:
-    """Rows of numbers, True/False or ■⬚, separated by spaces, commas or semicolons → (Q, K), bool when only words
-    or ■⬚ were used.
+    """A mask as one types or prints it → tensor of 2 to 4 axes: bool when only words or ■⬚ were used, int64 when only
+    zeros and ones without a point were, float32 else.
+
+    Nested lists are read by their brackets, however the lines break: Python's, JSON's, and what numpy and torch print,
+    with ``array(…)`` or ``tensor(…)`` around them, whose dtype counts. Without brackets a line is a query, its keys
+    separated by spaces, commas or semicolons. Raises InputError, one sentence, for what was cut short or is uneven.
 
     >>> parse_mask("1 0\\n1 1").tolist()
+    [[1, 0], [1, 1]]
+    >>> parse_mask("[[1., 0.], [1., 1.]]").tolist()
     [[1.0, 0.0], [1.0, 1.0]]
     >>> parse_mask("■⬚\\n■■").dtype
     torch.bool
+    >>> parse_mask("tensor([[[ True, False],\\n         [ True,  True]]], device='cuda:0')").shape
+    torch.Size([1, 2, 2])
     """
-    rows = []
-    for line in text.strip().splitlines():
-        line = re.sub(r"tensor\(|device=.*|dtype=.*|[\[\]()]", " ", line)
-        line = re.sub("([■⬚])", r" \1 ", line)
-        if cells := re.split(r"[\s,;]+", line.strip().strip(",;")):
-            rows.append([c for c in cells if c])
-    rows = [row for row in rows if row]
-    if not rows:
-        raise InputError("There is no mask here. Paste rows of numbers, True/False or ■⬚, one query a line.")
-    if len({len(row) for row in rows}) > 1:
+    if "..." in text or "…" in text:
         raise InputError(
-            "The rows have different lengths "
-            f"({', '.join(str(n) for n in sorted({len(r) for r in rows})[:4])}). Give every query the same keys."
+            "This mask was cut short by an ellipsis: print it whole, with torch.set_printoptions(threshold=math.inf) "
+            "or numpy.set_printoptions(threshold=sys.maxsize), or upload it as a .pt or .npy file."
         )
-    words = all(cell.lower() in WORDS and cell.lower() not in ("inf", "-inf", "nan") for row in rows for cell in row)
-    try:
-        values = [[WORDS.get(cell.lower()) if cell.lower() in WORDS else float(cell) for cell in row] for row in rows]
-    except ValueError as error:
+    text = INFINITE.sub(lambda found: found[1] or "", text.replace("−", "-"))
+    listed = "[" in text or "]" in text
+    if not listed and "(" in text:  # tuples
+        inside = re.sub(r"^\s*(\w+\s*=)?\s*[\w.]*(?=\()", "", text)
+        text, listed = inside.replace("(", "[").replace(")", "]"), True
+    rows, shape, kind = _listed(text) if listed else ([r for r in text.splitlines() if r.strip()], (), None)
+    cells = [_cells(row) for row in rows]
+    if not any(cells):
+        raise InputError("There is no mask here. Paste rows of numbers, True/False or ■⬚, one query a line.")
+    _even([len(row) for row in cells], "rows", "Give every query the same keys")
+    mask = _tensor([cell for row in cells for cell in row]).reshape(*(shape or (len(rows),)), -1)
+    return _sized(mask if kind is None else mask.to(kind))
+
+
+def _listed(text: str) -> tuple[list[str], tuple[int, ...], torch.dtype | None]:
+    """The innermost lists of a text, how many of them the lists around hold at each level, and the dtype it names."""
+    start, end = text.find("["), text.rfind("]") + 1
+    before, after = text[: max(start, 0)], text[end:]
+    for part, form in ((before, BEFORE), (after, AFTER)):
+        if start >= 0 and end and not form.fullmatch(part):
+            where = "before the first" if part is before else "after the last"
+            raise InputError(
+                f"{part.strip()[:40]!r} stands {where} bracket and is not understood. Paste the mask alone, such as "
+                "[[1, 0], [1, 1]]."
+            )
+    rows, text, shape = ROW.findall(text[start:end]), ROW.sub("r", text[start:end]), ()
+    while "[" in text and (lists := LISTS.findall(text)):
+        counts = [part.count("r") for part in lists]
+        _even(counts, "lists", "Give every sample and head as many queries")
+        text, shape = LISTS.sub("r", text), (counts[0], *shape)
+    if re.sub(r"[r,;\s]", "", text):
         raise InputError(
-            f"{str(error).split(': ')[-1]} is no number. Paste rows of numbers, True/False or ■⬚."
-        ) from error
-    mask = torch.tensor(values)
-    return _sized(mask.bool() if words else mask)
+            "A bracket of this mask has no partner, or something stands between two lists. Paste it whole."
+        )
+    several = text.count("r")  # lists that stand side by side, such as a row a line
+    named = re.search(r"(?:dtype=[\w.]*?|\.)(bool|float|half|int|long)", after)
+    return rows, shape if several == 1 else (several, *shape), KINDS[named[1]] if named else None
+
+
+def _cells(row: str) -> list[str]:
+    return [cell for cell in re.split(r"[\s,;]+", row.replace("■", " ■ ").replace("⬚", " ⬚ ")) if cell]
+
+
+def _even(counts: list[int], what: str, advice: str) -> None:
+    if len(set(counts)) > 1:
+        raise InputError(
+            f"The {what} have different lengths ({', '.join(map(str, sorted(set(counts))[:4]))}). {advice}."
+        )
+
+
+def _tensor(cells: list[str]) -> Tensor:
+    kinds = {cell.lower() for cell in set(cells)}
+    if kinds <= {"0", "1"}:
+        return torch.tensor([int(cell) for cell in cells])
+    numbers = {}
+    for cell in set(cells):
+        try:
+            numbers[cell] = WORDS[cell.lower()] if cell.lower() in WORDS else float(cell)
+        except ValueError as error:
+            raise InputError(f"{cell!r} is no number. Paste rows of numbers, True/False or ■⬚.") from error
+    mask = torch.tensor([numbers[cell] for cell in cells])
+    return mask.bool() if kinds <= set(WORDS) else mask
 
 
 def _sized(mask: Tensor) -> Tensor:

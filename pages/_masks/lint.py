@@ -14,10 +14,15 @@ from headwise.pages._shared.markdown import plain
 
 
 def lint() -> None:
-    st.caption("Paste a mask tensor, or upload one: what it says, for whom it is right, and what is wrong with it.")
+    st.caption(
+        "Paste a mask tensor as Python, numpy or torch write it, or upload one: what it says, for whom it is right, "
+        "and what is wrong with it."
+    )
     left, right = st.columns([5, 6], gap="large")
     with left:
-        text = st.text_area("Rows of numbers, True/False or ■⬚", height=220, **MasksChoices.lint_text.widget)
+        text = st.text_area(
+            "Rows or nested lists of numbers, True/False or ■⬚", height=220, **MasksChoices.lint_text.widget
+        )
         file = st.file_uploader("Or a file", type=["npy", "pt", "pth", "csv", "txt"], key="lint_file")
         taken = st.selectbox("It is given to", TAKEN, **MasksChoices.lint_convention.widget)
         promise = st.selectbox("It should be", PROMISES, **MasksChoices.lint_expect.widget)

@@ -75,10 +75,13 @@ def test_compose_draws_the_expression_and_its_code(drawn):
 
 
 def test_lint_names_what_is_wrong(drawn):
-    assert any("mask-convention" in e.value for e in page("lint").error)
+    example = page("lint")
+    assert not example.error and example.success and example.code[0].value == "Causal()"
+    assert any("mask-convention" in e.value for e in page("lint", lint_text="[[1., 0.], [1., 1.]]").error)
     clean = page("lint", lint_text="■⬚⬚\n■■⬚\n■■■")
     assert not clean.error and clean.success and clean.code[0].value == "Causal()"
     assert any("different lengths" in e.value for e in page("lint", lint_text="1 0\n1").error)
+    assert any("ellipsis" in e.value for e in page("lint", lint_text="[[1, ..., 0]]").error)
     assert any("is no number" in e.value for e in page("lint", lint_text="<script>").error)
 
 
