@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -13,109 +15,155 @@ from typing import Any
 import streamlit as st
 
 from headwise.interp.run.cost import estimate
+from headwise.interp.run.weighing import memory, weight
 from headwise.interp.subject import Subject
 from headwise.models import available, load
 
 SLOTS = 2  # results that are computed at the same time
+SHARE = 4  # models are kept up to one part in so many of the memory, results up to another
+MODELS = 3  # that are kept whatever they weigh
+AGAIN = 30.0  # seconds after which what is used is weighed again: a capture grows as one looks at it
 SCRIPT = "ScriptRunner.scriptThread"  # what Streamlit calls the threads that run pages
 PATIENCE = 5.0  # seconds that an ending server gives each of them
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How many results of a kind are kept at most, the least recently used go first; does making one take a slot?"""
+    """Does making a result of this kind take a slot?"""
 
-    most: int
     slot: bool = False
 
 
 KINDS = {
-    "subject": Kind(3),
-    "cost": Kind(64),
-    "inputs": Kind(6, slot=True),  # a model may write its own target, a recording becomes a spectrogram
-    "capture": Kind(6, slot=True),
-    "survey": Kind(12, slot=True),
-    "induction": Kind(3, slot=True),
-    "answers": Kind(64),
-    "anatomy": Kind(6, slot=True),
-    "suggestions": Kind(64),
-    "lens": Kind(6, slot=True),
-    "norms": Kind(12, slot=True),
-    "parts": Kind(24, slot=True),
-    "sources": Kind(24, slot=True),
-    "features": Kind(6, slot=True),
-    "refusals": Kind(24, slot=True),
-    "attributions": Kind(32, slot=True),
-    "floors": Kind(24, slot=True),
-    "faithful": Kind(64, slot=True),
-    "sanity": Kind(24, slot=True),
-    "corrupted": Kind(8, slot=True),
-    "circuits": Kind(12, slot=True),
-    "compositions": Kind(4, slot=True),
-    "circuit heads": Kind(24, slot=True),
-    "roles": Kind(12, slot=True),
-    "proposals": Kind(24, slot=True),
-    "telling": Kind(64, slot=True),
-    "counterpart": Kind(8, slot=True),
-    "patchable": Kind(24, slot=True),
-    "estimated": Kind(24, slot=True),
-    "patched": Kind(12, slot=True),
-    "paths": Kind(24, slot=True),
-    "edited": Kind(8, slot=True),
-    "effect": Kind(64, slot=True),
-    "written": Kind(64, slot=True),  # what a model writes on, edited or not
-    "played": Kind(8),  # a score as sound
-    "removals": Kind(16, slot=True),
-    "beside": Kind(6, slot=True),  # the other run of a comparison
-    "compared": Kind(12, slot=True),
-    "likeness": Kind(12, slot=True),
-    "mechanisms": Kind(64, slot=True),  # a head through others, as one of their options grows
-    "timings": Kind(16, slot=True),
-    "zoo": Kind(256, slot=True),
-    "reading": Kind(8, slot=True),
-    "clusters": Kind(32),
-    "projection": Kind(32),
-    "contrast": Kind(32),
+    "cost": Kind(),
+    "inputs": Kind(slot=True),  # a model may write its own target, a recording becomes a spectrogram
+    "capture": Kind(slot=True),
+    "survey": Kind(slot=True),
+    "induction": Kind(slot=True),
+    "answers": Kind(),
+    "anatomy": Kind(slot=True),
+    "suggestions": Kind(),
+    "lens": Kind(slot=True),
+    "norms": Kind(slot=True),
+    "parts": Kind(slot=True),
+    "sources": Kind(slot=True),
+    "features": Kind(slot=True),
+    "refusals": Kind(slot=True),
+    "attributions": Kind(slot=True),
+    "floors": Kind(slot=True),
+    "faithful": Kind(slot=True),
+    "sanity": Kind(slot=True),
+    "corrupted": Kind(slot=True),
+    "circuits": Kind(slot=True),
+    "compositions": Kind(slot=True),
+    "circuit heads": Kind(slot=True),
+    "roles": Kind(slot=True),
+    "proposals": Kind(slot=True),
+    "telling": Kind(slot=True),
+    "counterpart": Kind(slot=True),
+    "patchable": Kind(slot=True),
+    "estimated": Kind(slot=True),
+    "patched": Kind(slot=True),
+    "paths": Kind(slot=True),
+    "edited": Kind(slot=True),
+    "effect": Kind(slot=True),
+    "written": Kind(slot=True),  # what a model writes on, edited or not
+    "played": Kind(),  # a score as sound
+    "removals": Kind(slot=True),
+    "beside": Kind(slot=True),  # the other run of a comparison
+    "compared": Kind(slot=True),
+    "likeness": Kind(slot=True),
+    "mechanisms": Kind(slot=True),  # a head through others, as one of their options grows
+    "timings": Kind(slot=True),
+    "zoo": Kind(slot=True),
+    "reading": Kind(slot=True),
+    "clusters": Kind(),
+    "projection": Kind(),
+    "contrast": Kind(),
 }
 
 
-class Shelf:
-    """Results by key, made once also when many sessions ask at the same time. Unlike ``st.cache_resource`` it lets
-    the making show progress and be broken off by a rerun: what was not finished is not kept."""
+@dataclass
+class Kept:
+    """A result, its bytes, and when they were counted."""
 
-    def __init__(self, size: int):
-        self.size = size
-        self.items: OrderedDict[Hashable, Any] = OrderedDict()
+    item: Any
+    bytes: int = 0
+    weighed: float = 0.0
+
+
+class Shelf:
+    """Results by key, made once also when many sessions ask at the same time, kept while there is room: the least
+    recently used go first. Unlike ``st.cache_resource`` it lets the making show progress and be broken off by a rerun:
+    what was not finished is not kept.
+
+    room: bytes that all may weigh together.
+    least: results that are kept whatever they weigh.
+    """
+
+    def __init__(self, room: int, least: int = 1):
+        self.room, self.least = room, least
+        self.kept: OrderedDict[Hashable, Kept] = OrderedDict()
+        self.bytes = 0  # of all
         self.making: dict[Hashable, threading.Lock] = {}
         self.lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         with self.lock:
-            if key in self.items:
-                self.items.move_to_end(key)
-                return self.items[key]
-            making = self.making.setdefault(key, threading.Lock())
-        with making:
+            found = self._used(key)
+            making = None if found else self.making.setdefault(key, threading.Lock())
+        if found is None:
+            with making:
+                found = self._made(key, make)
+        elif time.monotonic() - found.weighed > AGAIN:
+            self._weigh(key, found)
+        return found.item
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self.kept
+
+    def _used(self, key: Hashable) -> Kept | None:
+        if key in self.kept:
+            self.kept.move_to_end(key)
+        return self.kept.get(key)
+
+    def _made(self, key: Hashable, make: Callable[[], Any]) -> Kept:
+        """Unless somebody else was faster."""
+        with self.lock:
+            found = self._used(key)
+        if found is not None:
+            return found
+        try:
+            made = Kept(make())
+        finally:
             with self.lock:
-                if key in self.items:
-                    return self.items[key]
-            try:
-                item = make()
-            finally:
-                with self.lock:
-                    self.making.pop(key, None)
-            with self.lock:
-                self.items[key] = item
-                while len(self.items) > self.size:
-                    self.items.popitem(last=False)
-        return item
+                self.making.pop(key, None)
+        with self.lock:
+            self.kept[key] = made
+        self._weigh(key, made)
+        return made
+
+    def _weigh(self, key: Hashable, kept: Kept) -> None:
+        kept.weighed = time.monotonic()
+        size = weight(key) + weight(kept.item)
+        with self.lock:
+            if self.kept.get(key) is kept:  # and has not gone meanwhile
+                self.bytes += size - kept.bytes
+                kept.bytes = size
+            while self.bytes > self.room and len(self.kept) > self.least:
+                self.bytes -= self.kept.popitem(last=False)[1].bytes
 
 
 class Server:
-    """One door to everything that is made once for all sessions."""
+    """One door to everything that is made once for all sessions.
 
-    def __init__(self):
-        self.shelves = {name: Shelf(kind.most) for name, kind in KINDS.items()}
+    room: bytes of results that are kept, and as many of models; by default a quarter of the memory that this process
+        may have, or what HEADWISE_KEEP says.
+    """
+
+    def __init__(self, room: int | None = None):
+        room = room or int(float(os.environ.get("HEADWISE_KEEP", 0))) or memory() // SHARE
+        self.results, self.models = Shelf(room), Shelf(room, MODELS)
         self.slots = threading.BoundedSemaphore(SLOTS)
 
     def made(self, kind: str, key: Hashable, make: Callable[[], Any]) -> Any:
@@ -125,16 +173,20 @@ class Server:
             with self.slots:
                 return make()
 
-        return self.shelves[kind].get(key, in_slot if KINDS[kind].slot else make)
+        return self.results.get((kind, key), in_slot if KINDS[kind].slot else make)
+
+    def has(self, kind: str, key: Hashable) -> bool:
+        """Whether it is there: a spinner costs more than a result that is."""
+        return (kind, key) in self.results
 
     def subject(self, name: str, device: str, dtype: str) -> Subject:
-        return self.made("subject", (name, device, dtype), lambda: load(name, device=device, dtype=dtype))
+        return self.models.get((name, device, dtype), lambda: load(name, device=device, dtype=dtype))
 
 
 @st.cache_resource(show_spinner="Starting Headwise …")
 def server() -> Server:
-    """The one of this process, warmed up. Streamlit collects garbage after every rerun; what is loaded by now never
-    is any, so it is frozen out of those collections (×20 reruns a second)."""
+    """The one of this process, warmed up. What is loaded by now never is garbage, so it is frozen out of the
+    collections to come, each of which holds up all sessions."""
     started = Server()
     atexit.register(_rest)
     subject = started.subject(available()[0], "cpu", "float32")
