@@ -253,13 +253,13 @@ def measure(
     expect: Mask | None = None,
     progress: Callable[[float], None] = lambda _: None,
     *,
-    own: Callable[[AttentionCall], Metric] | None = None,
+    own: Callable[[AttentionCall], Sequence[Metric]] = lambda call: (),
 ) -> Iterator[tuple[AttentionCall, dict[str, Tensor]]]:
-    """Each call with the results of all metrics, by name; ``own`` makes one more for each call. One recomputation of
+    """Each call with the results of all metrics, by name; ``own`` makes more for each call. One recomputation of
     the weights serves them all."""
     for index, call in enumerate(cap.calls):
         promise = expect or call.claim.mask or Bidirectional()  # where nobody says, nothing is forbidden
-        measures = [make() for make in metrics] + ([own(call)] if own is not None else [])
+        measures = [*(make() for make in metrics), *own(call)]
         real_query, real_key = _real(call)
         for start, stop, weights in call.bands():
             rows = _band(call, promise, real_query, real_key, start, stop)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headwise.interp.analysis.in_words import telling
 from headwise.interp.analysis.metrics import STANDARD, Metric, measure, periodic, table
 from headwise.interp.attention.call import AttentionCall, pool_cells
 from headwise.interp.drawing.matrix import LEAK, recorded
@@ -68,9 +69,10 @@ def survey(
         raise IndexError(f"batch expects a sample 0 … {most - 1}; got {batch}.")
     thumbnails = {}
 
-    def own(call: AttentionCall) -> Thumbnails:
+    def own(call: AttentionCall) -> tuple[Metric, ...]:
         part = recorded(cap, call)
-        return Thumbnails(size, None if part is None else (part[1], part[3]), min(batch, call.batch - 1))
+        ends = None if part is None else (part[1], part[3])
+        return *telling(cap, call), Thumbnails(size, ends, min(batch, call.batch - 1))
 
     def collect():
         for call, results in measure(cap, (*STANDARD, *periodic(cap)), None, progress, own=own):

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from headwise.interp.analysis.metrics import DEFINITIONS, induction
+from headwise.interp.analysis.in_words import DEFINITIONS
+from headwise.interp.analysis.metrics import induction
 from headwise.interp.drawing.survey import Survey
 from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._shared.shelf import server
@@ -17,9 +18,13 @@ METRIC_LABELS = {  # in the order of the table's columns
     "period": "period",
     "next_period": "next period",
     "next_in_voice": "next in voice",
+    "follows": "follows",
     "previous": "previous",
+    "next": "next",
     "first": "first",
     "self": "self",
+    "special": "special",
+    "same": "same",
     "induction": "induction",
     "duplicate": "duplicate",
     "entropy": "entropy",
@@ -39,7 +44,8 @@ def measured(run: Run, surveyed: Survey) -> pd.DataFrame:
         with st.spinner("Repeated random tokens …"):
             scores = server().made("induction", run.key[:3], lambda: induction(subject))
         table = table.merge(scores, on=["stack", "layer", "head"], how="left")
-    return table[table["stack"] == state.stack].drop(columns="stack").reset_index(drop=True)
+    own = table[table["stack"] == state.stack].drop(columns="stack")
+    return own.dropna(axis=1, how="all").reset_index(drop=True)  # what means nothing in this stack
 
 
 def figures(table: pd.DataFrame) -> None:
