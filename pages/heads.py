@@ -11,15 +11,15 @@ from headwise.pages._heads.explorer import explorer, surveyed
 from headwise.pages._heads.headline import fidelity_words, header_line, proof_words
 from headwise.pages._heads.listen import listen
 from headwise.pages._heads.output import output
+from headwise.pages._shared.bar import bar
 from headwise.pages._shared.defence import page
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import sidebar
 
 
 @page
 def heads() -> None:
     """The page."""
-    run = sidebar(state)
+    run = bar(state)
     cap = run.capture
     if not cap.calls:
         st.error(

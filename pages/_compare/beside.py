@@ -16,12 +16,12 @@ from headwise.interp.run.generate import restart
 from headwise.models import available, fetched, read_image, read_wav
 from headwise.pages._compare.choices import CompareChoices, state
 from headwise.pages._shared import changes
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.changes import Change
 from headwise.pages._shared.input import EXAMPLES, FILES, kind_of
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 WAY_WORDS = {"input": "Another input", "model": "Another model", "edit": "After an edit"}
 FIRST_MODELS = {  # the model that says most beside one

@@ -18,10 +18,10 @@ from headwise.pages._heads.neuron import neuron_view, take_neuron_events
 from headwise.pages._heads.removal import removal, take_choice
 from headwise.pages._heads.whatif import banner, edited, picking, take_picks
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.bar import Run, share
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run, share
 
 LAYOUT = """<style>
 .st-key-explorer { display: grid; gap: .6rem 1.4rem; align-items: start;

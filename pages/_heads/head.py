@@ -16,9 +16,9 @@ from headwise.interp.subject import same_tokens
 from headwise.models import available, fetched
 from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 PICTURED = _canvas.LARGEST_PICTURE  # positions that are drawn over a picture at most
 

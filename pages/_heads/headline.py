@@ -6,8 +6,8 @@ import html
 
 from headwise.interp.drawing.streams import error
 from headwise.interp.run.anatomy import Anatomy
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.headline import line, shape, sizes
-from headwise.pages._shared.sidebar import Run
 
 
 def header_line(run: Run, fidelity: str, proof: str = "") -> str:

@@ -12,8 +12,8 @@ from headwise.interp.drawing.paper.text import visible
 from headwise.interp.errors import InputError
 from headwise.interp.run.generate import Sampling, Step, ended, extend, finished, next_token
 from headwise.pages._heads.choices import HeadsChoices, state
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 MANY = 10  # tokens of the second button, where nothing repeats
 LONGEST = 40  # letters of an answer that are shown

@@ -16,10 +16,10 @@ from headwise.interp.masks import Mask
 from headwise.pages._masks.choices import CHOSEN, MasksChoices, state
 from headwise.pages._masks.edges import WIDEST
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 
 @fragment

@@ -246,8 +246,9 @@ def dashed(values: tuple) -> str:
 
 
 class InputChoices(Choices):
-    """What the sidebar asks: which model runs, on what input. Shared by the pages that run one."""
+    """What the bar asks: which model runs, on what input. Shared by the pages that run one."""
 
+    present = Choice(False)  # large type, for a room
     model = Choice("tiny-decoder")
     device = Choice("cpu", among=devices())
     dtype = Choice("float32", among=("float32", "bfloat16", "float16"))
