@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -16,7 +18,7 @@ from headwise.pages._heads.head import head
 from headwise.pages._heads.measures import chart, figures, measured
 from headwise.pages._heads.neuron import neuron_view, take_neuron_events
 from headwise.pages._heads.removal import removal, take_choice
-from headwise.pages._heads.whatif import banner, edited, picking, take_picks
+from headwise.pages._heads.whatif import Edited, banner, edited, picking, take_picks
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.bar import Run, share
 from headwise.pages._shared.buttons import choice
@@ -24,22 +26,22 @@ from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.shelf import server
 
 LAYOUT = """<style>
-.st-key-explorer { display: grid; gap: .6rem 1.4rem; align-items: start;
-  grid-template: "grid head whatif" auto "map head whatif" auto "table head whatif" 1fr / 5fr 7fr minmax(17rem, 4.4fr) }
-@media (max-width: 1460px) { .st-key-explorer {
-  grid-template: "grid head" auto "whatif head" auto "map head" auto "table head" 1fr / 6fr 8fr } }
-@media (max-width: 1000px) { .st-key-explorer {
-  grid-template: "grid" auto "head" auto "whatif" auto "map" auto "table" auto / 1fr } }
+.st-key-explorer { display: grid; gap: .6rem 1.2rem; align-items: start;
+  grid-template: "left head right" auto / 29fr 42fr minmax(17rem, 25fr) }
+@media (max-width: 1099px) { .st-key-explorer {
+  grid-template: "left head" auto "left right" 1fr / 5fr 7fr } }
+@media (max-width: 820px) { .st-key-explorer {
+  grid-template: "head" auto "right" auto "left" auto / minmax(0, 1fr) } }
 .st-key-explorer > * { min-width: 0; width: 100% }
-.st-key-part-head [data-testid=stButtonGroup] button { min-height: 1.9rem; padding: .08rem .55rem }
-.st-key-part-head [data-testid=stButtonGroup] button p { font-size: .84rem }
-.st-key-part-head { gap: .7rem }
-.st-key-explorer > :has(> .st-key-part-grid) { grid-area: grid }
+.st-key-explorer [data-testid=stVerticalBlock] { gap: .5rem }
+.st-key-explorer [data-testid=stButtonGroup] button { min-height: 1.9rem; padding: .08rem .55rem }
+.st-key-explorer [data-testid=stButtonGroup] button p { font-size: .9rem }
+.st-key-explorer > :has(> .st-key-part-left) { grid-area: left }
 .st-key-explorer > :has(> .st-key-part-head) { grid-area: head }
-.st-key-explorer > :has(> .st-key-part-whatif) { grid-area: whatif }
-.st-key-explorer > :has(> .st-key-part-map) { grid-area: map }
-.st-key-explorer > :has(> .st-key-part-table) { grid-area: table }
+.st-key-explorer > :has(> .st-key-part-right) { grid-area: right }
 </style>"""  # as many columns as there is room for; Streamlit's own know one width only
+MEASURES = {"map": "Effects", "table": "Table", "scatter": "Two metrics"}
+PARTS = {"left": ("grid", "measures"), "head": ("one",), "right": ("does", "whatif", "files")}
 
 
 def surveyed(run: Run) -> Survey:
@@ -71,27 +73,25 @@ def explorer(run: Run, found: Survey) -> None:
         if shown is not run:
             found = surveyed(shown)
             table = measured(shown, found)
-    with st.container(key="explorer"):
-        parts = {name: st.container(key=f"part-{name}") for name in ("grid", "table", "head", "whatif", "map")}
+    parts = _places()
     with parts["grid"]:
         _stacks(cap)
         grid(shown.capture, found, table, before if shown is not run and state.side == "change" else None)
     call = shown.capture.find(state.layer, state.stack)
-    with parts["head"]:
+    with parts["one"]:
         compared = now.run.capture if now.made and state.side == "change" else None
         drawn = head(run if compared else shown, call, picking(call, now), compared)
-        downloads(run if compared else shown, call, drawn, now.run)
         neuron_view(shown, call)
+    with parts["files"]:
+        downloads(run if compared else shown, call, drawn, now.run)
     with parts["whatif"]:
         whatif(run, call, now)
-    with parts["table"]:
-        _metrics(run, table)
     if not share(run, state, stack=first_stack(cap), view=state.views[0]):
         st.caption(
             "A long text or a file of your own does not travel in a link; the link carries the rest of the view."
         )
-    with parts["map"]:  # last: the rest stands while this counts
-        removal(run, now)
+    with parts["measures"]:  # last: the rest stands while this counts
+        _measures(run, table, now)
 
 
 def _stacks(cap: Capture) -> None:
@@ -107,9 +107,17 @@ def _stacks(cap: Capture) -> None:
         )
 
 
-def _metrics(run: Run, table: pd.DataFrame) -> None:
-    with st.container(horizontal=True):
-        choice("Metrics as", HeadsChoices.metrics)
+def _measures(run: Run, table: pd.DataFrame, now: Edited) -> None:
+    """What is measured of all heads: as a map of effects, as a table, as points."""
+    above, below = st.container(), st.container(horizontal=True, vertical_alignment="center")
+    with below:
+        choice("Metrics as", HeadsChoices.metrics, MEASURES.get)
+        if run.subject.family == "decoder" and run.subject.reads == "text" and "induction" not in table:
+            st.toggle(
+                "Induction scores",
+                help="Runs the model on random tokens said twice.",
+                **HeadsChoices.induction.widget,
+            )
         st.download_button(
             "CSV",
             table.to_csv(index=False).encode(),
@@ -119,13 +127,21 @@ def _metrics(run: Run, table: pd.DataFrame) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
-        if run.subject.family == "decoder" and run.subject.reads == "text" and "induction" not in table:
-            st.toggle(
-                "Induction scores",
-                help="Runs the model on random tokens said twice.",
-                **HeadsChoices.induction.widget,
-            )
-    (figures if state.metrics == "table" else chart)(table)
+    with above:
+        if state.metrics == "map":
+            removal(run, now)
+        else:
+            (figures if state.metrics == "table" else chart)(table)
+
+
+def _places() -> dict[str, Any]:
+    """The parts of the page by name, in their columns."""
+    places = {}
+    with st.container(key="explorer"):
+        for column, parts in PARTS.items():
+            with st.container(key=f"part-{column}"):
+                places |= {part: st.container(key=f"part-{part}") for part in parts}
+    return places
 
 
 def _take_events(cap: Capture, table: pd.DataFrame) -> None:
