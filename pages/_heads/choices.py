@@ -40,6 +40,7 @@ class HeadsChoices(HeadChoices):
     special = Choice(True)
     padding = Choice(False)
     order = Choice("layer")
+    role = Choice("all", until=MODEL)  # the heads that the grid shows, by what they do
     metrics = Choice("map", among=("map", "table", "scatter"))
     induction = Choice(False, link=False)
     across = Choice("", link=False)

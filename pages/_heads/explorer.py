@@ -18,6 +18,7 @@ from headwise.pages._heads.head import head
 from headwise.pages._heads.measures import chart, figures, measured
 from headwise.pages._heads.neuron import neuron_view, take_neuron_events
 from headwise.pages._heads.removal import removal, take_choice
+from headwise.pages._heads.roles import does, filters, told
 from headwise.pages._heads.whatif import Edited, banner, edited, picking, take_picks
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.bar import Run, share
@@ -74,9 +75,11 @@ def explorer(run: Run, found: Survey) -> None:
             found = surveyed(shown)
             table = measured(shown, found)
     parts = _places()
+    words = told(shown, table)
     with parts["grid"]:
         _stacks(cap)
-        grid(shown.capture, found, table, before if shown is not run and state.side == "change" else None)
+        only = filters(shown.capture, words)
+        grid(shown.capture, found, table, before if shown is not run and state.side == "change" else None, only)
     call = shown.capture.find(state.layer, state.stack)
     with parts["one"]:
         compared = now.run.capture if now.made and state.side == "change" else None
@@ -84,6 +87,8 @@ def explorer(run: Run, found: Survey) -> None:
         neuron_view(shown, call)
     with parts["files"]:
         downloads(run if compared else shown, call, drawn, now.run)
+    with parts["does"]:
+        does(shown.capture, call, table, words)
     with parts["whatif"]:
         whatif(run, call, now)
     if not share(run, state, stack=first_stack(cap), view=state.views[0]):

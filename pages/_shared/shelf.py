@@ -36,6 +36,7 @@ KINDS = {
     "capture": Kind(6, slot=True),
     "survey": Kind(12, slot=True),
     "induction": Kind(3, slot=True),
+    "words": Kind(64, slot=True),  # what each head is called
     "answers": Kind(64),
     "anatomy": Kind(6, slot=True),
     "suggestions": Kind(64),
