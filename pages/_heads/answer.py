@@ -113,6 +113,10 @@ def whatif(run: Run, call: AttentionCall, now: Edited) -> None:
         st.html(_top(found))
         _says(run, now)
     settings(run, call)
+
+
+def caution() -> None:
+    """What an effect can and cannot tell."""
     st.caption(f"{LIMITS[state.how]} {CAUTION}", help=SOURCES)
 
 

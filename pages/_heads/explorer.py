@@ -10,7 +10,7 @@ import streamlit as st
 from headwise import Capture
 from headwise.interp.analysis.firstlook import first_head, first_stack
 from headwise.interp.drawing.survey import Survey, survey
-from headwise.pages._heads.answer import whatif
+from headwise.pages._heads.answer import caution, whatif
 from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._heads.downloads import downloads
 from headwise.pages._heads.grid import grid
@@ -37,6 +37,10 @@ LAYOUT = """<style>
 .st-key-explorer [data-testid=stVerticalBlock] { gap: .5rem }
 .st-key-explorer [data-testid=stButtonGroup] button { min-height: 1.9rem; padding: .08rem .55rem }
 .st-key-explorer [data-testid=stButtonGroup] button p { font-size: .9rem }
+.st-key-explorer .stSelectbox > div > div, .st-key-explorer .stSelectbox input { height: 2rem; min-height: 2rem }
+.st-key-part-files .stDownloadButton button { min-height: 1.9rem; padding: 0 .45rem }
+.st-key-part-files [data-testid=stCaptionContainer] p { font-size: .8rem; line-height: 1.4 }
+.st-key-part-measures .stDownloadButton button { min-height: 1.9rem; padding: 0 .55rem }
 .st-key-explorer > :has(> .st-key-part-left) { grid-area: left }
 .st-key-explorer > :has(> .st-key-part-head) { grid-area: head }
 .st-key-explorer > :has(> .st-key-part-right) { grid-area: right }
@@ -87,6 +91,7 @@ def explorer(run: Run, found: Survey) -> None:
         neuron_view(shown, call)
     with parts["files"]:
         downloads(run if compared else shown, call, drawn, now.run)
+        caution()
     with parts["does"]:
         does(shown.capture, call, table, words)
     with parts["whatif"]:

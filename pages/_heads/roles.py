@@ -84,7 +84,7 @@ def _figure(name: str, value: float, column: pd.Series) -> str:
     most = float(np.nanmax([1.0, column.max()]))
     share = 0.0 if value != value else min(max(value / most, 0.0), 1.0)
     style = "alarm" if name == "forbidden" and value > 0 else ""
-    number = "–" if value != value else f"{value:.2f}" if value >= 0.005 or not value else f"{value:.0e}"
+    number = "–" if value != value else "< 0.01" if 0 < value < 0.005 else f"{value:.2f}"
     return (
         f"<div title='{html.escape(DEFINITIONS[name], quote=True)}' class='{style}'><span>{METRIC_LABELS[name]}</span>"
         f"<u><i style='width:{share:.0%}'></i></u><em>{number}</em></div>"

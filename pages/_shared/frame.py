@@ -13,7 +13,10 @@ from headwise.assets import ASSETS
 from headwise.pages._shared.choices import Choices, InputChoices
 
 SHELL = ASSETS / "shell"
-LARGE = "<style>html{font-size:19px}</style>"  # everything is measured in it
+LARGE = """<style>
+html { font-size: 19px } /* all sizes are measured in it */
+.st-key-explorer { grid-template: "left head" auto "left right" 1fr / 4fr 7fr !important }
+</style>"""
 
 _link = st.components.v2.component("headwise_link", js=(SHELL / "link.js").read_text("utf-8"))
 
@@ -36,9 +39,7 @@ def frame(page: Choices, uses_device: bool = True) -> None:
             help="Large type, for a room.",
         )
         if uses_device:
-            with st.popover("", icon=":material/settings:", help="Where the model runs, and how exactly."):
-                st.selectbox("Device", InputChoices.device.among, **InputChoices.device.widget)
-                st.selectbox("Precision", InputChoices.dtype.among, **InputChoices.dtype.widget)
+            _settings()
 
 
 @contextmanager
@@ -46,6 +47,15 @@ def waiting(place: Any, text: str) -> Iterator[None]:
     """Say in the page what it waits for, where that takes more than a moment; shell.css puts grey blocks below."""
     with place, st.spinner(text, show_time=True):
         yield
+
+
+def _settings() -> None:
+    told = "Where the model runs, and how exactly."
+    place = st.popover("", icon=":material/settings:", help=told, key="settings", on_change="rerun")
+    if place.open:  # a field costs time in every run
+        with place:
+            st.selectbox("Device", InputChoices.device.among, **InputChoices.device.widget)
+            st.selectbox("Precision", InputChoices.dtype.among, **InputChoices.dtype.widget)
 
 
 def _present() -> None:
