@@ -34,7 +34,7 @@ STYLE = """<style>
 .tokens{display:flex;flex-wrap:wrap;gap:.28rem;font-size:.82rem;line-height:1.5}
 .tokens span{padding:.02rem .42rem;border-radius:5px;white-space:pre;
 border:1px solid color-mix(in srgb,currentColor 14%,transparent)}
-.tokens i{font-style:normal;opacity:.55;font-size:.72rem;margin-left:.35rem;font-variant-numeric:tabular-nums}
+.tokens i{font-style:normal;opacity:.75;font-size:.75rem;margin-left:.35rem;font-variant-numeric:tabular-nums}
 .asks{font-size:.82rem;line-height:1.4;margin:.1rem 0 .2rem}.asks em{font-style:normal;opacity:.66}
 </style>"""
 
