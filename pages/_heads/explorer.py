@@ -26,25 +26,6 @@ from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.shelf import server
 
-LAYOUT = """<style>
-.st-key-explorer { display: grid; gap: .6rem 1.2rem; align-items: start;
-  grid-template: "left head right" auto / 29fr 42fr minmax(17rem, 25fr) }
-@media (max-width: 1099px) { .st-key-explorer {
-  grid-template: "left head" auto "left right" 1fr / 5fr 7fr } }
-@media (max-width: 820px) { .st-key-explorer {
-  grid-template: "head" auto "right" auto "left" auto / minmax(0, 1fr) } }
-.st-key-explorer > * { min-width: 0; width: 100% }
-.st-key-explorer [data-testid=stVerticalBlock] { gap: .5rem }
-.st-key-explorer [data-testid=stButtonGroup] button { min-height: 1.9rem; padding: .08rem .55rem }
-.st-key-explorer [data-testid=stButtonGroup] button p { font-size: .9rem }
-.st-key-explorer .stSelectbox > div > div, .st-key-explorer .stSelectbox input { height: 2rem; min-height: 2rem }
-.st-key-part-files .stDownloadButton button { min-height: 1.9rem; padding: 0 .45rem }
-.st-key-part-files [data-testid=stCaptionContainer] p { font-size: .8rem; line-height: 1.4 }
-.st-key-part-measures .stDownloadButton button { min-height: 1.9rem; padding: 0 .55rem }
-.st-key-explorer > :has(> .st-key-part-left) { grid-area: left }
-.st-key-explorer > :has(> .st-key-part-head) { grid-area: head }
-.st-key-explorer > :has(> .st-key-part-right) { grid-area: right }
-</style>"""  # as many columns as there is room for; Streamlit's own know one width only
 MEASURES = {"map": "Effects", "table": "Table", "scatter": "Two metrics"}
 PARTS = {"left": ("grid", "measures"), "head": ("one",), "right": ("does", "whatif", "files")}
 
@@ -68,7 +49,6 @@ def explorer(run: Run, found: Survey) -> None:
     cap = run.capture
     if state.stack not in cap.stacks:
         state.stack = first_stack(cap)
-    st.html(LAYOUT)
     with st.container(key="above"):  # what comes and goes moves nothing below: a click may meet a half-drawn page
         table = measured(run, found)
         _take_events(cap, table)

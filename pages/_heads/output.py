@@ -50,22 +50,27 @@ def output(run: Run) -> None:
             st.html(STYLE + "".join(lines), width="stretch")
         return
     over = finished(run.subject, run.inputs)
+    likely = {} if over else {token: (label, share) for token, label, share in step.top[:SHOWN] if share >= LEAST}
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="next-line"):
-        st.html(STYLE + row("The target has ended" if over else NEXT[run.subject.reads], ()), width="content")
-        if not over:
-            _next(step)
+        question = row("The target has ended" if over else NEXT[run.subject.reads], ())
+        st.html(STYLE + _fills(likely) + question, width="content")
+        if likely:
+            _next(likely)
     with run.beside:
         _write(run, step, over)
 
 
-def _next(step: Step) -> None:
-    """The tokens that may come next, each a way to go on."""
-    likely = {token: (label, share) for token, label, share in step.top[:SHOWN] if share >= LEAST}
-    fills = "".join(
+def _fills(likely: dict[int, tuple[str, float]]) -> str:
+    """The style that fills each token as far as it is probable."""
+    fills = (
         f".st-key-next button:nth-of-type({number}){{--share:{100 * share:.1f}%}}"
         for number, (_, share) in enumerate(likely.values(), 1)
     )
-    st.html(f"<style>{fills}</style>")
+    return f"<style>{''.join(fills)}</style>"
+
+
+def _next(likely: dict[int, tuple[str, float]]) -> None:
+    """The tokens that may come next, each a way to go on."""
     st.pills(
         "Go on with",
         list(likely),

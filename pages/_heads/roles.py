@@ -18,19 +18,6 @@ from headwise.pages._shared.shelf import server
 
 ALWAYS = ("induction", "previous", "first", "entropy", "forbidden")  # figures of the card, beside those of its roles
 ALL = "all"
-STYLE = """<style>
-.does{font-size:.9rem;line-height:1.45}.does p{margin:0 0 .35rem}
-.does div{display:grid;grid-template-columns:6.2rem 1fr 3.2rem;gap:.6rem;align-items:center;line-height:1.55}
-.does u{height:.42rem;border-radius:3px;background:color-mix(in srgb,currentColor 10%,transparent)}
-.does u i{display:block;height:100%;border-radius:3px;background:var(--st-primary-color,#0b6e99)}
-.does em{font-style:normal;text-align:right;font-variant-numeric:tabular-nums}
-.does .alarm{color:light-dark(#b3261e,#ff8a80);font-weight:600}
-.does-title{font-size:.95rem;font-weight:600}.does-title span{font-weight:400;opacity:.75;font-size:.85rem}
-.st-key-part-does{border:1px solid color-mix(in srgb,currentColor 13%,transparent);border-radius:8px;
-padding:.55rem .8rem .65rem}
-.st-key-role button{min-height:1.6rem!important;padding:0 .6rem!important;border-radius:1rem}
-.chip-says{font-size:.82rem;opacity:.78;line-height:1.35}
-</style>"""
 
 
 def told(run: Run, table: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +28,6 @@ def told(run: Run, table: pd.DataFrame) -> pd.DataFrame:
 
 def filters(cap: Capture, found: pd.DataFrame) -> set[tuple[int, int]] | None:
     """Chips by what heads do → the heads (layer, head) of the chosen one, None where all are wanted."""
-    st.html(STYLE)
     made = {chip.role: chip for chip in chips(cap, found, state.stack)}
     names = [ALL, *made]
     HeadsChoices.role.one_of(names)

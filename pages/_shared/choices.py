@@ -16,7 +16,7 @@ Nothing else touches ``st.session_state`` (the canvas reads its own event). A co
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import streamlit as st
@@ -167,6 +167,13 @@ class Choices:
                 state[choice.key] = choice.parse(st.query_params.get(choice.key) if choice.link else None, default)
             elif choice.link:
                 state[choice.key] = state[choice.key]
+
+    def open(self, address: Mapping[str, str], **defaults: Any) -> None:
+        """Choose what an address says; the rest as it is until somebody chooses."""
+        for choice in self.each():
+            if choice.link:
+                default = defaults.get(choice.key, choice.default)
+                st.session_state[choice.key] = choice.parse(address.get(choice.key), default)
 
     def publish(self, **defaults: Any) -> bool:
         """Write what differs from the defaults into the address. False when a text is too long to be carried."""
