@@ -106,28 +106,32 @@ def _write(run: Run, step: Step, over: bool) -> None:
     one = st.button("Write one", key="write-one", disabled=over, shortcut="w")
     count, called = _many(run)
     many = st.button(f"Write {called}", key="write-many", disabled=over)
-    if state.written and st.button(
-        "", key="write-none", icon=":material/undo:", help="Take back all that was written."
-    ):
+    if state.written and st.button("Start over", key="write-none", help="Takes back all that was written."):
         state.written = ()
         st.rerun()
-    with st.popover("", icon=":material/tune:", help="How the next token is drawn: sampling.", key="sampling"):
-        temperature, top_k, top_p, seed = (
-            HeadsChoices.temperature,
-            HeadsChoices.top_k,
-            HeadsChoices.top_p,
-            HeadsChoices.seed,
-        )
-        st.slider("Temperature", *temperature.between, step=0.05, help="0 takes the best.", **temperature.widget)
-        st.slider("Top-k", *top_k.between, help="Only the k best tokens; 0 is all.", **top_k.widget)
-        st.slider("Top-p", *top_p.between, step=0.05, help="Only the best tokens that hold p.", **top_p.widget)
-        st.number_input("Seed", *seed.between, **seed.widget)
+    place = st.popover("Sampling", icon=":material/tune:", key="sampling", on_change="rerun")
+    if place.open:  # four fields cost time in every run
+        with place:
+            _sampling()
     if one:
         state.written = (*state.written, step.token)
         st.rerun()
     if many:
         _write_many(run, step, count)
         st.rerun()
+
+
+def _sampling() -> None:
+    temperature, top_k, top_p, seed = (
+        HeadsChoices.temperature,
+        HeadsChoices.top_k,
+        HeadsChoices.top_p,
+        HeadsChoices.seed,
+    )
+    st.slider("Temperature", *temperature.between, step=0.05, help="0 takes the best.", **temperature.widget)
+    st.slider("Top-k", *top_k.between, help="Only the k best tokens; 0 is all.", **top_k.widget)
+    st.slider("Top-p", *top_p.between, step=0.05, help="Only the best tokens that hold p.", **top_p.widget)
+    st.number_input("Seed", *seed.between, **seed.widget)
 
 
 def _many(run: Run) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from headwise.interp.run.cost import Cost, estimate
 from headwise.interp.run.generate import extend, restart
 from headwise.interp.subject import Inputs, Subject
 from headwise.models import available, fetched
-from headwise.models.catalogue import CATALOGUE
+from headwise.models.catalogue import CATALOGUE, of_the_same
 from headwise.models.inputs.tokens import TooLong
 from headwise.pages._shared import input as _input
 from headwise.pages._shared.choices import InputChoices
@@ -47,6 +47,13 @@ class Run:
 def models_here() -> list[str]:
     """Names that load without a network: bundled and fetched ones."""
     return [*available(), *fetched()]
+
+
+def models_beside(what: str) -> list[str]:
+    """Names of other models here that read the same kind of input ("reads") or the same tokens ("tokens") as the one
+    chosen."""
+    alike = of_the_same(state.model, what)
+    return [name for name in models_here() if name in alike]
 
 
 def model_name(name: str) -> str:
