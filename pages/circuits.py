@@ -8,15 +8,15 @@ import streamlit as st
 
 from headwise.pages._circuits.choices import state
 from headwise.pages._circuits.explorer import explorer
+from headwise.pages._shared.bar import bar
 from headwise.pages._shared.defence import page
 from headwise.pages._shared.headline import line, shape, sizes
-from headwise.pages._shared.sidebar import sidebar
 
 
 @page
 def circuits() -> None:
     """The page."""
-    run = sidebar(state)
+    run = bar(state)
     cap = run.capture
     st.html(line([f"<b>{html.escape(run.subject.name)}</b>", *([shape(cap)] if cap.calls else []), sizes(cap)]))
     explorer(run)

@@ -8,16 +8,16 @@ import streamlit as st
 
 from headwise.pages._compare.choices import state
 from headwise.pages._compare.explorer import explorer
+from headwise.pages._shared.bar import bar
 from headwise.pages._shared.defence import page
 from headwise.pages._shared.headline import line, shape, sizes
 from headwise.pages._shared.markdown import plain
-from headwise.pages._shared.sidebar import sidebar
 
 
 @page
 def compare() -> None:
     """The page."""
-    run = sidebar(state)
+    run = bar(state)
     cap = run.capture
     if not cap.calls:
         st.error(f"{plain(cap.subject.name)} gave no attention to look at, so there is nothing to compare.")

@@ -9,14 +9,14 @@ from headwise.pages._embeddings.controls import controls, given_texts
 from headwise.pages._embeddings.explorer import explorer
 from headwise.pages._embeddings.view import EmbeddingView, view_of
 from headwise.pages._shared.defence import page
-from headwise.pages._shared.sidebar import page_frame
+from headwise.pages._shared.frame import frame
 
 
 @page
 def embeddings() -> None:
     """The page."""
     state.restore()
-    page_frame()
+    frame(state)
     small = "[data-testid=stMetricValue]{font-size:1.3rem}[data-testid=stMetricLabel] p{font-size:.78rem}"
     st.html(f"<style>{small}</style>")  # five figures fit in half a page
     st.caption(

@@ -11,15 +11,17 @@ from headwise.pages._heads.explorer import explorer, surveyed
 from headwise.pages._heads.headline import fidelity_words, header_line, proof_words
 from headwise.pages._heads.listen import listen
 from headwise.pages._heads.output import output
+from headwise.pages._heads.welcome import welcome
+from headwise.pages._shared.bar import bar
 from headwise.pages._shared.defence import page
+from headwise.pages._shared.frame import SHELL
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import sidebar
 
 
 @page
 def heads() -> None:
     """The page."""
-    run = sidebar(state)
+    run = bar(state)
     cap = run.capture
     if not cap.calls:
         st.error(
@@ -27,12 +29,14 @@ def heads() -> None:
             f"{'; '.join(map(str, cap.unseen[:3])) or 'it has no attention module'}."
         )
         st.stop()
+    st.html(SHELL / "heads.css")
     header = st.empty()
     header.html(header_line(run, "measuring …"))
     for warning in cap.subject.warnings:
         st.warning(warning[:1].upper() + warning[1:] + ".", icon=":material/info:")
     if cap.inputs.notes:
         st.html(f"<div class='headline' data-testid='notes'>{html.escape(' · '.join(cap.inputs.notes))}</div>")
+    welcome()
     output(run)
     listen(run)
     explorer(run, surveyed(run))

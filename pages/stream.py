@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from headwise.pages._shared.bar import bar
 from headwise.pages._shared.defence import page
-from headwise.pages._shared.sidebar import sidebar
 from headwise.pages._stream.choices import state
 from headwise.pages._stream.explorer import explorer
 from headwise.pages._stream.found import anatomy_of
@@ -15,7 +15,7 @@ from headwise.pages._stream.headline import header_line, refusals
 @page
 def stream() -> None:
     """The page."""
-    run = sidebar(state)
+    run = bar(state)
     header = st.empty()
     header.html(header_line(run, None))
     found = anatomy_of(run)

@@ -6,11 +6,12 @@ import html
 
 import streamlit as st
 
+from headwise.pages._shared.bar import FIRST, bar
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.defence import page
+from headwise.pages._shared.frame import frame
 from headwise.pages._shared.headline import line, shape, sizes
 from headwise.pages._shared.markdown import plain
-from headwise.pages._shared.sidebar import share, sidebar
 from headwise.pages._variants.choices import PARTS, VariantsChoices, state
 from headwise.pages._variants.explorer import explorer
 from headwise.pages._variants.order import order
@@ -20,13 +21,15 @@ from headwise.pages._variants.trained import trained
 @page
 def variants() -> None:
     """The page."""
-    run = sidebar(state)
-    cap = run.capture
-    choice("Part", VariantsChoices.part, PARTS.get)
-    if state.part == "trained":
+    state.restore(text=FIRST)
+    if state.part == "trained":  # looks at no model of one's own
+        frame(state, uses_device=False)
+        _parts()
         trained()
-        share(run, state)
+        state.publish(text=state.text)
         return
+    run = bar(state, above=_parts)
+    cap = run.capture
     if state.part == "order":
         order(run)
         return
@@ -35,6 +38,10 @@ def variants() -> None:
         st.stop()
     st.html(line([f"<b>{html.escape(cap.subject.name)}</b>", shape(cap), sizes(cap)]))
     explorer(run)
+
+
+def _parts() -> None:
+    choice("Part", VariantsChoices.part, PARTS.get)
 
 
 if __name__ == "__main__":  # the first visitor of a server came here

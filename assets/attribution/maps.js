@@ -80,7 +80,7 @@ export class Maps {
       if (shade === null) chip.classList.add("fixed");
       else {
         chip.style.background = css[shade];
-        chip.style.color = dark[shade] ? "#f0f2f5" : "#0a0e1e";
+        chip.style.color = dark[shade] ? "#fff" : "#000";
         if (told.has(u)) chip.dataset.value = side.scores[u];
       }
       if (i === 0 || block.before[i]) chip.classList.add("starts");

@@ -35,8 +35,14 @@ const hex = (rgb) => "#" + rgb.map((x) => x.toString(16).padStart(2, "0")).join(
 
 function table(scale, from) {
   const rgb = Array.from({ length: 256 }, (_, i) => scale(from + ((1 - from) * i) / 255));
-  return { pixels: Uint32Array.from(rgb, pixel), css: rgb.map(hex), dark: rgb.map(([r, g, b]) => luma(r, g, b) < 0.5) };
+  return { pixels: Uint32Array.from(rgb, pixel), css: rgb.map(hex), dark: rgb.map(([r, g, b]) => luminance(r, g, b) < 0.179) };
 }
+
+/** WCAG's relative luminance: below 0.179 white text has the larger contrast, above it black. */
+const luminance = (...rgb) => {
+  const [r, g, b] = rgb.map((x) => (x <= 10 ? x / 3294.6 : ((x / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
 
 const luma = (r, g, b) => (0.299 * r + 0.587 * g + 0.114 * b) / 255;
 const tables = {}; // scales depend on light/dark only: made once per page

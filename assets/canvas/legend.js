@@ -41,6 +41,7 @@ export function drawLegend(figure, matrix, wedge) {
       pen.strokeRect(ratio / 2, ratio / 2, size - ratio, size - ratio);
     });
 
+  if (matrix.no) return drawTwo(figure, matrix);
   const bar = document.createElement("span");
   bar.className = "hw-bar";
   const name = document.createElement("span");
@@ -64,6 +65,19 @@ export function drawLegend(figure, matrix, wedge) {
   bar.append(name, scale);
   legend.append(bar);
   writeNumbers(figure, matrix);
+}
+
+/** Of yes and no, each has its colour. */
+function drawTwo(figure, matrix) {
+  const { css } = matrix.table(figure.theme);
+  for (const [name, colour] of [[matrix.valueName, css[255]], [matrix.no, css[0]]])
+    swatch(figure, "span", name, (pen, size) => {
+      pen.fillStyle = colour;
+      pen.fillRect(0, 0, size, size);
+      pen.strokeStyle = figure.theme.ink(0.35);
+      pen.lineWidth = figure.ratio;
+      pen.strokeRect(figure.ratio / 2, figure.ratio / 2, size - figure.ratio, size - figure.ratio);
+    });
 }
 
 /** The numbers alone, where the scale's range has changed and its colours have not. */

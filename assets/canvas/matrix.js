@@ -16,6 +16,7 @@ const noun = (name) => {
 export class Matrix {
   constructor(message) {
     Object.assign(this, { kind: message.kind, log: message.scale === "log", valueName: message.value_name });
+    this.no = message.no ?? ""; // what 0 is called, where there are only 0 and 1
     this.early = message.early ?? 0; // rows of the first cycle of a series, which may go beyond the scale of colours
     this.named = message.named ?? false; // do labels name rows and columns, whatever their places are?
     [this.Q, this.K] = message.matrix.shape;

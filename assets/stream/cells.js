@@ -52,7 +52,7 @@ export class Cells {
     if (shade === null) td.className = "none";
     else {
       td.style.background = css[shade];
-      td.style.color = dark[shade] ? "#f0f2f5" : "#0a0e1e";
+      td.style.color = dark[shade] ? "#fff" : "#000";
     }
     [td.dataset.r, td.dataset.c] = [r, c];
     const text = texts ? visible(texts[r][c]) : "";

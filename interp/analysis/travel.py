@@ -24,23 +24,38 @@ def travel(cap: Capture, position: int, token: int | None = None) -> Tensor:
     put in its place, by default one half a vocabulary away. Two more runs of the model. Raises InputError when the
     subject takes no token ids or its blocks cannot be told.
     """
-    ids = cap.inputs.kwargs.get("decoder_input_ids", cap.inputs.kwargs.get("input_ids"))
-    if ids is None or not cap.subject.vocab_size:
-        raise InputError(f"{cap.subject.name} takes no token ids, so no token can be changed.")
-    if not 0 <= position < ids.shape[1]:
-        raise InputError(f"There is no token {position}: the text has tokens 0 … {ids.shape[1] - 1}.")
+    token = exchange(cap, position)[1] if token is None else token
     before = cap.residuals
     if not before:
         raise InputError(
             f"The blocks of {cap.subject.name} cannot be told, so the change cannot be followed through them."
         )
-    old = int(ids[0, position])
-    changed = ids.clone()
-    changed[0, position] = (old + cap.subject.vocab_size // 2) % cap.subject.vocab_size if token is None else token
+    changed = _ids(cap).clone()
+    changed[0, position] = token
     name = "decoder_input_ids" if "decoder_input_ids" in cap.inputs.kwargs else "input_ids"
     inputs = replace(cap.inputs, kwargs={**cap.inputs.kwargs, name: changed})
     after = capture(cap.subject, inputs, cap.edits).residuals
     return torch.stack([(a[0].float() - b[0].float()).abs().amax(-1) for a, b in zip(after, before, strict=True)])
+
+
+def exchange(cap: Capture, position: int) -> tuple[int, int]:
+    """The token that stands there and the one that is put in its place, half a vocabulary away. Raises InputError where
+    none can be."""
+    ids, size = _ids(cap), cap.subject.vocab_size
+    if not size:
+        raise InputError(f"{cap.subject.name} takes no token ids, so no token can be changed.")
+    if not 0 <= position < ids.shape[1]:
+        raise InputError(f"There is no token {position}: the text has tokens 0 … {ids.shape[1] - 1}.")
+    old = int(ids[0, position])
+    return old, (old + size // 2) % size
+
+
+def _ids(cap: Capture) -> Tensor:
+    """(B, T) the tokens that the answer is read from."""
+    ids = cap.inputs.kwargs.get("decoder_input_ids", cap.inputs.kwargs.get("input_ids"))
+    if ids is None:
+        raise InputError(f"{cap.subject.name} takes no token ids, so no token can be changed.")
+    return ids
 
 
 @dataclass(frozen=True, eq=False)

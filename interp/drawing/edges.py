@@ -15,7 +15,7 @@ from headwise.interp.masks import Bidirectional, Mask
 from headwise.interp.masks.reach import reach
 from headwise.interp.run.capture import Capture
 
-ALLOWED, REACHED, SEEN = Quantity("allowed"), Quantity("reached"), Quantity("seen")
+ALLOWED, REACHED, SEEN = (Quantity(yes, no=f"not {yes}") for yes in ("allowed", "reached", "seen"))
 CHANGE = Quantity("largest |Δ| of the residual stream")
 
 
@@ -52,9 +52,9 @@ def reached(mask: Mask, length: int, layers: int = 1) -> Matrix:
 
 
 def travelled(found: Travel, labels: Sequence[str], most: int = 512) -> Matrix:
-    """How much each position's residual stream changes (depths, tokens) when a token does, at most the first ``most``
+    """How much each position's residual stream changes (layers, tokens) when a token does, at most the first ``most``
     positions; where the model promises that nothing arrives is forbidden."""
     columns = Span(tuple(labels[:most]), "tokens")
     forbidden = found.forbidden[:, :most].to(torch.uint8)
-    rows = Span(found.depths, "depths")
+    rows = Span(found.depths, "layers")
     return Matrix(found.moved[:, :most], rows, columns, CHANGE, forbidden, f"token {found.position} changed")

@@ -12,12 +12,14 @@ class Quantity:
     """What a number is called, and how numbers become colours.
 
     ``kind`` "weight": from 0 to the largest, and an alarm where it stands on a forbidden cell · "score": from the least
-    to the largest of the allowed cells · "signed": to both sides of 0. ``many``: what several are called.
+    to the largest of the allowed cells · "signed": to both sides of 0. ``many``: what several are called · ``no``: what
+    0 is called where there are only 0 and 1.
     """
 
     name: str
     kind: str = "weight"
     many: str = ""
+    no: str = ""
 
     def __post_init__(self):
         if self.kind not in KINDS:

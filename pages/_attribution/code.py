@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from headwise.interp.analysis.targets import Target
 from headwise.pages._attribution.choices import state
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.code import TARGET, asking, capturing, show_code
-from headwise.pages._shared.sidebar import Run
 
 ROOM = "headwise.interp.analysis.attribution"
 

@@ -9,8 +9,8 @@ from headwise.interp.analysis.attribution.faithfulness import Faithfulness
 from headwise.interp.analysis.targets import Target
 from headwise.interp.drawing import attributions as drawing
 from headwise.interp.drawing import files as export
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.files import csv, figure_look, file_buttons
-from headwise.pages._shared.sidebar import Run
 
 
 def maps_files(run: Run, aim: Target, found: list[Attribution]) -> None:

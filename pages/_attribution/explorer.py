@@ -25,10 +25,10 @@ from headwise.pages._attribution.sanity import sanity_check
 from headwise.pages._attribution.settings import settings
 from headwise.pages._attribution.style import STYLE
 from headwise.pages._attribution.tested import tested
+from headwise.pages._shared.bar import Run, share
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.question import ask
-from headwise.pages._shared.sidebar import Run, share
 
 MAPS = "attribution-maps"
 NO_ANSWER = "{name} gives no answer, a token or a class, so there is none whose reasons could be asked about."

@@ -13,8 +13,8 @@ from headwise.interp.analysis.attribution.faithfulness import (
 from headwise.interp.analysis.attribution.features import Features, features
 from headwise.interp.analysis.attribution.sanity import Sanity, sanity
 from headwise.interp.analysis.targets import Target
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.work import Work, worked
 
 SLOW = 0.1  # seconds of a run from which on half the random orders must do

@@ -9,8 +9,8 @@ import streamlit as st
 from headwise.interp.analysis.attribution import METHODS
 from headwise.pages._attribution.choices import AttributionChoices, state
 from headwise.pages._attribution.found import refusals_of
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.choices import Choice
-from headwise.pages._shared.sidebar import Run
 
 USUAL = ("attention rollout", "Chefer relevance", "integrated gradients")  # beside the first: what applies of these
 

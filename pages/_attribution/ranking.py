@@ -10,7 +10,7 @@ from headwise.interp.drawing import faithful
 from headwise.interp.errors import InputError
 from headwise.pages._attribution.found import attribution_of, faithfulness_of, floor_of, refusals_of
 from headwise.pages._shared import pictures
-from headwise.pages._shared.sidebar import Run
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.words import heading, note
 
 

@@ -7,7 +7,7 @@ from headwise.interp.drawing import faithful
 from headwise.interp.errors import InputError
 from headwise.pages._attribution import pictures
 from headwise.pages._attribution.found import sanity_of
-from headwise.pages._shared.sidebar import Run
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.words import note
 
 

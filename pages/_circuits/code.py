@@ -6,8 +6,8 @@ from headwise.interp.analysis.targets import Target
 from headwise.interp.drawing.circuits import Head
 from headwise.pages._circuits.choices import state
 from headwise.pages._circuits.found import Beside
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.code import TARGET, asking, capturing, show_code
-from headwise.pages._shared.sidebar import Run
 
 ROOM = "headwise.interp.analysis.circuits"
 

@@ -9,8 +9,8 @@ from headwise.interp.drawing import circuits as drawing
 from headwise.interp.drawing import files as export
 from headwise.interp.drawing.streams import Cells
 from headwise.pages._circuits.choices import state
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.files import cells_files, csv, figure_look, file_buttons
-from headwise.pages._shared.sidebar import Run
 
 
 def circuit_files(run: Run, circuit: Circuit, shown: drawing.Drawn) -> None:

@@ -17,11 +17,11 @@ from headwise.pages._circuits.path import MOVED, path
 from headwise.pages._circuits.wiring import PAIRS, WIRED, take_cell, wiring
 from headwise.pages._circuits.words import words
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.bar import Run, share
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.leading import to_head
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.question import ask
-from headwise.pages._shared.sidebar import Run, share
 
 NO_ANSWER = "{name} gives no answer, a token or a class, so there is none whose circuit could be drawn."
 STYLE = """<style>

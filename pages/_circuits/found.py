@@ -15,8 +15,8 @@ from headwise.interp.analysis.patching.corrupting import Corruption, corrupted, 
 from headwise.interp.analysis.targets import Target
 from headwise.interp.drawing.streams import Head
 from headwise.pages._circuits.choices import MEAN, state
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.work import Work, worked
 
 MOVES = 0.25  # of the answer, by which a proposal must move it to be the first

@@ -17,10 +17,10 @@ from headwise.pages._circuits import pictures as own
 from headwise.pages._circuits.choices import CircuitsChoices, state
 from headwise.pages._circuits.found import reading_of
 from headwise.pages._shared import pictures
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.leading import heads_address
 from headwise.pages._shared.leading import named as at_head
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 TOP = 8
@@ -34,7 +34,7 @@ STYLE = """<style>
 .tokens{display:flex;flex-wrap:wrap;gap:.28rem;font-size:.82rem;line-height:1.5}
 .tokens span{padding:.02rem .42rem;border-radius:5px;white-space:pre;
 border:1px solid color-mix(in srgb,currentColor 14%,transparent)}
-.tokens i{font-style:normal;opacity:.55;font-size:.72rem;margin-left:.35rem;font-variant-numeric:tabular-nums}
+.tokens i{font-style:normal;opacity:.75;font-size:.75rem;margin-left:.35rem;font-variant-numeric:tabular-nums}
 .asks{font-size:.82rem;line-height:1.4;margin:.1rem 0 .2rem}.asks em{font-style:normal;opacity:.66}
 </style>"""
 

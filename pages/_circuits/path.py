@@ -15,9 +15,9 @@ from headwise.pages._circuits import pictures
 from headwise.pages._circuits.choices import MEAN, SHARES, CircuitsChoices, state
 from headwise.pages._circuits.downloads import circuit_files
 from headwise.pages._circuits.found import Beside, beside_of, chosen, circuit_of, proposals_of
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.markdown import plain
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 MOVED = "circuit-graph"

@@ -10,10 +10,10 @@ from headwise.pages._circuits.choices import CircuitsChoices, state
 from headwise.pages._circuits.downloads import wiring_files
 from headwise.pages._circuits.found import compositions_of
 from headwise.pages._shared import pictures
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.leading import heads_address
 from headwise.pages._shared.leading import named as at_head
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 WIRED, PAIRS = "circuit-wired", "circuit-pairs"

@@ -8,9 +8,9 @@ from headwise.interp.analysis.targets import Target
 from headwise.interp.errors import InputError
 from headwise.pages._circuits.choices import state
 from headwise.pages._circuits.found import roles_of
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.files import csv, file_buttons
 from headwise.pages._shared.markdown import plain
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 TABLE = "circuit-roles"

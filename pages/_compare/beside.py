@@ -13,15 +13,15 @@ from headwise import Capture, capture, rerun
 from headwise.interp.analysis.patching.corrupting import Corruption, corruptions
 from headwise.interp.errors import InputError, LoadError
 from headwise.interp.run.generate import restart
-from headwise.models import available, fetched, read_image, read_wav
+from headwise.models import read_image, read_wav
 from headwise.pages._compare.choices import CompareChoices, state
 from headwise.pages._shared import changes
+from headwise.pages._shared.bar import Run, models_beside
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.changes import Change
 from headwise.pages._shared.input import EXAMPLES, FILES, kind_of
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 WAY_WORDS = {"input": "Another input", "model": "Another model", "edit": "After an edit"}
 FIRST_MODELS = {  # the model that says most beside one
@@ -34,7 +34,7 @@ KIND_WORDS = {"vision": "a picture", "audio": "a recording"}  # what families re
 NO_INPUT = "{one} reads {reads} and {other} {instead}, so no input can be given to both; choose another model."
 LEFT_OUT = "“{}” is left out."
 NOTHING = {
-    "input": "Write the other text above: it is compared with the one in the sidebar.",
+    "input": "Write the other text above: it is compared with the one in the bar.",
     "model": "No other model here reads this input. Type the name of one, or fetch one with “headwise fetch”.",
     "edit": "Nothing is changed yet. Choose a head and remove it; changes made on the Heads page show here too.",
 }
@@ -197,7 +197,7 @@ def _run(run: Run, name: tuple, read: Callable[[], Any], said: str) -> Other:
 
 # -- another model ----------------------------------------------------------------------------------------------------
 def _model(run: Run) -> Other | None:
-    names = [name for name in (*available(), *fetched()) if name != state.model]
+    names = models_beside("reads")
     likely = FIRST_MODELS.get(state.model, "")
     if not state.compare and likely in names:
         state.compare = likely

@@ -7,9 +7,9 @@ from headwise.interp.drawing import files as export
 from headwise.interp.drawing.matrix import Matrix
 from headwise.pages._compare.beside import Other
 from headwise.pages._compare.choices import state
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.code import capturing, show_code
 from headwise.pages._shared.files import figure_look, file_buttons
-from headwise.pages._shared.sidebar import Run
 
 PROPOSED = "from headwise.interp.analysis.patching.corrupting import corruptions"
 HELPERS = (

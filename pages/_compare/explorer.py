@@ -17,10 +17,10 @@ from headwise.pages._compare.heads import heads, table
 from headwise.pages._compare.mapped import mapped
 from headwise.pages._compare.says import says
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.bar import Run, share
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.leading import to_head
 from headwise.pages._shared.markdown import plain
-from headwise.pages._shared.sidebar import Run, share
 from headwise.pages._shared.words import note
 
 STYLE = """<style>

@@ -8,8 +8,8 @@ from headwise.interp.analysis.comparing.compare import Comparison, compare
 from headwise.interp.analysis.comparing.likeness import HeadMap, head_map
 from headwise.pages._compare.beside import Other
 from headwise.pages._compare.choices import state
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.work import Work, worked
 
 

@@ -14,9 +14,9 @@ from headwise.pages._compare.choices import CompareChoices, state
 from headwise.pages._compare.downloads import matrix_files
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared import pictures
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.leading import heads_address, named
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 MOST = 400  # places of a text that are laid beside each other

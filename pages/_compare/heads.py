@@ -13,9 +13,9 @@ from headwise.pages._compare.choices import state
 from headwise.pages._compare.downloads import matrix_files
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared import pictures
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.files import csv, file_buttons
 from headwise.pages._shared.leading import heads_address, named
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 LISTED = 8  # heads

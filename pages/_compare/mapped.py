@@ -14,9 +14,9 @@ from headwise.interp.errors import InputError
 from headwise.pages._compare.beside import Other
 from headwise.pages._compare.choices import state
 from headwise.pages._compare.found import likeness
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.files import csv, file_buttons
 from headwise.pages._shared.markdown import plain
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 # Okabe & Ito 2008 without vermillion, which is for alarms, and with two more hues

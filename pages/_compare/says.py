@@ -12,10 +12,10 @@ from headwise.interp.drawing.streams import percent, wanted
 from headwise.interp.errors import InputError
 from headwise.pages._compare.choices import CompareChoices, state
 from headwise.pages._shared import pictures
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.choices import ALONE, Choice
 from headwise.pages._shared.files import bars_files
 from headwise.pages._shared.markdown import plain
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 SHOWN = 7  # answers

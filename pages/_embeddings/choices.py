@@ -18,6 +18,7 @@ class EmbeddingsChoices(Choices):
     before = Choice("tiny-encoder")
     after = Choice("tiny-classifier")
     device = InputChoices.device
+    present = InputChoices.present
     clusters = Choice(2, between=(2, 8))
     pooling = Choice("mean", among=tuple(POOLINGS))
     projection = Choice("pca", among=tuple(PROJECTIONS))

@@ -7,22 +7,23 @@ import streamlit as st
 from headwise.interp.analysis.embeddings import Texts, parse_texts, read_texts
 from headwise.interp.errors import InputError
 from headwise.pages._embeddings.choices import NO_MODEL, POOLINGS, PROJECTIONS, EmbeddingsChoices, state
+from headwise.pages._shared.bar import model_name, models_here
 from headwise.pages._shared.choices import Choice
-from headwise.pages._shared.sidebar import models_here
 
 
 def controls() -> tuple[list[str], dict]:
-    """The sidebar → the models to look at, and how."""
-    with st.sidebar:
+    """The bar → the models to look at, and how."""
+    with st.container(key="bar", horizontal=True, vertical_alignment="bottom", gap="small"):
         before = _model("Before", EmbeddingsChoices.before, models_here())
         after = _model("After", EmbeddingsChoices.after, [NO_MODEL, *models_here()])
-        count = st.slider("Clusters", **EmbeddingsChoices.clusters.bounded(2, 8))
+        count = st.slider("Clusters", width=110, **EmbeddingsChoices.clusters.bounded(2, 8))
         pooling = st.segmented_control(
             "Pooling",
             list(POOLINGS),
             required=True,
             format_func=POOLINGS.get,
-            help="The first token is [CLS] in models like BERT.",
+            help="How a text's tokens become one vector; the first token is [CLS] in models like BERT.",
+            width="content",
             **EmbeddingsChoices.pooling.widget,
         )
         projection = st.segmented_control(
@@ -31,12 +32,13 @@ def controls() -> tuple[list[str], dict]:
             required=True,
             format_func=PROJECTIONS.get,
             help="PCA shows the two directions of largest variance; t-SNE keeps neighbours, and no other distance.",
+            width="content",
             **EmbeddingsChoices.projection.widget,
         )
         seed = st.number_input(
-            "Seed", help="Where k-means starts.", **EmbeddingsChoices.embedding_seed.bounded(0, 9_999)
+            "Seed", help="Where k-means starts.", width=100, **EmbeddingsChoices.embedding_seed.bounded(0, 9_999)
         )
-        cut = st.toggle("Cut texts that are too long", **EmbeddingsChoices.embedding_cut.widget)
+    cut = st.toggle("Cut texts that are too long", **EmbeddingsChoices.embedding_cut.widget)
     options = {"k": count, "pooling": pooling, "projection": projection, "seed": seed, "cut": cut}
     return [before, *([after] if after != NO_MODEL else [])], options | {"device": state.device}
 
@@ -44,7 +46,7 @@ def controls() -> tuple[list[str], dict]:
 def _model(label: str, choice: Choice, names: list[str]) -> str:
     chosen = getattr(state, choice.key)
     names = names if chosen in names else [*names, chosen]
-    return st.selectbox(label, names, accept_new_options=True, **choice.widget)
+    return st.selectbox(label, names, format_func=model_name, accept_new_options=True, width="stretch", **choice.widget)
 
 
 def given_texts() -> Texts:

@@ -21,9 +21,9 @@ from headwise.interp.drawing.paper.text import visible
 from headwise.interp.errors import InputError
 from headwise.pages._heads.choices import WORDS, HeadsChoices, state
 from headwise.pages._heads.whatif import SLOW, Edited, acts, listed, settings, title
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 WRITTEN = 5  # tokens written on,
 ANEW = 24  # and at most of a target that is written anew
@@ -113,6 +113,10 @@ def whatif(run: Run, call: AttentionCall, now: Edited) -> None:
         st.html(_top(found))
         _says(run, now)
     settings(run, call)
+
+
+def caution() -> None:
+    """What an effect can and cannot tell."""
     st.caption(f"{LIMITS[state.how]} {CAUTION}", help=SOURCES)
 
 

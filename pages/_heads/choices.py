@@ -40,7 +40,8 @@ class HeadsChoices(HeadChoices):
     special = Choice(True)
     padding = Choice(False)
     order = Choice("layer")
-    metrics = Choice("table", among=("table", "scatter"))
+    role = Choice("all", until=MODEL)  # the heads that the grid shows, by what they do
+    metrics = Choice("map", among=("map", "table", "scatter"))
     induction = Choice(False, link=False)
     across = Choice("", link=False)
     up = Choice("", link=False)
@@ -61,6 +62,9 @@ class HeadsChoices(HeadChoices):
     borrowed = Choice("", link=False)  # the text whose pattern may be swapped in
     trouble = Choice("", link=False)  # what was wrong with the last act
     heard = Choice("whole", among=("whole", "written"), link=False)  # which part of a score is played
+    greeted = Choice(False, link=False)  # has the first visit's line been sent away?
+    tour = Choice(-1, link=False)  # the step of the tour; −1: nobody takes it
+    going = Choice(None, link=False, key="next")  # the token that was just chosen to go on with
     spoken = Choice(None, link=False)  # the run that is written on though that takes long
     mapped = Choice(False, link=False)  # is the dear map of all removals wanted?
     pin = Choice(None, read=_token, write=lambda token: f"{token['axis']}-{token['index']}", until=POSITIONS)

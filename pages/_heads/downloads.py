@@ -12,8 +12,8 @@ from headwise.pages._heads.answer import writes
 from headwise.pages._heads.choices import state
 from headwise.pages._heads.head import Shown
 from headwise.pages._shared import changes
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.code import capturing, placement
-from headwise.pages._shared.sidebar import Run
 
 
 def downloads(run: Run, call: AttentionCall, shown: Shown, edited: Run) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
 from headwise import Capture
 from headwise.interp.analysis.firstlook import first_head, first_stack
 from headwise.interp.drawing.survey import Survey, survey
-from headwise.pages._heads.answer import whatif
+from headwise.pages._heads.answer import caution, whatif
 from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._heads.downloads import downloads
 from headwise.pages._heads.grid import grid
@@ -16,30 +18,16 @@ from headwise.pages._heads.head import head
 from headwise.pages._heads.measures import chart, figures, measured
 from headwise.pages._heads.neuron import neuron_view, take_neuron_events
 from headwise.pages._heads.removal import removal, take_choice
-from headwise.pages._heads.whatif import banner, edited, picking, take_picks
+from headwise.pages._heads.roles import does, filters, told
+from headwise.pages._heads.whatif import Edited, banner, edited, picking, take_picks
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.bar import Run, share
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run, share
 
-LAYOUT = """<style>
-.st-key-explorer { display: grid; gap: .6rem 1.4rem; align-items: start;
-  grid-template: "grid head whatif" auto "map head whatif" auto "table head whatif" 1fr / 5fr 7fr minmax(17rem, 4.4fr) }
-@media (max-width: 1460px) { .st-key-explorer {
-  grid-template: "grid head" auto "whatif head" auto "map head" auto "table head" 1fr / 6fr 8fr } }
-@media (max-width: 1000px) { .st-key-explorer {
-  grid-template: "grid" auto "head" auto "whatif" auto "map" auto "table" auto / 1fr } }
-.st-key-explorer > * { min-width: 0; width: 100% }
-.st-key-part-head [data-testid=stButtonGroup] button { min-height: 1.9rem; padding: .08rem .55rem }
-.st-key-part-head [data-testid=stButtonGroup] button p { font-size: .84rem }
-.st-key-part-head { gap: .7rem }
-.st-key-explorer > :has(> .st-key-part-grid) { grid-area: grid }
-.st-key-explorer > :has(> .st-key-part-head) { grid-area: head }
-.st-key-explorer > :has(> .st-key-part-whatif) { grid-area: whatif }
-.st-key-explorer > :has(> .st-key-part-map) { grid-area: map }
-.st-key-explorer > :has(> .st-key-part-table) { grid-area: table }
-</style>"""  # as many columns as there is room for; Streamlit's own know one width only
+MEASURES = {"map": "Effects", "table": "Table", "scatter": "Two metrics"}
+PARTS = {"left": ("grid", "measures"), "head": ("one",), "right": ("does", "whatif", "files")}
 
 
 def surveyed(run: Run) -> Survey:
@@ -61,7 +49,6 @@ def explorer(run: Run, found: Survey) -> None:
     cap = run.capture
     if state.stack not in cap.stacks:
         state.stack = first_stack(cap)
-    st.html(LAYOUT)
     with st.container(key="above"):  # what comes and goes moves nothing below: a click may meet a half-drawn page
         table = measured(run, found)
         _take_events(cap, table)
@@ -71,27 +58,30 @@ def explorer(run: Run, found: Survey) -> None:
         if shown is not run:
             found = surveyed(shown)
             table = measured(shown, found)
-    with st.container(key="explorer"):
-        parts = {name: st.container(key=f"part-{name}") for name in ("grid", "table", "head", "whatif", "map")}
+    parts = _places()
+    words = told(shown, table)
     with parts["grid"]:
         _stacks(cap)
-        grid(shown.capture, found, table, before if shown is not run and state.side == "change" else None)
+        only = filters(shown.capture, words)
+        grid(shown.capture, found, table, before if shown is not run and state.side == "change" else None, only)
     call = shown.capture.find(state.layer, state.stack)
-    with parts["head"]:
+    with parts["one"]:
         compared = now.run.capture if now.made and state.side == "change" else None
         drawn = head(run if compared else shown, call, picking(call, now), compared)
-        downloads(run if compared else shown, call, drawn, now.run)
         neuron_view(shown, call)
+    with parts["files"]:
+        downloads(run if compared else shown, call, drawn, now.run)
+        caution()
+    with parts["does"]:
+        does(shown.capture, call, table, words)
     with parts["whatif"]:
         whatif(run, call, now)
-    with parts["table"]:
-        _metrics(run, table)
     if not share(run, state, stack=first_stack(cap), view=state.views[0]):
         st.caption(
             "A long text or a file of your own does not travel in a link; the link carries the rest of the view."
         )
-    with parts["map"]:  # last: the rest stands while this counts
-        removal(run, now)
+    with parts["measures"]:  # last: the rest stands while this counts
+        _measures(run, table, now)
 
 
 def _stacks(cap: Capture) -> None:
@@ -107,9 +97,17 @@ def _stacks(cap: Capture) -> None:
         )
 
 
-def _metrics(run: Run, table: pd.DataFrame) -> None:
-    with st.container(horizontal=True):
-        choice("Metrics as", HeadsChoices.metrics)
+def _measures(run: Run, table: pd.DataFrame, now: Edited) -> None:
+    """What is measured of all heads: as a map of effects, as a table, as points."""
+    above, below = st.container(), st.container(horizontal=True, vertical_alignment="center")
+    with below:
+        choice("Metrics as", HeadsChoices.metrics, MEASURES.get)
+        if run.subject.family == "decoder" and run.subject.reads == "text" and "induction" not in table:
+            st.toggle(
+                "Induction scores",
+                help="Runs the model on random tokens said twice.",
+                **HeadsChoices.induction.widget,
+            )
         st.download_button(
             "CSV",
             table.to_csv(index=False).encode(),
@@ -119,13 +117,21 @@ def _metrics(run: Run, table: pd.DataFrame) -> None:
             icon=":material/download:",
             on_click="ignore",
         )
-        if run.subject.family == "decoder" and run.subject.reads == "text" and "induction" not in table:
-            st.toggle(
-                "Induction scores",
-                help="Runs the model on random tokens said twice.",
-                **HeadsChoices.induction.widget,
-            )
-    (figures if state.metrics == "table" else chart)(table)
+    with above:
+        if state.metrics == "map":
+            removal(run, now)
+        else:
+            (figures if state.metrics == "table" else chart)(table)
+
+
+def _places() -> dict[str, Any]:
+    """The parts of the page by name, in their columns."""
+    places = {}
+    with st.container(key="explorer"):
+        for column, parts in PARTS.items():
+            with st.container(key=f"part-{column}"):
+                places |= {part: st.container(key=f"part-{part}") for part in parts}
+    return places
 
 
 def _take_events(cap: Capture, table: pd.DataFrame) -> None:

@@ -12,8 +12,14 @@ from headwise.pages._heads.measures import METRIC_LABELS
 from headwise.pages._shared import canvas as _canvas
 
 
-def grid(cap: Capture, surveyed: Survey, table: pd.DataFrame, before: Survey | None = None) -> None:
-    """Draw the grid, or how far each head is from ``before``, where that is given."""
+def grid(
+    cap: Capture,
+    surveyed: Survey,
+    table: pd.DataFrame,
+    before: Survey | None = None,
+    only: set[tuple[int, int]] | None = None,
+) -> None:
+    """Draw the grid, or how far each head is from ``before``, where that is given, and ``only`` those (layer, head)."""
     calls = cap.stack(state.stack)
     metrics = [c for c in table.columns if c not in ("layer", "head")]
     orders = ["layer", *metrics]
@@ -27,9 +33,10 @@ def grid(cap: Capture, surveyed: Survey, table: pd.DataFrame, before: Survey | N
     )
     place = {call.layer: row for row, call in enumerate(calls)}
     ordered = None
-    if state.order != "layer":
-        ranked = table.sort_values(state.order, ascending=False, kind="stable")
-        ordered = [(place[layer], head) for layer, head in zip(ranked.layer, ranked["head"], strict=True)]
+    if state.order != "layer" or only is not None:
+        ranked = table if state.order == "layer" else table.sort_values(state.order, ascending=False, kind="stable")
+        every = zip(ranked.layer, ranked["head"], strict=True)
+        ordered = [(place[layer], head) for layer, head in every if only is None or (layer, head) in only]
     shown = state.order if state.order != "layer" else "entropy"
     captions = {
         (place[layer], head): f"{METRIC_LABELS[shown]} {value:.3g}"

@@ -13,12 +13,11 @@ from headwise.interp.drawing.matrix import Matrix, head_view, recorded
 from headwise.interp.drawing.quantities import QUANTITIES
 from headwise.interp.errors import InputError, LoadError
 from headwise.interp.subject import same_tokens
-from headwise.models import available, fetched
 from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.bar import Run, models_beside
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 PICTURED = _canvas.LARGEST_PICTURE  # positions that are drawn over a picture at most
 
@@ -122,7 +121,9 @@ def _other(run: Run) -> Capture | None:
     subject = run.subject
     if subject.family not in ("encoder", "decoder") or subject.reads != "text":
         return None
-    names = [name for name in (*available(), *fetched()) if name != state.model]
+    names = models_beside("tokens")
+    if not names:
+        return None
     models = ["", *names]
     HeadsChoices.compare.one_of(models)
     st.selectbox(

@@ -7,8 +7,8 @@ import streamlit as st
 from headwise.interp.attention.axes import Score
 from headwise.interp.drawing.played import RATE, played
 from headwise.pages._heads.choices import HeadsChoices, state
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 PARTS = {"whole": "All of it", "written": "The continuation"}
 

@@ -10,8 +10,8 @@ from headwise.interp.analysis.in_words import DEFINITIONS
 from headwise.interp.analysis.metrics import induction
 from headwise.interp.drawing.survey import Survey
 from headwise.pages._heads.choices import HeadsChoices, state
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 CHEAP_PARAMETERS = 20_000_000  # below it, induction scores are simply there
 METRIC_LABELS = {  # in the order of the table's columns

@@ -18,10 +18,10 @@ from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._heads.downloads import editing
 from headwise.pages._heads.head import choice
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.code import capturing
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 WORDS = {
     "none": "Neuron view: click a cell, a query or a key above to take its score apart.",

@@ -12,11 +12,14 @@ from headwise.interp.drawing.paper.text import visible
 from headwise.interp.errors import InputError
 from headwise.interp.run.generate import Sampling, Step, ended, extend, finished, next_token
 from headwise.pages._heads.choices import HeadsChoices, state
+from headwise.pages._shared.bar import Run
+from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 MANY = 10  # tokens of the second button, where nothing repeats
 LONGEST = 40  # letters of an answer that are shown
+SHOWN = 8  # answers
+LEAST = 0.005  # what is less probable reads 0%
 NEXT = {"text": "Next token", "series": "Next change", "score": "Next note"}
 STYLE = """<style>
 .says{display:flex;flex-wrap:wrap;gap:.3rem .55rem;align-items:center;font-size:.86rem;line-height:1.5}
@@ -27,11 +30,15 @@ border:1px solid color-mix(in srgb,currentColor 18%,transparent)}
 background:color-mix(in srgb,var(--st-primary-color,#0b6e99) 22%,transparent)}
 .says bdi,.says em{position:relative;font-style:normal}
 .says em{opacity:.65;margin-left:.35rem;font-size:.8rem;font-variant-numeric:tabular-nums}
+.st-key-next{min-width:0}
+.st-key-next button{min-height:1.6rem;padding:0 .5rem;border-radius:4px;
+background:linear-gradient(90deg,color-mix(in srgb,var(--st-primary-color,#0b6e99) 22%,transparent) var(--share),
+transparent var(--share))}
 </style>"""
 
 
 def output(run: Run) -> None:
-    """Draw the line, with buttons for models that write."""
+    """Draw the line; where the model writes, its next tokens go on from there, and so do buttons in the bar."""
     try:
         step = next_token(run.capture, sampling(), len(state.written))
     except InputError:  # it writes nothing; it may have other answers
@@ -43,11 +50,41 @@ def output(run: Run) -> None:
             st.html(STYLE + "".join(lines), width="stretch")
         return
     over = finished(run.subject, run.inputs)
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        with st.container(width="stretch"):
-            shown = [(label, probability) for _, label, probability in step.top[:8]]
-            st.html(STYLE + (row("The target has ended", ()) if over else row(NEXT[run.subject.reads], shown)))
+    likely = {} if over else {token: (label, share) for token, label, share in step.top[:SHOWN] if share >= LEAST}
+    with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="next-line"):
+        question = row("The target has ended" if over else NEXT[run.subject.reads], ())
+        st.html(STYLE + _fills(likely) + question, width="content")
+        if likely:
+            _next(likely)
+    with run.beside:
         _write(run, step, over)
+
+
+def _fills(likely: dict[int, tuple[str, float]]) -> str:
+    """The style that fills each token as far as it is probable."""
+    fills = (
+        f".st-key-next button:nth-of-type({number}){{--share:{100 * share:.1f}%}}"
+        for number, (_, share) in enumerate(likely.values(), 1)
+    )
+    return f"<style>{''.join(fills)}</style>"
+
+
+def _next(likely: dict[int, tuple[str, float]]) -> None:
+    """The tokens that may come next, each a way to go on."""
+    st.pills(
+        "Go on with",
+        list(likely),
+        key=HeadsChoices.going.key,
+        format_func=lambda token: f"{plain(visible(likely[token][0])[:LONGEST])} {likely[token][1]:.0%}",
+        label_visibility="collapsed",
+        on_change=_go_on,
+    )
+
+
+def _go_on() -> None:
+    if state.going is not None:
+        state.written = (*state.written, state.going)
+    state.going = None
 
 
 def sampling() -> Sampling:
@@ -60,34 +97,41 @@ def row(question: str, rows) -> str:
         f"<span title='{probability:.4f}'><i style='width:{probability:.0%}'></i>"
         f"<bdi>{html.escape(visible(label)[:LONGEST])}</bdi><em>{probability:.0%}</em></span>"
         for label, probability in rows
+        if probability >= LEAST
     )
     return f"<div class='says' data-testid='says'><b>{html.escape(question)}</b>{cells}</div>"
 
 
 def _write(run: Run, step: Step, over: bool) -> None:
-    one = st.button("Write one", key="write-one", icon=":material/keyboard_tab:", disabled=over, shortcut="w")
+    one = st.button("Write one", key="write-one", disabled=over, shortcut="w")
     count, called = _many(run)
     many = st.button(f"Write {called}", key="write-many", disabled=over)
-    if state.written and st.button("Start over", key="write-none", icon=":material/undo:"):
+    if state.written and st.button("Start over", key="write-none", help="Takes back all that was written."):
         state.written = ()
         st.rerun()
-    with st.popover("Sampling", icon=":material/tune:"):
-        temperature, top_k, top_p, seed = (
-            HeadsChoices.temperature,
-            HeadsChoices.top_k,
-            HeadsChoices.top_p,
-            HeadsChoices.seed,
-        )
-        st.slider("Temperature", *temperature.between, step=0.05, help="0 takes the best.", **temperature.widget)
-        st.slider("Top-k", *top_k.between, help="Only the k best tokens; 0 is all.", **top_k.widget)
-        st.slider("Top-p", *top_p.between, step=0.05, help="Only the best tokens that hold p.", **top_p.widget)
-        st.number_input("Seed", *seed.between, **seed.widget)
+    place = st.popover("Sampling", icon=":material/tune:", key="sampling", on_change="rerun")
+    if place.open:  # four fields cost time in every run
+        with place:
+            _sampling()
     if one:
         state.written = (*state.written, step.token)
         st.rerun()
     if many:
         _write_many(run, step, count)
         st.rerun()
+
+
+def _sampling() -> None:
+    temperature, top_k, top_p, seed = (
+        HeadsChoices.temperature,
+        HeadsChoices.top_k,
+        HeadsChoices.top_p,
+        HeadsChoices.seed,
+    )
+    st.slider("Temperature", *temperature.between, step=0.05, help="0 takes the best.", **temperature.widget)
+    st.slider("Top-k", *top_k.between, help="Only the k best tokens; 0 is all.", **top_k.widget)
+    st.slider("Top-p", *top_p.between, step=0.05, help="Only the best tokens that hold p.", **top_p.widget)
+    st.number_input("Seed", *seed.between, **seed.widget)
 
 
 def _many(run: Run) -> tuple[int, str]:

@@ -14,10 +14,10 @@ from headwise.interp.errors import InputError
 from headwise.pages._heads.choices import state
 from headwise.pages._heads.whatif import SLOW, Edited
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.changes import HOWS
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.work import give_way
 
 SWEPT = 0.5  # of a run's time, for each of many that are made in one

@@ -15,10 +15,10 @@ from headwise.interp.masks.spoken import spoken_mask
 from headwise.pages._heads.choices import SIDES, HeadsChoices, state
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared import changes
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.changes import Change
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 SLOW = 0.7  # seconds from which on a run shows that it runs
 HELP = {

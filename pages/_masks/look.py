@@ -6,20 +6,22 @@ import streamlit as st
 
 from headwise import Capture
 from headwise.interp.analysis.metrics import ForbiddenMass, sweep
-from headwise.interp.analysis.travel import Travel, followed
+from headwise.interp.analysis.travel import Travel, exchange, followed
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.attention.promise import Promise
 from headwise.interp.drawing.edges import mask_given, travelled
+from headwise.interp.drawing.paper.text import visible
 from headwise.interp.drawing.survey import survey
 from headwise.interp.errors import InputError
 from headwise.interp.masks import Mask
+from headwise.interp.run.generate import label
 from headwise.pages._masks.choices import CHOSEN, MasksChoices, state
 from headwise.pages._masks.edges import WIDEST
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 
 @fragment
@@ -120,6 +122,8 @@ def _travel(cap: Capture) -> None:
     except InputError as error:
         st.info(str(error))
         return
+    was, now = (plain(visible(label(cap.subject, token))) for token in exchange(cap, position))
+    st.caption(f"Token {position}, “{was}”, became “{now}”. How far each layer's output moved at each token:")
     shown, pin = travelled(found, labels, WIDEST), {"axis": "key", "index": position}
     _canvas.head(shown, key="travel", scale="log", selected=pin, height=260)
     _verdict(found)

@@ -15,10 +15,10 @@ from headwise.pages._patching.code import code
 from headwise.pages._patching.maps import map_of, maps, take_events
 from headwise.pages._patching.paths import paths
 from headwise.pages._patching.prompts import prompts
+from headwise.pages._shared.bar import Run, share
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.question import ask
-from headwise.pages._shared.sidebar import Run, share
 
 NO_ANSWER = "{name} gives no answer, a token or a class, so there is none that could be brought back."
 STYLE = """<style>

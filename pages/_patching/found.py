@@ -12,8 +12,8 @@ from headwise import Capture
 from headwise.interp.analysis.patching import Corruption, corrupted, corruptions, kinds_of, patch, path_patch, telling
 from headwise.interp.analysis.targets import Target
 from headwise.interp.run.sites import HeadOutput, Site
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.work import Work, worked
 
 

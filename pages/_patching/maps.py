@@ -17,10 +17,10 @@ from headwise.pages._patching.choices import PatchingChoices, state
 from headwise.pages._patching.found import Two, estimated_of, patched_of, seconds_of
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared import pictures
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.files import cells_files
 from headwise.pages._shared.leading import heads_address, named, to_head
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 QUICK = 4.0  # seconds of exact patching that begins by itself

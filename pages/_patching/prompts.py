@@ -16,8 +16,8 @@ from headwise.interp.drawing.paper.text import visible
 from headwise.interp.errors import InputError
 from headwise.pages._patching.choices import PatchingChoices, state
 from headwise.pages._patching.found import Two, proposals_of, telling_of, two_of
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.markdown import plain
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 
 TEXTLESS = ("vision", "audio")

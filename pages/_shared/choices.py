@@ -16,7 +16,7 @@ Nothing else touches ``st.session_state`` (the canvas reads its own event). A co
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import streamlit as st
@@ -168,6 +168,13 @@ class Choices:
             elif choice.link:
                 state[choice.key] = state[choice.key]
 
+    def open(self, address: Mapping[str, str], **defaults: Any) -> None:
+        """Choose what an address says; the rest as it is until somebody chooses."""
+        for choice in self.each():
+            if choice.link:
+                default = defaults.get(choice.key, choice.default)
+                st.session_state[choice.key] = choice.parse(address.get(choice.key), default)
+
     def publish(self, **defaults: Any) -> bool:
         """Write what differs from the defaults into the address. False when a text is too long to be carried."""
         wanted, whole = self.address(**defaults)
@@ -246,8 +253,9 @@ def dashed(values: tuple) -> str:
 
 
 class InputChoices(Choices):
-    """What the sidebar asks: which model runs, on what input. Shared by the pages that run one."""
+    """What the bar asks: which model runs, on what input. Shared by the pages that run one."""
 
+    present = Choice(False)  # large type, for a room
     model = Choice("tiny-decoder")
     device = Choice("cpu", among=devices())
     dtype = Choice("float32", among=("float32", "bfloat16", "float16"))

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import streamlit as st
 
 from headwise.interp.analysis.targets import Target
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.choices import InputChoices
-from headwise.pages._shared.sidebar import Run
 
 TARGET = "from headwise.interp.analysis.targets import target"  # for the line of ``asking``
 

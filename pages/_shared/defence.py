@@ -1,7 +1,7 @@
 """The last defence around every page: whatever goes wrong inside becomes one sentence, and the log has the rest.
 
 Streamlit draws an exception as a box with its traceback and links to search engines. Here a page, and a fragment, which
-reruns without its page, end with a sentence instead, and what was drawn before, such as the sidebar, stays.
+reruns without its page, end with a sentence instead, and what was drawn before, such as the bar, stays.
 """
 
 from __future__ import annotations

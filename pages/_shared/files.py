@@ -10,7 +10,7 @@ import streamlit as st
 
 from headwise.interp.drawing import files as export
 from headwise.interp.drawing import streams
-from headwise.pages._shared.sidebar import Run
+from headwise.pages._shared.bar import Run
 
 KINDS = {"png": "image/png", "svg": "image/svg+xml", "csv": "text/csv", "html": "text/html"}
 

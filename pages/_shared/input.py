@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 import streamlit as st
 
 from headwise.assets import ASSETS
+from headwise.interp.errors import InputError
 from headwise.interp.subject import Subject
 from headwise.models import read_image, read_wav
-from headwise.pages._shared.choices import InputChoices
+from headwise.pages._shared.choices import Choice, InputChoices
 from headwise.pages._shared.markdown import plain
 
 
@@ -54,9 +55,13 @@ EXAMPLES = {
             "And God said, Let there be light: and there was light.",
             "The script is clever, but the actors never seem to believe a word of it.",
         ),
+        "It was too tired": "The animal did not cross the street because it was too tired.",
+    },
+    "classifier": {
         "A favourable review": "A moving and wonderfully acted film, full of wit and warmth.",
         "An unfavourable review": "A dull, lifeless mess that wastes the talent of its actors.",
-        "It was too tired": "The animal did not cross the street because it was too tired.",
+        "Neither, nor": "The script is clever, but the actors never seem to believe a word of it.",
+        "Not bad at all": "It is not a bad film, and never dull, though nothing in it is new.",
     },
     "single": {  # an encoder's that takes no pairs
         "A masked word": "The Congress of the United [MASK] met in the city of Washington.",
@@ -73,19 +78,21 @@ EXAMPLES = {
     "series": _brought("tiny-forecaster"),
     "score": _brought("tiny-music"),
 }
-FIELDS = {  # what the field for a text is called, its height in pixels, and how one writes into it
-    "decoder": ("Text", 160, None),
-    "encoder": ("Text", 120, None),
-    "single": ("Text", 160, None),
-    "encoder-decoder": ("Source", 72, None),
+LINE = 36  # pixels of a field in the bar; shell.css opens it where somebody writes
+NARROW = 150
+PAIRED = ("encoder", "classifier")  # take a second text, too
+FIELDS = {  # what the field for a text is called, and how one writes into it
+    "decoder": ("Text", None),
+    "encoder": ("Text", None),
+    "classifier": ("Text", None),
+    "single": ("Text", None),
+    "encoder-decoder": ("Source", None),
     "series": (
         "Series",
-        220,
         "A month a line, such as “1990-01 353.7” or the number alone. Change one, or paste yours.",
     ),
     "score": (
         "Score",
-        260,
         "A line for each voice, and in it an eighth after the other: a note such as C♯5, “.” for the note before going "
         "on, “-” for silence. “|” ends a bar.",
     ),
@@ -111,7 +118,11 @@ KINDS = {
     "vision": ("picture", ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"]),
     "audio": ("recording", ["wav"]),
 }
-TARGETS = {"written": "Model", "typed": "Typed", "stepwise": "Stepwise"}
+TARGETS = {  # who writes the target
+    "written": "Target by the model",
+    "typed": "Target typed",
+    "stepwise": "Target step by step",
+}
 DIGITS = set("0123456789")  # the labels of a model that tells them
 
 state = InputChoices()
@@ -133,6 +144,8 @@ def kind_of(subject: Subject) -> str:
     """Whose examples and fields a model gets: what it reads, where that is no text, else its family."""
     if subject.reads != "text":
         return subject.reads
+    if subject.family == "encoder" and subject.labels:
+        return "classifier"
     if subject.family == "encoder" and not subject.pairs:
         return "single"
     return FAMILIES.get(subject.family, subject.family)
@@ -152,7 +165,7 @@ def ask(subject: Subject) -> Typed:
 
 def keep() -> None:
     """The text, as long as there is no model to say what it takes."""
-    st.text_area("Text", height=160, **InputChoices.text.widget)
+    _field("Text", InputChoices.text)
 
 
 # -- texts ----------------------------------------------------------------------------------------------------------
@@ -161,26 +174,40 @@ def keep() -> None:
 def _text(family: str) -> Typed:
     if state.text in _examples_of(family):
         state.text = default_text(family)  # nobody typed it: another kind of model gets an example of its own
-    label, height, help = FIELDS[family]
-    st.text_area(label, height=height, help=help, on_change=state.another_input, **InputChoices.text.widget)
-    if family == "encoder":
-        st.text_area("Second text", height=72, placeholder="none", **InputChoices.second.widget)
-    st.selectbox(
-        "Examples",
-        EXAMPLES[family],
-        key=InputChoices.example.key,
-        index=None,
-        placeholder="Choose an example",
-        label_visibility="collapsed",
-        on_change=_take_example,
-        args=(family,),
-    )
-    if family == "encoder":
-        given = (state.text, state.second) if state.second else state.text
-        return Typed(given, lambda: given, repr(given))
+    label, help = FIELDS[family]
+    _field(label, InputChoices.text, on_change=state.another_input)
+    if help:
+        st.markdown(":small[ ]", help=help, width="content")
+    if family in PAIRED:
+        with st.container(key="bar-second", width=NARROW):
+            _field("Second text", InputChoices.second, placeholder="second text: none")
     if family == "encoder-decoder":
-        return _with_target(state.text, lambda: state.text, repr(state.text))
-    return Typed(state.text, lambda: state.text, repr(state.text))
+        given = _with_target(state.text, lambda: state.text, repr(state.text))
+    else:
+        read = (state.text, state.second) if family in PAIRED and state.second else state.text
+        given = Typed(read, lambda: read, repr(read))
+    _examples("text", EXAMPLES[family], InputChoices.example.key, _take_example, family)
+    return given
+
+
+def _field(label: str, choice: Choice, **how: Any) -> None:
+    """A field of one line, which opens where somebody writes in it."""
+    st.text_area(label, height=LINE, label_visibility="collapsed", **how, **choice.widget)
+
+
+def _examples(noun: str, names: Iterable[str], key: str, take: Callable[[str], None], family: str) -> None:
+    names = list(names)
+    with st.container(key="bar-examples", width=NARROW):
+        st.selectbox(
+            "Examples",
+            names,
+            key=key,
+            index=None,
+            placeholder="Examples" if names else f"No {noun} on this machine",
+            label_visibility="collapsed",
+            on_change=take,
+            args=(family,),
+        )
 
 
 def _examples_of(family: str) -> set[str]:
@@ -192,24 +219,17 @@ def _examples_of(family: str) -> set[str]:
 
 def _with_target(key: Hashable, read: Callable[[], Any], code: str) -> Typed:
     """The target of an encoder-decoder: typed, or left to the model."""
-    st.segmented_control(
-        "Target",
-        list(TARGETS),
-        format_func=TARGETS.get,
-        required=True,
-        on_change=state.another_input,
-        help="Who writes the target: the model, or you. Stepwise starts with nothing written; then let the model write "
-        "one token at a time, above the heads.",
-        **InputChoices.mode.widget,
-    )
-    if state.mode == "typed":
-        st.text_area(
-            "Typed target",
-            height=72,
-            label_visibility="collapsed",
+    with st.container(key="bar-target", width=170):
+        st.selectbox(
+            "Target",
+            list(TARGETS),
+            format_func=TARGETS.get,
             on_change=state.another_input,
-            **InputChoices.target.widget,
+            label_visibility="collapsed",
+            **InputChoices.mode.widget,
         )
+    if state.mode == "typed":
+        _field("Typed target", InputChoices.target, on_change=state.another_input)
         typed = state.target or " "  # nothing typed is not the same as left to the model
         return Typed((key, typed), lambda: (read(), typed), f"({code}, {typed!r})")
     return Typed((key, None), lambda: (read(), None), code, prompt=state.mode == "stepwise")
@@ -226,23 +246,16 @@ def _take_example(family: str) -> None:
 def _file(family: str, subject: Subject) -> Typed:
     noun, kinds = KINDS[family]
     examples = FILES[family]
-    uploaded = st.file_uploader(
-        f"Your own {noun}",
-        type=kinds,
-        key=InputChoices.uploaded.of(family),
-        on_change=state.take_upload,
-        args=(family,),
-    )
-    st.selectbox(
-        "Examples",
-        examples,
-        key=InputChoices.examples.of(family),
-        index=None,
-        placeholder=f"Choose an example {noun}" if examples else f"No example {noun} on this machine",
-        label_visibility="collapsed",
-        on_change=state.take_file,
-        args=(family,),
-    )
+    with st.popover(f"Your own {noun}", icon=":material/upload:"):
+        uploaded = st.file_uploader(
+            f"Your own {noun}",
+            type=kinds,
+            key=InputChoices.uploaded.of(family),
+            on_change=state.take_upload,
+            args=(family,),
+            label_visibility="collapsed",
+        )
+    _examples(f"{noun}s", examples, InputChoices.examples.of(family), state.take_file, family)
     own = state.own[family]
     if uploaded is not None and own is None and not state.file:
         own = state.own[family] = (uploaded.name, uploaded.getvalue())
@@ -252,14 +265,14 @@ def _file(family: str, subject: Subject) -> Typed:
     else:
         name = state.file if state.file in examples else _first_file(family, subject)
         if name is None:
-            st.info(f"Upload a {noun} to look at.")
-            st.stop()
+            raise InputError(f"There is no example {noun} on this machine: upload one of your own in the bar.")
         source, key = examples[name], f"example {name}"
-    st.caption(f"Shown: {plain(name)}")
+    st.caption(plain(name), width="content")
     file = name if own is not None else str(source)
     if family == "vision":
         return Typed(key, lambda: read_image(source), f"read_image(Path({file!r}))")
-    st.audio(source if isinstance(source, bytes) else source.read_bytes(), format="audio/wav")
+    with st.container(key="bar-sound", width=260):
+        st.audio(source if isinstance(source, bytes) else source.read_bytes(), format="audio/wav")
     return _with_target(key, lambda: read_wav(source), f"read_wav(Path({file!r}))")
 
 

@@ -12,9 +12,9 @@ from headwise.interp.analysis.targets import Target, target
 from headwise.interp.drawing import streams
 from headwise.interp.drawing.paper.text import visible
 from headwise.interp.errors import InputError
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.choices import ALONE, AnswerChoices, Choice
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import note
 
 state = AnswerChoices()

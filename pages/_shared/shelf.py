@@ -40,6 +40,7 @@ KINDS = {
     "capture": Kind(slot=True),
     "survey": Kind(slot=True),
     "induction": Kind(slot=True),
+    "words": Kind(slot=True),  # what each head is called
     "answers": Kind(),
     "anatomy": Kind(slot=True),
     "suggestions": Kind(),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from headwise.interp.analysis.targets import Target
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.code import TARGET, asking, capturing
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._stream.choices import state
 
 

@@ -6,9 +6,9 @@ import streamlit as st
 
 from headwise.interp.run.anatomy import Anatomy
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.bar import Run, share
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.leading import to_head
-from headwise.pages._shared.sidebar import Run, share
 from headwise.pages._stream.choices import state
 from headwise.pages._stream.question import ask
 from headwise.pages._stream.when import when

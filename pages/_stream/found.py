@@ -9,8 +9,8 @@ from headwise.interp.analysis.lens import Lens, lens, norms
 from headwise.interp.analysis.logits import by_position, logit_attribution
 from headwise.interp.analysis.targets import Target
 from headwise.interp.run.anatomy import Anatomy
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 
 WAIT = {"show_time": True}
 

@@ -8,8 +8,8 @@ import streamlit as st
 
 from headwise.interp.drawing.streams import error
 from headwise.interp.run.anatomy import Anatomy
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.headline import line, shape, sizes
-from headwise.pages._shared.sidebar import Run
 
 READOUTS = {
     "direct": ("readout direct: norm, then unembedding", ""),

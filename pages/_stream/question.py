@@ -6,8 +6,8 @@ import streamlit as st
 
 from headwise.interp.drawing import streams
 from headwise.interp.run.anatomy import Anatomy
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.question import Question, asked_at, fields, shortened, title
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._stream.choices import StreamChoices, state
 
 

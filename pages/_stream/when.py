@@ -9,10 +9,10 @@ from headwise.interp.drawing import streams
 from headwise.interp.drawing.paper.text import visible
 from headwise.interp.errors import InputError
 from headwise.pages._shared import pictures
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.files import cells_files
 from headwise.pages._shared.question import Question
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 from headwise.pages._stream.choices import StreamChoices, state
 from headwise.pages._stream.found import lens_of, norms_of

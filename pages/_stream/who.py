@@ -11,12 +11,12 @@ from headwise.interp.drawing import streams
 from headwise.interp.drawing.paper.text import brief, visible
 from headwise.interp.errors import InputError
 from headwise.pages._shared import pictures
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.code import show_code
 from headwise.pages._shared.files import bars_files, cells_files
 from headwise.pages._shared.leading import heads_address, named
 from headwise.pages._shared.question import Question
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 from headwise.pages._stream.about import about
 from headwise.pages._stream.choices import StreamChoices, state

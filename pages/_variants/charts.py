@@ -10,9 +10,9 @@ from headwise.interp.attention.call import AttentionCall
 from headwise.models.variants.beside import Beside
 from headwise.models.variants.offered import OFFERED
 from headwise.models.variants.timing import ASYMPTOTE, LENGTHS, Timed, timed
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.files import csv, file_buttons
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._shared.words import heading, note
 from headwise.pages._shared.work import Work, worked
 from headwise.pages._variants.choices import SIDES, VariantsChoices, state

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.models.variants.offered import OFFERED
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.code import capturing, show_code
-from headwise.pages._shared.sidebar import Run
 from headwise.pages._variants.choices import SIDES, state
 from headwise.pages._variants.side import made, turned
 

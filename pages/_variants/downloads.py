@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from headwise.interp.drawing import files as export
 from headwise.interp.drawing.matrix import Matrix
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.files import figure_look, file_buttons
-from headwise.pages._shared.sidebar import Run
 
 
 def files(run: Run, view: Matrix, title: str, name: str) -> None:

@@ -10,10 +10,10 @@ from headwise.interp.analysis.firstlook import furthest_head
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing.survey import survey
 from headwise.interp.errors import InputError
+from headwise.pages._shared.bar import Run, share
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run, share
 from headwise.pages._variants.about import about
 from headwise.pages._variants.charts import charts
 from headwise.pages._variants.choices import SIDES, VariantsChoices, state

@@ -17,12 +17,12 @@ from headwise.models.variants.orders import ORDERS, in_order, own_order, surpris
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared import input as _input
 from headwise.pages._shared.about import about_card
+from headwise.pages._shared.bar import Run, share
 from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.code import show_code
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
-from headwise.pages._shared.sidebar import Run, share
 from headwise.pages._shared.words import heading, note
 from headwise.pages._variants.choices import OWN, VariantsChoices, state
 from headwise.pages._variants.downloads import files

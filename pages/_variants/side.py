@@ -15,7 +15,7 @@ from headwise.interp.masks import PerHead
 from headwise.models.variants.beside import Beside, beside, looks_back, reached
 from headwise.models.variants.offered import OFFERED, Head
 from headwise.pages._shared import canvas as _canvas
-from headwise.pages._shared.sidebar import Run
+from headwise.pages._shared.bar import Run
 from headwise.pages._shared.words import SMALL, heading, note
 from headwise.pages._variants.choices import VariantsChoices, state
 from headwise.pages._variants.downloads import files

@@ -125,12 +125,34 @@ def test_dark_theme_and_narrow_window(browser, app_url):
     context.close()
 
 
-def test_a_narrow_window_puts_the_head_below_the_grid(page):
-    def corners():
-        return grid(page).bounding_box(), head(page).bounding_box()
+def corners(page: Page, *parts: str) -> list[dict[str, float]]:
+    return [page.locator(f".st-key-part-{part}").bounding_box() for part in parts]
 
-    all_heads, one = corners()
-    assert one["x"] > all_heads["x"] + all_heads["width"]
-    page.set_viewport_size({"width": 800, "height": 1000})
-    all_heads, one = corners()
-    assert one["y"] > all_heads["y"] + all_heads["height"] and one["x"] == pytest.approx(all_heads["x"], abs=2)
+
+@pytest.mark.parametrize("width", [1280, 1500])
+def test_a_laptop_shows_all_heads_one_and_what_it_does_beside_each_other(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    left, middle, right = corners(page, "left", "head", "right")
+    assert left["x"] + left["width"] <= middle["x"] and middle["x"] + middle["width"] <= right["x"]
+    assert max(box["y"] for box in (left, middle, right)) < 250  # no empty band above
+    for part in (grid(page), page.get_by_test_id("does"), head(page).locator(".hw-base")):
+        box = part.bounding_box()
+        assert box["y"] + min(box["height"], 400) < 800
+
+
+def test_a_projector_puts_what_it_does_under_the_head(page):
+    page.set_viewport_size({"width": 1024, "height": 768})
+    left, middle, right = corners(page, "left", "head", "right")
+    assert left["x"] + left["width"] <= middle["x"]
+    assert right["x"] == pytest.approx(middle["x"], abs=2) and right["y"] >= middle["y"] + middle["height"]
+
+
+@pytest.mark.parametrize("width", [600, 800])
+def test_a_narrow_window_stacks_in_the_order_of_reading(page, width):
+    """The head, what it does, then all heads; and nothing is wider than the window."""
+    page.set_viewport_size({"width": width, "height": 1000})
+    middle, right, left = corners(page, "head", "right", "left")
+    assert middle["y"] < right["y"] < left["y"]
+    assert max(box["x"] + box["width"] for box in (left, middle, right)) <= width
+    main = page.get_by_test_id("stMain")
+    assert main.evaluate("e => e.scrollWidth") <= width

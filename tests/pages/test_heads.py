@@ -53,6 +53,8 @@ def test_first_run_shows_the_bundled_model():
     assert not test.exception and not test.error
     line = headline(test)
     assert "<b>tiny-decoder</b>" in line and "4 layers × 8 heads" in line and "nothing unseen" in line
+    test.segmented_control(key="metrics").set_value("table")
+    again(test)
     assert len(test.dataframe[0].value) == 32
     assert {"previous", "entropy", "induction", "forbidden"} <= set(test.dataframe[0].value.columns)
 

@@ -58,7 +58,7 @@ def shares(cap: Capture, progress: Callable[[float], None] = lambda fraction: No
     key that its sequence has (a key of ``KINDS``), and ``entropy``, 0 … 1, how widely it is spread."""
     frames = []
     names: dict[str, None] = {}
-    for call, found in measure(cap, [NormalisedEntropy], progress=progress, own=Whereabouts):
+    for call, found in measure(cap, [NormalisedEntropy], progress=progress, own=lambda call: (Whereabouts(call),)):
         kinds, _ = kinds_of(call)
         names |= dict.fromkeys(kinds)
         columns = dict(zip(kinds, found[Whereabouts.name].T, strict=True)) | {"entropy": found["entropy_normalised"]}

@@ -1,0 +1,62 @@
+"""What stands around every page: the logo, the tools at the right of the menu, large type for a room, and a place that
+waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import streamlit as st
+
+from headwise.assets import ASSETS
+from headwise.pages._shared.choices import Choices, InputChoices
+
+SHELL = ASSETS / "shell"
+LARGE = """<style>
+html { font-size: 19px } /* all sizes are measured in it */
+.st-key-explorer { grid-template: "left head" auto "left right" 1fr / 4fr 7fr !important }
+</style>"""
+
+_link = st.components.v2.component("headwise_link", js=(SHELL / "link.js").read_text("utf-8"))
+
+state = InputChoices()
+
+
+def frame(page: Choices, uses_device: bool = True) -> None:
+    """Draw it. ``uses_device``: a model runs on this page."""
+    st.logo(ASSETS / "logo.svg", size="large")
+    st.html(SHELL / "shell.css")
+    if state.present:
+        st.html(LARGE)
+    with st.container(key="tools", horizontal=True, gap="xsmall", width="content"):
+        _link(key="copy-link", width="content")
+        st.button(
+            "Leave" if state.present else "Present",
+            key="present-button",
+            shortcut="p",
+            on_click=_present,
+            help="Large type, for a room.",
+        )
+        if uses_device:
+            _settings()
+
+
+@contextmanager
+def waiting(place: Any, text: str) -> Iterator[None]:
+    """Say in the page what it waits for, where that takes more than a moment; shell.css puts grey blocks below."""
+    with place, st.spinner(text, show_time=True):
+        yield
+
+
+def _settings() -> None:
+    told = "Where the model runs, and how exactly."
+    place = st.popover("", icon=":material/settings:", help=told, key="settings", on_change="rerun")
+    if place.open:  # a field costs time in every run
+        with place:
+            st.selectbox("Device", InputChoices.device.among, **InputChoices.device.widget)
+            st.selectbox("Precision", InputChoices.dtype.among, **InputChoices.dtype.widget)
+
+
+def _present() -> None:
+    state.present = not state.present
