@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headwise.interp.attention.axes import Axis, PixelGrid, Score, Series, Sound
 from headwise.interp.attention.call import AttentionCall, pool_cells
-from headwise.interp.drawing.quantities import QUANTITIES, Quantity
+from headwise.interp.drawing.quantities import QUANTITIES, SIGNED, Quantity
 from headwise.interp.drawing.words import groups_of, hidden_note, merged, merged_allowed, names_of
 from headwise.interp.masks import Mask
 from headwise.interp.run.capture import Capture
@@ -195,7 +195,8 @@ class Look:
 def head_view(cap: Capture, call: AttentionCall, head: int, quantity: str = "weights", **look: Any) -> Matrix:
     """Look at one head. Nothing is repainted: forbidden cells keep the weight they got.
 
-    ``quantity`` "weights", "scores" or "value_weighted" · ``look`` the fields of ``Look``: words, special, region,
+    ``quantity`` "weights", "scores" or "value_weighted"; weights that no softmax made may be negative, and are drawn to
+    both sides of 0 then · ``look`` the fields of ``Look``: words, special, region,
     size, batch. Raises ValueError for what cannot be computed, IndexError for a head or a sample that is not there.
     """
     how = Look(**look)
@@ -213,7 +214,7 @@ def head_view(cap: Capture, call: AttentionCall, head: int, quantity: str = "wei
     return Matrix(
         torch.where(values.isfinite(), values, math.nan).cpu(),
         *spans,
-        QUANTITIES[quantity],
+        SIGNED if quantity == "weights" and call.linear and bool((values < 0).any()) else QUANTITIES[quantity],
         codes.cpu(),
         title=_title(call, head),
         of=_whose(cap, call),

@@ -32,6 +32,7 @@ class Quantity:
         return Quantity(f"{self.name} difference", "signed")
 
 
+SIGNED = Quantity("weight", "signed", many="weights")
 QUANTITIES = {  # of a head, by the name of the call's method that computes it
     "weights": Quantity("weight", many="weights"),
     "scores": Quantity("score", "score", many="scores"),

@@ -12,6 +12,7 @@ from headwise.interp.analysis.targets import name_of
 from headwise.interp.drawing.edges import mask_given
 from headwise.interp.drawing.matrix import head_view
 from headwise.interp.errors import InputError
+from headwise.interp.masks import Bidirectional
 from headwise.interp.subject import Inputs, Subject
 from headwise.models.variants.orders import ORDERS, in_order, own_order, surprises
 from headwise.pages._shared import canvas as _canvas
@@ -83,7 +84,9 @@ def order(run: Run) -> None:
         with column:
             st.html(heading(f"{stream.capitalize()} stream", TOLD[stream]))
             own = cap.find(layer, stream)
-            view = mask_given(cap, own, promise=own.mask) if state.drawn == "masks" else head_view(cap, own, head)
+            view = (
+                mask_given(cap, own, promise=Bidirectional()) if state.drawn == "masks" else head_view(cap, own, head)
+            )
             _canvas.head(view, key=PICTURES[stream], height=330, selected={"axis": "query", "index": state.asked})
             files(run, view, f"{stream} stream", PICTURES[stream])
     about_card(PARAGRAPHS)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import MambaConfig, MambaModel
 
 from headwise import capture
 from headwise.interp.attention.axes import Axis, Sound
@@ -337,3 +338,15 @@ def test_words_are_averaged_over_their_queries_for_the_sink_too():
     assert view.columns.labels == ("ab", "t2", "sink")
     torch.testing.assert_close(view.values[:, 2], torch.tensor([(3 / 4 + 3 / 5) / 2, 3 / 6]))
     torch.testing.assert_close(view.values.sum(1), torch.ones(2))
+
+
+def test_weights_below_zero_are_drawn_to_both_sides():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "vocab_size": 20, "state_size": 4}
+    model = MambaModel(MambaConfig(**sizes)).eval()
+    call = (cap := capture(wrap(model), {"input_ids": torch.arange(12)[None]})).calls[0]
+    head = next(head for head in range(call.heads) if call.weights(head).min() < 0)
+    view = head_view(cap, call, head)
+    assert view.quantity.kind == "signed"
+    assert (view.values - call.weights(head)[0]).abs().max() < 1e-6
+    assert (grid_pictures(cap, survey(cap), call.stack)[0, head] >= 0).any()
