@@ -195,20 +195,33 @@ class Follows(Metric):
 
     def __init__(self):
         super().__init__()
-        self.sums: Tensor | float = 0.0  # Σ a · (1, q, k, q², k², q·k), (6, B, H)
+        self.sums: Tensor | float = 0.0  # Σ a · (1, q, k, q², k², q·k) of each draw of a stratum, (6, B, H, draws)
 
     def update(self, weights, rows):
         real = weights.masked_fill(~rows.real[..., None], 0.0).double()
         key, query = rows.key[0].double(), rows.query[:, 0].double()
         mass, first, second = real.sum(-1), real @ key, real @ key.square()  # (B, H, R)
         sums = (mass, mass * query, first, mass * query.square(), second, first * query)
-        self.sums = self.sums + torch.stack(sums).sum(-1)
+        self.sums = self.sums + (torch.stack(sums) * rows.share).unflatten(-1, (-1, rows.draws)).sum(-2)
 
     def result(self):
-        n, q, k, qq, kk, qk = self.sums
-        spread = ((n * qq - q.square()) * (n * kk - k.square())).clamp_min(0).sqrt()
-        found = torch.where(spread > 1e-9 * n.square(), (n * qk - q * k) / spread, 0.0)
-        return found.nanmean(0) if bool((n * qq > q.square()).any()) else torch.full_like(found[0], torch.nan)
+        return _correlation(self.sums.sum(-1)).nanmean(0)
+
+    def error(self):
+        """From how the draws differ, each taken alone; 0 where every row was seen."""
+        draws = self.sums.shape[-1]
+        if draws == 1:
+            return torch.zeros(self.sums.shape[2], dtype=torch.float64)
+        own = _correlation(self.sums).std(-1) / draws**0.5  # (B, H)
+        return own.square().nansum(0).sqrt() / own.isfinite().sum(0)
+
+
+def _correlation(sums: Tensor) -> Tensor:
+    """(6, …) → (…); 0 where all keys are one, NaN where all queries are."""
+    n, q, k, qq, kk, qk = sums
+    wide, spread = n * qq - q.square(), n * kk - k.square()
+    found = torch.where(spread > 1e-9 * n.square(), (n * qk - q * k) / (wide * spread).clamp_min(0).sqrt(), 0.0)
+    return torch.where(wide > 1e-9 * n.square(), found, torch.nan)
 
 
 DEFINITIONS = metrics.DEFINITIONS | {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pandas as pd
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from headwise.interp.attention.axes import Score
 from headwise.interp.attention.call import AttentionCall
+from headwise.interp.attention.sampling import Sample
 from headwise.interp.errors import InputError
 from headwise.interp.masks import Bidirectional, Mask
 from headwise.interp.run.capture import Capture, capture
@@ -33,6 +34,30 @@ class Band:
     real: Tensor  # (B, 1, R) bool, queries that are not padding
     allowed: Tensor  # (B, 1, R, K) bool, edges the promise allows
     first: Tensor  # (B, 1, 1) the first key that is not padding
+    whole: bool = False  # whether it is known that no query is padding
+    obeyed: bool = False  # whether it is known that no weight lies beyond what is allowed
+    sizes: Tensor | None = None  # (S,) of the strata from which the rows were drawn; None: these are all there are
+    draws: int = 1  # from each
+    _memo: dict = field(default_factory=dict, repr=False)
+
+    def entropy(self, weights: Tensor) -> Tensor:
+        """−Σ a·log₂ a of each row, (B, H, R): several metrics ask for it."""
+        if "entropy" not in self._memo:
+            logs = weights.clamp_min(torch.finfo(weights.dtype).tiny).log_()
+            self._memo["entropy"] = -logs.mul_(weights).sum(-1) / math.log(2)
+        return self._memo["entropy"]
+
+    @property
+    def share(self) -> Tensor | float:
+        """How many rows each row stands for."""
+        return 1.0 if self.sizes is None else (self.sizes.double() / self.draws).repeat_interleave(self.draws)
+
+    def variance(self, value: Tensor) -> Tensor | float:
+        """Of the sum over all rows as it is estimated from these, (B, H, R) → (B, H)."""
+        if self.sizes is None:
+            return 0.0
+        left = self.sizes * (self.sizes - self.draws).clamp_min(0) / self.draws  # (S,)
+        return (left * value.unflatten(2, (-1, self.draws)).var(3)).sum(2)
 
 
 class Metric:
@@ -44,6 +69,7 @@ class Metric:
     def __init__(self):
         self.total: Tensor | float = 0.0  # (B, H)
         self.count: Tensor | float = 0.0  # (B, 1)
+        self.variance: Tensor | float = 0.0  # of the total, (B, H)
 
     def rows(self, weights: Tensor, rows: Band) -> Tensor:
         """(B, H, R, K) → (B, H, R)."""
@@ -55,13 +81,19 @@ class Metric:
 
     def update(self, weights: Tensor, rows: Band) -> None:
         valid = rows.real & self.counts(rows)  # (B, 1, R)
-        value = self.rows(weights, rows).double()
-        self.total = self.total + torch.where(valid, value, 0.0).sum(2)
-        self.count = self.count + valid.expand(len(value), -1, -1).sum(2).double()
+        value = torch.where(valid, self.rows(weights, rows).double(), 0.0)
+        self.total = self.total + (value * rows.share).sum(2)
+        self.count = self.count + (valid * rows.share).expand(len(value), -1, -1).sum(2, dtype=torch.float64)
+        self.variance = self.variance + rows.variance(value)
 
     def result(self) -> Tensor:
         """One number a head → (H,) float64; NaN where no row had one."""
         return _over_samples(self.total / self.count)
+
+    def error(self) -> Tensor:
+        """The standard error of ``result``, (H,); 0 where every row was seen."""
+        own = self.variance / self.count.square() + torch.zeros_like(self.total)  # (B, H)
+        return own.nansum(0).sqrt() / own.isfinite().sum(0)
 
 
 class Entropy(Metric):
@@ -70,7 +102,7 @@ class Entropy(Metric):
     name = "entropy"
 
     def rows(self, weights, rows):
-        return -torch.xlogy(weights, weights).sum(-1) / math.log(2)
+        return rows.entropy(weights)
 
 
 class NormalisedEntropy(Entropy):
@@ -126,7 +158,7 @@ class Distance(Metric):
     name = "distance"
 
     def rows(self, weights, rows):
-        return (weights * (rows.query - rows.key).abs()).sum(-1)
+        return torch.einsum("bhrk,rk->bhr", weights, (rows.query - rows.key).abs().to(weights.dtype))
 
 
 class ForbiddenMass(Metric):
@@ -135,13 +167,15 @@ class ForbiddenMass(Metric):
     name = "forbidden"
 
     def rows(self, weights, rows):
+        if rows.obeyed:
+            return weights.new_zeros(weights.shape[:3])
         return (weights * ~rows.allowed).sum(-1)
 
 
 class Information(Metric):
     """Mutual information of query and key positions in bits, H(mean a) − mean H(a) (Cover & Thomas 2006, §2.4): what
     knowing the query tells about where the head looks. 0 looks at the same keys from everywhere, as a sink does; an
-    alignment of n positions has log₂ n."""
+    alignment of n positions has log₂ n. NaN of a sample of queries, which cannot tell."""
 
     name = "information"
 
@@ -150,11 +184,14 @@ class Information(Metric):
         self.marginal: Tensor | float = 0.0  # Σ a over queries, (B, H, K)
 
     def rows(self, weights, rows):
-        return Entropy.rows(self, weights, rows)
+        return rows.entropy(weights)
 
     def update(self, weights, rows):
         super().update(weights, rows)
-        real = weights.masked_fill(~rows.real[..., None], 0.0)  # padding may be NaN
+        if rows.sizes is not None:  # of a sample of queries the mean is no guide: an alignment has as many bits as rows
+            self.marginal = torch.nan
+            return
+        real = weights if rows.whole else weights.masked_fill(~rows.real[..., None], 0.0)  # padding may be NaN
         self.marginal = self.marginal + real.sum(2, dtype=torch.float64)
 
     def result(self):
@@ -247,6 +284,9 @@ STANDARD: tuple[Callable[[], Metric], ...] = (
 )
 
 
+Measured = tuple[AttentionCall, dict[str, Tensor], dict[str, Tensor]]  # a call, results and their errors by name
+
+
 def measure(
     cap: Capture,
     metrics: Sequence[Callable[[], Metric]],
@@ -254,20 +294,36 @@ def measure(
     progress: Callable[[float], None] = lambda _: None,
     *,
     own: Callable[[AttentionCall], Sequence[Metric]] = lambda call: (),
-) -> Iterator[tuple[AttentionCall, dict[str, Tensor]]]:
-    """Each call with the results of all metrics, by name; ``own`` makes more for each call. One recomputation of
-    the weights serves them all."""
+    sample: Callable[[AttentionCall], Sample | None] = lambda call: None,
+) -> Iterator[Measured]:
+    """Each call with the results of all metrics and their standard errors, by name; ``own`` makes more metrics for each
+    call, and ``sample`` says which of its queries are looked at: None for all of them. One recomputation of the weights
+    serves them all."""
     for index, call in enumerate(cap.calls):
         promise = expect or call.claim.mask or Bidirectional()  # where nobody says, nothing is forbidden
         measures = [*(make() for make in metrics), *own(call)]
-        real_query, real_key = _real(call)
-        for start, stop, weights in call.bands():
-            rows = _band(call, promise, real_query, real_key, start, stop)
+        drawn, done = sample(call), 0
+        for query, weights in _read(call, drawn):
+            rows = _band(call, promise, query)
+            if drawn is not None:
+                sizes = drawn.sizes[done // drawn.draws :][: len(query) // drawn.draws]
+                rows = replace(rows, sizes=sizes.to(query.device), draws=drawn.draws)
+            done += len(query)
             shares = _shares(weights) if call.linear else weights
             for metric in measures:
                 metric.update(shares, rows)
-            progress((index + stop / call.queries) / len(cap.calls))
-        yield call, {metric.name: metric.result() for metric in measures}
+            total = call.queries if drawn is None else len(drawn.rows)
+            progress((index + done / total) / len(cap.calls))
+        yield call, {m.name: m.result() for m in measures}, {m.name: m.error() for m in measures}
+
+
+def _read(call: AttentionCall, drawn: Sample | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Positions (R,) and weights (B, H, R, K)."""
+    if drawn is not None:
+        yield from call.drawn(drawn.rows, drawn.draws)
+        return
+    for start, stop, weights in call.bands():
+        yield torch.arange(start, stop, device=call.device), weights
 
 
 def sweep(
@@ -287,12 +343,23 @@ def sweep(
     return table(measure(cap, metrics, expect, progress))
 
 
-def table(measured: Iterable[tuple[AttentionCall, dict[str, Tensor]]]) -> pd.DataFrame:
+def table(measured: Iterable[Measured]) -> pd.DataFrame:
     """One row a head of what ``measure`` yields: stack, layer, head, then one column a metric."""
+    return framed((call, results) for call, results, _ in measured)
+
+
+def tables(measured: Iterable[Measured]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """That table, and another with the standard errors."""
+    every = list(measured)
+    return table(every), framed((call, errors) for call, _, errors in every)
+
+
+def framed(results: Iterable[tuple[AttentionCall, dict[str, Tensor]]]) -> pd.DataFrame:
+    """Numbers by name, one a head of a call → a row a head: stack, layer, head, then the numbers."""
     frames = []
-    for call, results in measured:
+    for call, numbers in results:
         place = {"stack": call.stack, "layer": call.layer, "head": range(call.heads)}
-        frames.append(pd.DataFrame({**place, **{name: result.tolist() for name, result in results.items()}}))
+        frames.append(pd.DataFrame({**place, **{name: number.tolist() for name, number in numbers.items()}}))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["stack", "layer", "head"])
 
 
@@ -327,15 +394,17 @@ def induction(subject: Subject, length: int = 64, batch: int = 4, seed: int = 0)
     return sweep(capture(subject, inputs), [partial(Induction, start, length), partial(DuplicateToken, start, length)])
 
 
-def _band(call: AttentionCall, promise: Mask, real_query: Tensor, real_key: Tensor, start: int, stop: int) -> Band:
-    device = real_query.device
-    query = torch.arange(start, stop, device=device)[:, None]
+def _band(call: AttentionCall, promise: Mask, query: Tensor) -> Band:
+    device = query.device
+    real_query, real_key = _real(call)
     key = torch.arange(call.keys, device=device)[None, :]
     batch = torch.arange(call.batch, device=device)[:, None, None, None]
-    allowed = promise(batch, torch.zeros((), dtype=torch.long, device=device), query, key)
-    allowed = allowed.expand(call.batch, 1, stop - start, call.keys) & real_key[:, None, None, :]
+    allowed = promise(batch, torch.zeros((), dtype=torch.long, device=device), query[:, None], key)
+    allowed = allowed.expand(call.batch, 1, len(query), call.keys) & real_key[:, None, None, :]
     first = real_key.int().argmax(1)[:, None, None]
-    return Band(query, key, real_query[:, None, start:stop], allowed, first)
+    obeyed = call.obeys(promise) and bool(real_key.all())
+    real = real_query[:, None, query]
+    return Band(query[:, None], key, real, allowed, first, whole=bool(real.all()), obeyed=obeyed)
 
 
 def _real(call: AttentionCall) -> tuple[Tensor, Tensor]:

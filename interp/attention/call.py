@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from headwise.interp.attention.axes import Axis, numbered
@@ -21,7 +22,7 @@ from headwise.interp.attention.report import Mechanism
 from headwise.interp.attention.scores import Factors, Scores, single, version
 from headwise.interp.masks import Dense, Mask, Padding, recognise
 
-BAND_BYTES = 32 * 2**20  # working memory of one band of rows
+BAND_BYTES = 4 * 2**20  # working memory of one band of rows, about what a core's cache holds
 
 QUANTITIES = ("weights", "scores", "value_weighted")
 
@@ -317,6 +318,20 @@ class AttentionCall:
         """(start, stop, weights (B, heads, stop − start, K)) over all queries, each band within a fixed memory."""
         yield from self._bands(self.band, heads)
 
+    def drawn(self, rows: Tensor, step: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """(positions (R,), weights (B, H, R, K)) of some queries only, in bands of a multiple of ``step`` rows."""
+        self._check_fresh()
+        rows = rows.to(self.device)
+        some = self.form.at(rows) if hasattr(self.form, "at") else None
+        band = -(-max(step, self._rows_per_band(self.heads)) // step) * step
+        for start in range(0, len(rows), band):
+            part = rows[start : start + band]
+            if some is not None:
+                yield part, some.weights(start, start + len(part), slice(None))
+            else:  # a row at a time
+                every = [self.form.weights(row, row + 1, slice(None)) for row in part.tolist()]
+                yield part, torch.cat(every, 2)
+
     def image(
         self,
         head: int,
@@ -401,8 +416,9 @@ def pool_cells(rows: Tensor, f_query: int, f_key: int, pool: str = "max") -> Ten
     have."""
     if f_query == f_key == 1:
         return rows
-    height, width = -(-rows.shape[0] // f_query), -(-rows.shape[1] // f_key)
-    cells = rows.new_full((height * f_query, width * f_key), -math.inf if pool == "max" else math.nan)
-    cells[: rows.shape[0], : rows.shape[1]] = rows
-    cells = cells.view(height, f_query, width, f_key)
-    return cells.amax((1, 3)) if pool == "max" else cells.nanmean((1, 3))
+    down, across = -rows.shape[0] % f_query, -rows.shape[1] % f_key
+    if down or across:
+        rows = F.pad(rows, (0, across, 0, down), value=-math.inf if pool == "max" else math.nan)
+    if pool == "max":  # down first: neighbours in memory stay neighbours
+        return rows.unflatten(0, (-1, f_query)).amax(1).unflatten(1, (-1, f_key)).amax(2)
+    return rows.unflatten(0, (-1, f_query)).unflatten(2, (-1, f_key)).nanmean((1, 3))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -48,11 +48,16 @@ class Factors:
             and (self.q.shape[1] % self.k.shape[1] == 0)
         )
 
-    def products(self, start: int, stop: int, heads: slice) -> Tensor:
-        """q·kᵀ·scale of some rows and heads → (B, h, R, K); key heads are shared by H / Hk query heads each."""
-        index = torch.arange(self.q.shape[1], device=self.q.device)[heads]
-        some = single(self.q[:, heads, start:stop])  # (B, h, R, D)
-        keys = single(self.k[:, index // (self.q.shape[1] // self.k.shape[1])])  # (B, h, K, D)
+    def products(self, start: int, stop: int, heads: slice, last: int | None = None) -> Tensor:
+        """q·kᵀ·scale of some rows and heads, with the first ``last`` keys → (B, h, R, last); key heads are shared by H
+        / Hk query heads each."""
+        each = self.q.shape[1] // self.k.shape[1]
+        some, k = single(self.q[:, heads, start:stop]), self.k[:, :, :last]  # (B, h, R, D)
+        if some.shape[1] == self.q.shape[1]:  # those that share keys meet them together: nothing is copied
+            met = some.unflatten(1, (-1, each)).flatten(2, 3) @ single(k).transpose(-1, -2)  # (B, Hk, each · R, last)
+            return met.mul_(self.scale).unflatten(2, (each, -1)).flatten(1, 2)
+        index = torch.arange(self.q.shape[1], device=self.q.device)[heads] // each
+        keys = single(k[:, heads] if each == 1 else k[:, index])  # (B, h, last, D)
         return (some @ keys.transpose(-1, -2)).mul_(self.scale)
 
 
@@ -187,6 +192,26 @@ class Computed(FromProducts):
     def scores(self, start: int, stop: int, heads: slice) -> Tensor:
         return self._masked(self.factors.products(start, stop, heads), start, stop, heads)
 
+    def weights(self, start: int, stop: int, heads: slice) -> Tensor:
+        keys = self.k.shape[2]
+        if not self.causal or self.given is not None or stop >= keys:
+            return super().weights(start, stop, heads)
+        met = self.factors.products(start, stop, heads, stop)  # no later key is seen by any of these rows
+        return F.pad(softmax(self._masked(met, start, stop, heads)), (0, keys - stop))
+
+    def at(self, rows: Tensor) -> Computed:
+        """The same for some of the queries (R,), which are then its only ones."""
+        given = self.given
+        if given is not None and given.ndim >= 2 and given.shape[-2] > 1:
+            given = given[..., rows, :]
+        if self.causal:
+            past = torch.arange(self.k.shape[2], device=rows.device) <= rows[:, None]  # (R, K)
+            if given is not None and given.is_floating_point():
+                given = torch.where(past, given, -math.inf)
+            else:
+                given = past if given is None else given & past
+        return replace(self, q=self.q[:, :, rows], given=given, causal=False)
+
     def added(self, start: int, stop: int, heads: slice) -> Tensor:
         some = single(self.q[:, heads, start:stop])  # (B, h, R, D)
         return self._masked(some.new_zeros(*some.shape[:3], self.k.shape[2]), start, stop, heads)
@@ -273,6 +298,12 @@ class Seen:
 
     def weights(self, start: int, stop: int, heads: slice) -> Tensor:
         return single(self.seen_weights[:, heads, start:stop])
+
+    def at(self, rows: Tensor) -> Seen:
+        """The same for some of the queries (R,), which are then its only ones."""
+        beside = None if self.beside is None else self.beside[:, :, rows]
+        scores, weights = (t[:, :, rows] for t in (self.seen_scores, self.seen_weights))
+        return replace(self, seen_scores=scores, seen_weights=weights, beside=beside, factors=None, apart=None)
 
     def sink(self, start: int, stop: int, heads: slice) -> Tensor | None:
         return None if self.beside is None else single(self.beside[:, heads, start:stop])

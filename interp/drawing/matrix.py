@@ -404,7 +404,8 @@ def _codes(allowed: Tensor, weights: Tensor | None, factor: tuple[int, int]) -> 
 def _any(cells: Tensor, factor: tuple[int, int]) -> Tensor:
     """(R, K) bool → (⌈R/f⌉, ⌈K/f⌉) bool."""
     pad = (0, -cells.shape[1] % factor[1], 0, -cells.shape[0] % factor[0])
-    return F.pad(cells, pad).unflatten(0, (-1, factor[0])).unflatten(2, (-1, factor[1])).any(3).any(1)
+    cells = F.pad(cells, pad) if any(pad) else cells
+    return cells.unflatten(0, (-1, factor[0])).any(1).unflatten(1, (-1, factor[1])).any(2)
 
 
 def _inside(region: Region | None, shape: tuple[int, int]) -> Region:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headwise.interp.analysis.in_words import telling
-from headwise.interp.analysis.metrics import STANDARD, Metric, measure, periodic, table
+from headwise.interp.analysis.metrics import STANDARD, Metric, measure, periodic, tables
 from headwise.interp.attention.call import AttentionCall, pool_cells
+from headwise.interp.attention.sampling import EXACT, STRATA, Sample, drawn
 from headwise.interp.drawing.matrix import LEAK, recorded
 from headwise.interp.masks import Window
 from headwise.interp.run.capture import Capture
@@ -27,7 +28,7 @@ class Thumbnails(Metric):
 
     name = "thumbnail"
 
-    def __init__(self, size: int = 48, ends: tuple[int, int] | None = None, batch: int = 0):
+    def __init__(self, size: int = STRATA, ends: tuple[int, int] | None = None, batch: int = 0):
         self.size, self.batch = size, batch
         self.ends = ends  # queries and keys from which on nothing is shown
         self.parts: list[Tensor] = []
@@ -37,49 +38,95 @@ class Thumbnails(Metric):
         if self.ends is not None:
             queries, keys = self.ends
             shown = shown[:, : max(0, queries - int(rows.query[0, 0])), :keys]
-        self.parts.append(_pooled(shown, self.size))  # (H, R, t)
+        shown = _pooled(shown, self.size)  # (H, R, t)
+        self.parts.append(shown if rows.sizes is None else shown.unflatten(1, (-1, rows.draws)).amax(2))
 
     def result(self):
         """→ (H, t, t) float32, t ≤ size."""
         return _pooled(torch.cat(self.parts, 1).transpose(1, 2), self.size).transpose(1, 2)
 
+    def error(self):
+        return torch.empty(0)
+
 
 def _pooled(x: Tensor, size: int) -> Tensor:
-    """(…, n) → (…, ⌈n/f⌉), the maximum of each f = ⌈n/size⌉ neighbours; for weights, which are never negative."""
+    """(H, m, n) → (H, m, ⌈n/f⌉), the maximum of each f = ⌈n/size⌉ neighbours."""
     factor = -(-x.shape[-1] // size)
-    return F.pad(x, (0, -x.shape[-1] % factor)).unflatten(-1, (-1, factor)).amax(-1)
+    return x if factor == 1 or not x.shape[1] else F.max_pool1d(x, factor, ceil_mode=True)
 
 
 @dataclass(frozen=True)
 class Survey:
     """All heads at a glance: the metric table, of the whole batch, and per (stack, layer) the thumbnails of its sample
-    ``batch``, (H, t, t) float32. Where a layer has fewer samples, its last one's."""
+    ``batch``, (H, t, t) float32. Where a layer has fewer samples, its last one's.
+
+    ``errors`` are the standard errors of the table's numbers, laid out alike; 0 where every query was looked at.
+    ``looked`` says at how many of how many queries; both are the same for short texts.
+    """
 
     table: pd.DataFrame
     thumbnails: dict[tuple[str, int], Tensor]
     batch: int = 0
+    errors: pd.DataFrame = field(default_factory=pd.DataFrame)
+    looked: tuple[int, int] = (0, 0)
+
+    @property
+    def sampled(self) -> str:
+        """That not every query was looked at, in words; "" where every one was."""
+        some, every = self.looked
+        return f"from {some:,} of {every:,} queries, spread over the text" if some < every else ""
+
+    def said(self, stack: str, layer: int, head: int, metric: str) -> str:
+        """A number as it is written: with two standard errors beside it where it has any.
+
+        >>> place = {"stack": ["decoder"], "layer": [0], "head": [3]}
+        >>> number, error = pd.DataFrame({**place, "self": [0.43]}), pd.DataFrame({**place, "self": [0.012]})
+        >>> Survey(number, {}, errors=error).said("decoder", 0, 3, "self")
+        '0.43 ± 0.024'
+        """
+        at = (self.table["stack"] == stack) & (self.table["layer"] == layer) & (self.table["head"] == head)
+        number = f"{self.table.loc[at, metric].item():.3g}"
+        error = self.errors.loc[at, metric].item() if metric in self.errors else 0.0
+        return f"{number} ± {2 * error:.2g}" if error > 0 else number
 
 
 def survey(
-    cap: Capture, progress: Callable[[float], None] = lambda fraction: None, size: int = 48, *, batch: int = 0
+    cap: Capture,
+    progress: Callable[[float], None] = lambda fraction: None,
+    size: int = STRATA,
+    *,
+    batch: int = 0,
+    exact: bool = False,
 ) -> Survey:
-    """Metrics and thumbnails of every head from one recomputation of the weights. Raises IndexError for a sample that
-    no layer has."""
+    """Metrics and thumbnails of every head from one recomputation of the weights.
+
+    Of more than ``sampling.EXACT`` queries some are drawn from every cell of a thumbnail, so that looking at all heads
+    costs less than the run: numbers come with their errors, and a cell is the largest of what was drawn. With ``exact``
+    every query is looked at. Recordings are looked at whole. Raises IndexError for a sample that no layer has.
+    """
     if cap.calls and not 0 <= batch < (most := max(call.batch for call in cap.calls)):
         raise IndexError(f"batch expects a sample 0 … {most - 1}; got {batch}.")
-    thumbnails = {}
+    thumbnails, looked = {}, (0, 0)
 
     def own(call: AttentionCall) -> tuple[Metric, ...]:
         part = recorded(cap, call)
         ends = None if part is None else (part[1], part[3])
         return *telling(cap, call), Thumbnails(size, ends, min(batch, call.batch - 1))
 
-    def collect():
-        for call, results in measure(cap, (*STANDARD, *periodic(cap)), None, progress, own=own):
-            thumbnails[call.stack, call.layer] = results.pop(Thumbnails.name)
-            yield call, results
+    def sample(call: AttentionCall) -> Sample | None:
+        nonlocal looked
+        whole = exact or call.queries <= EXACT or recorded(cap, call) is not None
+        found = None if whole else drawn(call.queries, size)
+        looked = max(looked, (call.queries if found is None else len(found.rows), call.queries), key=lambda one: one[1])
+        return found
 
-    return Survey(table(collect()), thumbnails, batch)
+    def collect():
+        for call, *results in measure(cap, (*STANDARD, *periodic(cap)), None, progress, own=own, sample=sample):
+            thumbnails[call.stack, call.layer] = results[0][Thumbnails.name]
+            yield call, *({name: one for name, one in each.items() if name != Thumbnails.name} for each in results)
+
+    table, errors = tables(collect())
+    return Survey(table, thumbnails, batch, errors, looked)
 
 
 def grid_pictures(cap: Capture, surveyed: Survey, stack: str) -> np.ndarray:

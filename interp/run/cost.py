@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from headwise.interp.attention.call import AttentionCall
+from headwise.interp.attention.sampling import EXACT, SAMPLED
 from headwise.interp.run.capture import capture
 from headwise.interp.subject import Inputs, Subject
 
 PROBE = 8  # tokens of the probe
-SURVEY_OPERATIONS = 60  # a weight's exp, sum, logarithm and pooling, in multiply-adds
+SURVEY_OPERATIONS = (
+    800  # a weight's exp, logarithm, sums and pooling, in the time of as many operations of a matrix product
+)
 TARGET = ("decoder_", "tgt")  # how arguments of the target begin; the others are of the source, or the only sequence
 
 
@@ -44,11 +47,14 @@ def estimate(subject: Subject, inputs: Inputs) -> Cost:
     """Shapes from a capture of the first few tokens, seconds from this machine's speed at matrix products."""
     small, grown = _cut(inputs)
     calls = [(c, grown.get(c.queries, c.queries), grown.get(c.keys, c.keys)) for c in capture(subject, small).calls]
-    pairs = sum(c.batch * c.heads * queries * keys for c, queries, keys in calls)
     products = sum(c.batch * c.heads * queries * keys * _width(c) for c, queries, keys in calls)
     blocks = [queries for c, queries, _ in calls if c.kind == "self"]  # the positions that each block works on
     tokens = sum(_sequences(inputs).values()) or max((max(lengths) for _, *lengths in calls), default=1)
     positions = inputs.batch * (sum(blocks) / len(blocks) if blocks else tokens)
+    looked = sum(
+        c.batch * c.heads * keys * (_width(c) + SURVEY_OPERATIONS / 2) * (queries if queries <= EXACT else SAMPLED)
+        for c, queries, keys in calls
+    )
     rate = _rate(str(subject.device))
     return Cost(
         tokens,
@@ -56,7 +62,7 @@ def estimate(subject: Subject, inputs: Inputs) -> Cost:
         sum(c.heads for c, *_ in calls),
         int(sum(call.grown(queries, keys) for call, queries, keys in calls)),
         (2 * subject.parameters * positions + 4 * products) / rate,
-        (2 * products + SURVEY_OPERATIONS * pairs) / rate,
+        2 * looked / rate,
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from headwise.interp.analysis.metrics import Metric, NormalisedEntropy, measure, table
+from headwise.interp.analysis.metrics import Metric, NormalisedEntropy, framed, measure
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.run.capture import Capture
@@ -48,6 +48,9 @@ class Whereabouts(Metric):
         self.total = self.total + torch.where(valid[..., None], given, 0.0).sum(2)  # (B, H, kinds)
         self.count = self.count + valid.expand(len(given), -1, -1).sum(2)[..., None].double()
 
+    def error(self) -> Tensor:
+        return torch.empty(0)
+
     def result(self) -> Tensor:
         """(H, kinds): of each head what adds up to 1, or to less where weight goes to no key."""
         return (self.total / self.count).nanmean(0).nan_to_num(0.0)
@@ -58,7 +61,7 @@ def shares(cap: Capture, progress: Callable[[float], None] = lambda fraction: No
     key that its sequence has (a key of ``KINDS``), and ``entropy``, 0 … 1, how widely it is spread."""
     frames = []
     names: dict[str, None] = {}
-    for call, found in measure(cap, [NormalisedEntropy], progress=progress, own=lambda call: (Whereabouts(call),)):
+    for call, found, _ in measure(cap, [NormalisedEntropy], progress=progress, own=lambda call: [Whereabouts(call)]):
         kinds, _ = kinds_of(call)
         names |= dict.fromkeys(kinds)
         columns = dict(zip(kinds, found[Whereabouts.name].T, strict=True)) | {"entropy": found["entropy_normalised"]}
@@ -68,7 +71,7 @@ def shares(cap: Capture, progress: Callable[[float], None] = lambda fraction: No
         (call, {name: columns.get(name, torch.zeros(call.heads)) for name in (*order, "entropy")})
         for call, columns in frames
     )
-    return table(rows)
+    return framed(rows)
 
 
 def kinds_of(call: AttentionCall) -> tuple[tuple[str, ...], Tensor]:
