@@ -79,16 +79,16 @@ class Server:
             url, pid = f"http://127.0.0.1:{port}", self.started.pid
         self.url, self.process = url, psutil.Process(pid)
 
-    def wait(self, seconds: float = 90) -> float:
-        """Until it answers → how long that took."""
+    def wait(self, path: str, seconds: float = 90) -> float:
+        """Until that address answers → how long that took."""
         began = time.monotonic()
         while time.monotonic() - began < seconds:
             try:
-                urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=1)
+                urllib.request.urlopen(self.url + path, timeout=1)
                 return time.monotonic() - began
             except (urllib.error.URLError, TimeoutError):
                 time.sleep(0.1)
-        raise SystemExit(f"The app did not answer within {seconds:.0f} s.")
+        raise SystemExit(f"{self.url}{path} did not answer within {seconds:.0f} s.")
 
     @property
     def cpu(self) -> float:
@@ -234,7 +234,10 @@ def main() -> None:
     server, told = Server(options.url, options.pid), Told()
     try:
         print(f"{options.sessions} sessions, {options.acts}, think {options.think:g} s, {os.cpu_count()} cores")
-        print(f"start      {server.wait():7.1f} s, {server.memory:.0f} MiB")
+        answers = server.wait("/_stcore/health")
+        print(
+            f"start      {answers:7.1f} s, warm after another {server.wait('/readyz'):.1f} s, {server.memory:.0f} MiB"
+        )
         asyncio.run(lesson(server, told, options))
         row("opening", told.opened)
         row("act", told.acted)

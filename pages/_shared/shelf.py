@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import threading
 import time
@@ -14,10 +13,9 @@ from typing import Any
 
 import streamlit as st
 
-from headwise.interp.run.cost import estimate
 from headwise.interp.run.weighing import memory, weight
 from headwise.interp.subject import Subject
-from headwise.models import available, load
+from headwise.models import load
 
 SLOTS = 2  # results that are computed at the same time
 SHARE = 4  # models are kept up to one part in so many of the memory, results up to another
@@ -184,17 +182,11 @@ class Server:
         return self.models.get((name, device, dtype), lambda: load(name, device=device, dtype=dtype))
 
 
-@st.cache_resource(show_spinner="Starting Headwise …")
+@st.cache_resource(show_spinner=False)
 def server() -> Server:
-    """The one of this process, warmed up. What is loaded by now never is garbage, so it is frozen out of the
-    collections to come, each of which holds up all sessions."""
-    started = Server()
+    """The one of this process."""
     atexit.register(_rest)
-    subject = started.subject(available()[0], "cpu", "float32")
-    estimate(subject, subject.encode("Warm up."))
-    gc.collect()
-    gc.freeze()
-    return started
+    return Server()
 
 
 def _rest() -> None:
