@@ -101,7 +101,15 @@ def _run(page: InputChoices, subject: Subject, given: _input.Typed, place: Any, 
     _confirm(page, subject, cost, key)
     with waiting(place, "Running the model …"):
         cap = server().made("capture", key, lambda: capture(subject, inputs))
+    if state.mode == "written":
+        state.told = written_target(inputs)
     return Run(subject, given, cap, inputs, cost, key, beside=beside)
+
+
+def written_target(inputs: Inputs) -> str:
+    """The target of an encoder-decoder as text; "" where there is none."""
+    target = inputs.axes.get("target")
+    return (target.text or "").strip("\n") if target is not None else ""
 
 
 def share(run: Run, page: InputChoices, **defaults) -> bool:

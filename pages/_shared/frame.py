@@ -11,6 +11,7 @@ import streamlit as st
 
 from headwise.assets import ASSETS
 from headwise.pages._shared.choices import Choices, InputChoices
+from headwise.pages._shared.terms import TERMS
 
 SHELL = ASSETS / "shell"
 LARGE = """<style>
@@ -18,7 +19,7 @@ html { font-size: 19px } /* all sizes are measured in it */
 .st-key-explorer { grid-template: "left head" auto "left right" 1fr / 4fr 7fr !important }
 </style>"""
 
-_link = st.components.v2.component("headwise_link", js=(SHELL / "link.js").read_text("utf-8"))
+_shell = st.components.v2.component("headwise_shell", js=(SHELL / "shell.js").read_text("utf-8"))
 
 state = InputChoices()
 
@@ -30,7 +31,7 @@ def frame(page: Choices, uses_device: bool = True) -> None:
     if state.present:
         st.html(LARGE)
     with st.container(key="tools", horizontal=True, gap="xsmall", width="content"):
-        _link(key="copy-link", width="content")
+        _shell(key="copy-link", data={"terms": TERMS}, width="content")
         st.button(
             "Leave" if state.present else "Present",
             key="present-button",
