@@ -4,7 +4,7 @@ waits."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import streamlit as st
@@ -44,9 +44,10 @@ def frame(page: Choices, uses_device: bool = True) -> None:
 
 
 @contextmanager
-def waiting(place: Any, text: str) -> Iterator[None]:
-    """Say in the page what it waits for, where that takes more than a moment; shell.css puts grey blocks below."""
-    with place, st.spinner(text, show_time=True):
+def waiting(place: Any, text: str, there: bool = False) -> Iterator[None]:
+    """Say in the page what it waits for, unless that is ``there`` or takes a moment only; shell.css puts grey blocks
+    below."""
+    with place, nullcontext() if there else st.spinner(text, show_time=True):
         yield
 
 

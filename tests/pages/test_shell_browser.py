@@ -9,6 +9,7 @@ from headwise import load
 from headwise.interp.analysis.in_words import ROLES
 from headwise.models.catalogue import CATALOGUE
 from headwise.pages._heads.welcome import TOUR
+from headwise.pages._shared.input import default_text
 from tests.browser.opening import address, head, links_to, shows
 
 TEXT = "The people of the United States."
@@ -39,7 +40,7 @@ def count(model: str, text: str) -> int:
 
 def test_back_and_forward_move_the_view_over_model_and_text(visit):
     page = visit(layer="1", head="6")
-    first = page.get_by_label("Text", exact=True).input_value()
+    first = default_text("decoder")
     fill(page, TEXT)
     links_to(page, text=TEXT)
     is_at(page, "tiny-decoder", count("tiny-decoder", TEXT))
@@ -157,7 +158,7 @@ def test_the_tour_walks_through_the_page_and_can_be_skipped(visit):
 def test_a_next_token_is_a_way_to_go_on(visit):
     page = visit(temperature="1")
     likely = page.locator(".st-key-next").get_by_role("button").or_(page.locator(".st-key-next").get_by_role("radio"))
-    tokens = count("tiny-decoder", page.get_by_label("Text", exact=True).input_value())
+    tokens = count("tiny-decoder", default_text("decoder"))
     expect(likely).not_to_have_count(0)
     assert not [text for text in likely.all_inner_texts() if text.endswith(" 0%")]
     likely.nth(1).click()
