@@ -12,7 +12,7 @@ from headwise.pages._heads.headline import fidelity_words, header_line, proof_wo
 from headwise.pages._heads.listen import listen
 from headwise.pages._heads.output import output
 from headwise.pages._heads.welcome import welcome
-from headwise.pages._shared.bar import bar
+from headwise.pages._shared.bar import bar, written_target
 from headwise.pages._shared.defence import page
 from headwise.pages._shared.frame import SHELL
 from headwise.pages._shared.shelf import server
@@ -34,8 +34,9 @@ def heads() -> None:
     header.html(header_line(run, "measuring …"))
     for warning in cap.subject.warnings:
         st.warning(warning[:1].upper() + warning[1:] + ".", icon=":material/info:")
-    if cap.inputs.notes:
-        st.html(f"<div class='headline' data-testid='notes'>{html.escape(' · '.join(cap.inputs.notes))}</div>")
+    told = [*cap.inputs.notes, *([f"target: {written}"] if (written := written_target(cap.inputs)) else [])]
+    if told:
+        st.html(f"<div class='headline' data-testid='notes'>{html.escape(' · '.join(told))}</div>")
     welcome()
     output(run)
     listen(run)

@@ -76,8 +76,11 @@ def bar(page: InputChoices, above: Callable[[], None] | None = None) -> Run:
         beside = st.container(key="bar-beside", horizontal=True, width="content", gap="xsmall")
     place = st.container(key="waiting")
     try:
-        with waiting(place, f"Loading {state.model} …" if len(state.model) < 60 else "Loading …"):
-            subject = server().subject(state.model, state.device, state.dtype)
+        name = (state.model, state.device, state.dtype)
+        with waiting(
+            place, f"Loading {state.model} …" if len(state.model) < 60 else "Loading …", name in server().models
+        ):
+            subject = server().subject(*name)
     except LoadError as error:
         with fields:
             _input.keep()
@@ -92,16 +95,24 @@ def bar(page: InputChoices, above: Callable[[], None] | None = None) -> Run:
 
 def _run(page: InputChoices, subject: Subject, given: _input.Typed, place: Any, beside: Any) -> Run:
     key = (state.model, state.device, state.dtype, given.key, given.prompt, state.cut)
-    with waiting(place, "Reading the input …"):
+    with waiting(place, "Reading the input …", server().has("inputs", key)):
         inputs = _encode(page, subject, given, key)
     if state.written:
         inputs = extend(subject, inputs, state.written)
         key = (*key, state.written)
     cost = server().made("cost", key, lambda: estimate(subject, inputs))
     _confirm(page, subject, cost, key)
-    with waiting(place, "Running the model …"):
+    with waiting(place, "Running the model …", server().has("capture", key)):
         cap = server().made("capture", key, lambda: capture(subject, inputs))
+    if state.mode == "written":
+        state.told = written_target(inputs)
     return Run(subject, given, cap, inputs, cost, key, beside=beside)
+
+
+def written_target(inputs: Inputs) -> str:
+    """The target of an encoder-decoder as text; "" where there is none."""
+    target = inputs.axes.get("target")
+    return (target.text or "").strip("\n") if target is not None else ""
 
 
 def share(run: Run, page: InputChoices, **defaults) -> bool:

@@ -263,6 +263,7 @@ class InputChoices(Choices):
     second = Choice("", longest=LONGEST)
     target = Choice("", longest=LONGEST)
     mode = Choice("written", among=("written", "typed", "stepwise"))  # who writes the target
+    told = Choice("", link=False, until=MODEL)  # the target that the model wrote last
     written = Choice((), read=lambda text: numbers(text)[:MOST_TOKENS], write=dashed, until=INPUT)
     file = Choice("")  # the example picture or recording
     cut = Choice(False)
@@ -271,6 +272,12 @@ class InputChoices(Choices):
     examples = Each(None, key="example-{}")  # by family; each of these
     uploaded = Each(None, key="upload-{}")
     own = Each(None, key="own-{}")  # (name, bytes): the field itself forgets when one goes to another page
+
+    def take_mode(self) -> None:
+        """Another one writes the target: a person begins with what the model wrote."""
+        if self.mode == "typed" and self.told:
+            self.target = self.told
+        self.another_input()
 
     def take_example(self, text: str | tuple[str, str]) -> None:
         self.text, self.second = text if isinstance(text, tuple) else (text, "")

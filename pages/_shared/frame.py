@@ -4,13 +4,14 @@ waits."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import streamlit as st
 
 from headwise.assets import ASSETS
 from headwise.pages._shared.choices import Choices, InputChoices
+from headwise.pages._shared.terms import TERMS
 
 SHELL = ASSETS / "shell"
 LARGE = """<style>
@@ -18,7 +19,7 @@ html { font-size: 19px } /* all sizes are measured in it */
 .st-key-explorer { grid-template: "left head" auto "left right" 1fr / 4fr 7fr !important }
 </style>"""
 
-_link = st.components.v2.component("headwise_link", js=(SHELL / "link.js").read_text("utf-8"))
+_shell = st.components.v2.component("headwise_shell", js=(SHELL / "shell.js").read_text("utf-8"))
 
 state = InputChoices()
 
@@ -30,7 +31,7 @@ def frame(page: Choices, uses_device: bool = True) -> None:
     if state.present:
         st.html(LARGE)
     with st.container(key="tools", horizontal=True, gap="xsmall", width="content"):
-        _link(key="copy-link", width="content")
+        _shell(key="copy-link", data={"terms": TERMS}, width="content")
         st.button(
             "Leave" if state.present else "Present",
             key="present-button",
@@ -43,9 +44,10 @@ def frame(page: Choices, uses_device: bool = True) -> None:
 
 
 @contextmanager
-def waiting(place: Any, text: str) -> Iterator[None]:
-    """Say in the page what it waits for, where that takes more than a moment; shell.css puts grey blocks below."""
-    with place, st.spinner(text, show_time=True):
+def waiting(place: Any, text: str, there: bool = False) -> Iterator[None]:
+    """Say in the page what it waits for, unless that is ``there`` or takes a moment only; shell.css puts grey blocks
+    below."""
+    with place, nullcontext() if there else st.spinner(text, show_time=True):
         yield
 
 

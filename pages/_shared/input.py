@@ -224,7 +224,7 @@ def _with_target(key: Hashable, read: Callable[[], Any], code: str) -> Typed:
             "Target",
             list(TARGETS),
             format_func=TARGETS.get,
-            on_change=state.another_input,
+            on_change=state.take_mode,
             label_visibility="collapsed",
             **InputChoices.mode.widget,
         )

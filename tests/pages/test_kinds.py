@@ -269,3 +269,11 @@ def resident() -> int:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
+
+
+def test_the_target_that_the_model_wrote_is_shown_and_is_what_typing_starts_from():
+    test = app(model="tiny-encoder-decoder", text="knight")
+    wrote = load("tiny-encoder-decoder").encode(("knight", None)).axes["target"].text
+    assert f"target: {wrote}" in html(test, "notes")
+    test.selectbox(key="mode").set_value("typed").run()
+    assert test.text_area(key="target").value == wrote and f"target: {wrote}" in html(test, "notes")
