@@ -3,13 +3,15 @@
 //   at(x, y, inside) → target | null · keep(target) → it, if still there · pointer(target) → CSS cursor
 //   click(target) · key(event) → handled
 // and, if it wants them: recolour(), legend(), drags(target), drop(from, to), double(target), unmount(), scrolls.
+// looked(target), where somebody set it, hears what is looked at.
 // Two canvases lie on top of each other: `base` holds the data, `over` what follows the pointer, so moving the mouse
 // never redraws the data.
 
 import { readTheme } from "./colour.js";
-import { same, unpack } from "./pack.js";
 import { Pins } from "./pins.js";
 import { say } from "./text.js";
+
+const HOW = "Arrow keys read it, Enter pins, Escape goes back.";
 
 function element(tag, className, parent, attributes = {}) {
   const node = document.createElement(tag);
@@ -78,15 +80,15 @@ export class Figure {
   }
 
   /** A new message, or the same one in a new theme. Pointer, cursor, focus and scroll stay where they are. */
-  update(bytes, send) {
+  update(message, send) {
     this.send = send;
     const theme = readTheme(this.root);
-    const news = !same(bytes, this.bytes);
+    const news = message !== this.message;
     if (!news && theme.id === this.theme.id) return;
     this.theme = theme;
-    this.bytes = bytes;
+    this.message = message;
     const start = performance.now();
-    if (news) this.take(unpack(bytes));
+    if (news) this.take(message);
     this.view.recolour?.();
     this.paint(start);
   }
@@ -110,8 +112,9 @@ export class Figure {
     this.view.take(message);
     this.hover = this.view.keep(this.hover);
     this.cursor = this.view.keep(this.cursor);
-    this.stage.setAttribute("aria-label", message.label);
-    this.base.setAttribute("aria-label", message.label);
+    const label = message.label ?? `${message.title || "attention head"}: ${message.value_name} of ${message.extent}, ${message.view}. ${HOW}`;
+    this.stage.setAttribute("aria-label", label);
+    this.base.setAttribute("aria-label", label);
   }
 
   fitWidth() {
@@ -170,6 +173,7 @@ export class Figure {
     if (!this.size) return;
     const target = this.target;
     this.view.overlay(this.pen(this.over), target);
+    this.looked?.(target);
     say(this.readout, this.view.describe(target));
     this.readout.classList.toggle("hw-idle", !target);
   }
@@ -233,7 +237,7 @@ export class Figure {
     this.endDrag();
     const target = this.view.at(...this.place(event));
     if (dragging) this.view.drop(from, to);
-    else if (target !== null && this.start) this.view.click(target);
+    else if (target !== null && this.start) this.view.click(target, event);
     this.start = null;
     this.hover = target;
     this.soon();

@@ -1,6 +1,7 @@
 // All heads of a model as one picture: a thumbnail for each, layers down, heads across (or sorted and wrapped).
 
 import { emptyPixel } from "./colour.js";
+import { Store } from "./store.js";
 import { fit } from "./text.js";
 
 const GAP = 4; // between thumbnails
@@ -15,6 +16,7 @@ export class Grid {
   constructor(figure) {
     this.figure = figure;
     this.chosen = null; // "layer,head"
+    this.beside = []; // places of heads that are pinned beside each other
     this.turn = 0; // counts the choices made here
   }
 
@@ -23,16 +25,41 @@ export class Grid {
     [this.L, this.H, this.t] = message.thumbs.shape; // (L, H, t, t)
     this.heads =
       message.order ?? Array.from({ length: this.L * this.H }, (_, i) => [Math.floor(i / this.H), i % this.H]);
+    this.figure.out.hidden = true;
+    this.marks();
+    if (message.explorer) return this.join(Store.of(message.explorer));
     // Python's word counts when it changes. But a key held down sends many turns, and the answer to an early one must
     // not pull the outline back.
     const said = message.selected.join();
     this.waiting &&= message.turn !== this.turn && performance.now() - this.asked < 3000;
     if (!this.waiting && said !== this.said) this.chosen = said;
     this.said = said;
+    this.select();
+  }
+
+  /** In an explorer, what is chosen is the store's. */
+  join(store) {
+    this.store = store;
+    store.watch(this);
+    this.follow();
+  }
+
+  follow() {
+    const { chosen, beside } = this.store;
+    this.chosen = chosen?.join() ?? null;
+    this.beside = beside.map((pinned) => this.heads.findIndex((head) => head.join() === pinned.join()));
+    this.select();
+  }
+
+  changed(what) {
+    if (what !== "head" && what !== "beside") return;
+    this.follow();
+    this.figure.refresh();
+  }
+
+  select() {
     this.selected = this.heads.findIndex((head) => head.join() === this.chosen);
-    this.figure.out.hidden = true;
     this.name();
-    this.marks();
   }
 
   name() {
@@ -68,6 +95,7 @@ export class Grid {
   }
 
   unmount() {
+    this.store?.leave(this);
     clearTimeout(this.timer);
   }
 
@@ -175,6 +203,7 @@ export class Grid {
       const out = line / 2;
       pen.strokeRect(x - out, y - out, this.size + line, this.size + line);
     };
+    for (const index of this.beside) if (index >= 0) frame(index, theme.text, 2);
     if (target !== null && target !== this.selected) frame(target, theme.ink(0.45), 1.5);
     if (this.selected >= 0) frame(this.selected, theme.accent, 3);
   }
@@ -201,6 +230,7 @@ export class Grid {
 
   choose(index, wait) {
     if (index === this.selected) return;
+    if (this.store) return this.store.choose(this.heads[index], wait);
     const [layer, head] = this.heads[index];
     this.selected = index;
     this.chosen = `${layer},${head}`;
@@ -213,8 +243,9 @@ export class Grid {
     this.figure.refresh();
   }
 
-  click(index) {
-    this.choose(index, 0);
+  click(index, { shiftKey }) {
+    if (shiftKey && this.store) this.store.toggle(this.heads[index]);
+    else this.choose(index, 0);
   }
 
   key(event) {

@@ -1,23 +1,37 @@
-// Streamlit calls this once per mount and again on each new message or theme; the figure stays, so nothing flickers.
+// Streamlit calls this once per mount and again on each new message or theme; what is drawn stays, so nothing flickers.
 
 import { Bipartite } from "./bipartite.js";
 import { Figure } from "./figure.js";
 import { Grid } from "./grid.js";
 import { Heatmap } from "./heatmap.js";
+import { same, unpack } from "./pack.js";
+import { Panel } from "./panel.js";
 import { PictureView } from "./picture.js";
+import { Arrival } from "./store.js";
+import { Words } from "./words.js";
 
-const figures = new WeakMap();
+export const VIEWS = { grid: Grid, heatmap: Heatmap, bipartite: Bipartite, picture: PictureView };
+const mounts = new WeakMap();
+
+function kind({ view, explorer }) {
+  if (view === "heads") return Arrival;
+  if (view === "words") return Words;
+  return explorer && view !== "grid" ? Panel : Figure;
+}
 
 export default function ({ data, parentElement, setTriggerValue }) {
   if (!data) return;
-  let figure = figures.get(parentElement);
-  if (!figure) {
-    figure = new Figure(parentElement, { grid: Grid, heatmap: Heatmap, bipartite: Bipartite, picture: PictureView });
-    figures.set(parentElement, figure);
+  const mount = mounts.get(parentElement) ?? {};
+  mounts.set(parentElement, mount);
+  if (!same(data, mount.bytes)) [mount.bytes, mount.message] = [data, unpack(data)];
+  const Kind = kind(mount.message);
+  if (!(mount.drawn instanceof Kind)) {
+    mount.drawn?.unmount();
+    mount.drawn = new Kind(parentElement, VIEWS);
   }
-  figure.update(data, (value) => setTriggerValue("event", value));
+  mount.drawn.update(mount.message, (value) => setTriggerValue("event", value));
   return () => {
-    figure.unmount();
-    figures.delete(parentElement);
+    mount.drawn.unmount();
+    mounts.delete(parentElement);
   };
 }

@@ -17,6 +17,7 @@ export class Matrix {
   constructor(message) {
     Object.assign(this, { kind: message.kind, log: message.scale === "log", valueName: message.value_name });
     this.no = message.no ?? ""; // what 0 is called, where there are only 0 and 1
+    this.digits = message.digits ?? 4; // that the numbers travelled with
     this.early = message.early ?? 0; // rows of the first cycle of a series, which may go beyond the scale of colours
     this.named = message.named ?? false; // do labels name rows and columns, whatever their places are?
     [this.Q, this.K] = message.matrix.shape;
@@ -163,7 +164,7 @@ export class Matrix {
   value(i) {
     const value = this.data[i];
     if (!Number.isFinite(value)) return this.forbids(i) ? "forbidden" : "no value";
-    const text = `${this.valueName} ${exact(value)}`;
+    const text = `${this.valueName} ${exact(value, this.digits)}`;
     if (this.alarming(i)) return `${text} · ${this.forbids(i) ? "" : "some "}on a forbidden position`;
     if (this.forbids(i)) return Math.abs(value) > LEAK ? `${text} · forbidden` : "forbidden";
     return this.forbidden && this.forbidden[i] === 2 ? `${text} · partly forbidden` : text;
@@ -201,7 +202,7 @@ export class Matrix {
       if (rank) parts.push(" · ");
       if (time) parts.push(label + " ");
       else parts.push(...(label ? ["‘", { token: shorten(label, 16) }, "’ "] : [this.position(other, p.other) + " "]));
-      parts.push(exact(p.value));
+      parts.push(exact(p.value, this.digits));
     });
     return parts;
   }

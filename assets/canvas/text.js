@@ -44,8 +44,8 @@ export function drawToken(context, text, x, y, align, ink, faint) {
   });
 }
 
-/** A value for reading: 4 significant digits of the float32. */
-export const exact = (value) => (value === 0 ? "0" : value.toPrecision(4).replace("e+", "e"));
+/** A value for reading: as many significant digits as it is true to, 4 of a float32. */
+export const exact = (value, digits = 4) => (value === 0 ? "0" : value.toPrecision(digits).replace("e+", "e"));
 
 /** A value for a crowded place: 2 significant digits, no trailing zeros. */
 export function brief(value) {

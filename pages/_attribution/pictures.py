@@ -11,18 +11,18 @@ import streamlit as st
 from headwise.assets import ASSETS
 from headwise.interp.analysis.attribution import Attribution
 from headwise.interp.drawing import attributions as drawing
+from headwise.interp.drawing.canvas import CANVAS, script
 from headwise.interp.drawing.faithful import Chart
 from headwise.interp.drawing.paper.text import visible
-from headwise.pages._shared import canvas as _canvas
 
 HERE = ASSETS / "attribution"
 FILES = (
-    *(_canvas.CANVAS / f"{name}.js" for name in ("colour", "text")),
+    *(CANVAS / f"{name}.js" for name in ("colour", "text")),
     ASSETS / "stream" / "parts.js",
     *(HERE / f"{name}.js" for name in ("maps", "curves", "main")),
 )
 _component = st.components.v2.component(
-    "headwise_attribution", js=_canvas.script(FILES), css=(HERE / "attribution.css").read_text("utf-8")
+    "headwise_attribution", js=script(FILES), css=(HERE / "attribution.css").read_text("utf-8")
 )
 
 

@@ -10,12 +10,13 @@ import streamlit as st
 
 from headwise.assets import ASSETS
 from headwise.interp.drawing import circuits as drawing
+from headwise.interp.drawing.canvas import CANVAS, script
 from headwise.pages._shared import canvas as _canvas
 
 HERE = ASSETS / "circuit"
-FILES = (_canvas.CANVAS / "colour.js", ASSETS / "stream" / "parts.js", *(HERE / f"{n}.js" for n in ("graph", "main")))
+FILES = (CANVAS / "colour.js", ASSETS / "stream" / "parts.js", *(HERE / f"{n}.js" for n in ("graph", "main")))
 _component = st.components.v2.component(
-    "headwise_circuit", js=_canvas.script(FILES), css=(HERE / "circuit.css").read_text("utf-8")
+    "headwise_circuit", js=script(FILES), css=(HERE / "circuit.css").read_text("utf-8")
 )
 
 

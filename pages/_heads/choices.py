@@ -10,6 +10,7 @@ from headwise.pages._shared import changes
 from headwise.pages._shared.choices import MODEL, POSITIONS, Choice, HeadChoices, dashed, numbers
 
 SIDES = ("after", "before", "change")  # of an edited run
+BESIDE = 4  # heads beside each other
 WORDS = ("first", "whole")  # what counts of a word of several tokens
 
 
@@ -26,6 +27,18 @@ def _token(text: str) -> dict[str, Any]:
     if axis not in ("query", "key"):
         raise ValueError(text)
     return {"axis": axis, "index": int(index)}
+
+
+def _heads(text: str) -> tuple[tuple[int, int], ...]:
+    """ "1.6-2.3" → ((1, 6), (2, 3)), layer and head of each."""
+    pairs = [tuple(map(int, part.split("."))) for part in text.split("-")]
+    if any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
+        raise ValueError(text)
+    return tuple(dict.fromkeys(pairs))[:BESIDE]
+
+
+def _dotted(heads: tuple[tuple[int, int], ...]) -> str:
+    return "-".join(f"{layer}.{head}" for layer, head in heads)
 
 
 class HeadsChoices(HeadChoices):
@@ -49,6 +62,7 @@ class HeadsChoices(HeadChoices):
     top_k = Choice(0, between=(0, 100))
     top_p = Choice(1.0, between=(0.05, 1.0))
     seed = Choice(0, between=(0, 2**31 - 1))
+    beside = Choice((), read=_heads, write=_dotted, until=MODEL, key="pinned")
     zoom = Choice(None, read=_region, write=dashed, until=POSITIONS)
     neuron = Choice(-1, between=(-1, None), until=POSITIONS)  # the key whose score is taken apart; −1: the strongest
     apart = Choice("size", among=("size", "dimension"))

@@ -10,6 +10,7 @@ import streamlit as st
 from headwise import Capture
 from headwise.interp.analysis.firstlook import first_head, first_stack
 from headwise.interp.drawing.survey import Survey, survey
+from headwise.pages._heads.acts import take_acts
 from headwise.pages._heads.answer import caution, whatif
 from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._heads.downloads import downloads
@@ -19,6 +20,7 @@ from headwise.pages._heads.measures import chart, figures, measured
 from headwise.pages._heads.neuron import neuron_view, take_neuron_events
 from headwise.pages._heads.removal import removal, take_choice
 from headwise.pages._heads.roles import does, filters, told
+from headwise.pages._heads.text import text
 from headwise.pages._heads.whatif import Edited, banner, edited, picking, take_picks
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.bar import Run, share
@@ -58,6 +60,7 @@ def explorer(run: Run, found: Survey) -> None:
         if shown is not run:
             found = surveyed(shown)
             table = measured(shown, found)
+    text(shown, shown.capture.find(state.layer, state.stack))
     parts = _places()
     words = told(shown, table)
     with parts["grid"]:
@@ -136,16 +139,9 @@ def _places() -> dict[str, Any]:
 
 def _take_events(cap: Capture, table: pd.DataFrame) -> None:
     """What the pictures and the table say the person just did, before anything is drawn."""
-    chosen = _canvas.event("grid")
-    if "layer" in chosen:  # the canvas counts rows, the model counts layers
-        state.layer, state.head = cap.stack(state.stack)[chosen["layer"]].layer, chosen["head"]
-    acted = _canvas.event("one")
-    if "zoom" in acted:
-        state.zoom = tuple(acted["zoom"]) if acted["zoom"] else None
-    if "token" in acted:
-        state.pin = acted["token"]
+    take_acts(cap)
     take_choice(cap)
-    take_picks(cap, acted)
+    take_picks(cap, _canvas.event("one"))
     for widget, part in (("table", "rows"), ("scatter", "point_indices")):
         picked = state.news(widget, part)
         if picked:

@@ -8,6 +8,7 @@ import streamlit as st
 from headwise import Capture
 from headwise.interp.drawing.survey import Survey, change_pictures, grid_pictures, layer_marks, patch_pictures
 from headwise.pages._heads.choices import HeadsChoices, state
+from headwise.pages._heads.head import EXPLORER
 from headwise.pages._heads.measures import METRIC_LABELS
 from headwise.pages._shared import canvas as _canvas
 
@@ -57,4 +58,4 @@ def grid(
         marks={place[k]: v for k, v in layer_marks(cap, surveyed, state.stack).items()},
         captions=captions,
     )
-    _canvas.grid(heads, selected=(place[state.layer], state.head), key="grid", order=ordered, compact=True)
+    _canvas.grid(heads, selected=EXPLORER, key="grid", order=ordered, compact=True)

@@ -9,6 +9,7 @@ import streamlit as st
 from headwise import Capture, capture
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
+from headwise.interp.drawing.canvas import Look, Packed, all_heads
 from headwise.interp.drawing.matrix import Matrix, head_view, recorded
 from headwise.interp.drawing.quantities import QUANTITIES
 from headwise.interp.errors import InputError, LoadError
@@ -20,6 +21,7 @@ from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.shelf import server
 
 PICTURED = _canvas.LARGEST_PICTURE  # positions that are drawn over a picture at most
+EXPLORER = "heads"  # where grid, head and text meet in the browser
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,29 @@ def head(run: Run, call: AttentionCall, picking: _canvas.Picking, edited: Captur
     other = _switches(run, *axes)
     call = cap.find(call.layer, call.stack)
     shown = _shown(cap, call, edited or other)
-    _canvas.head(shown.view, key="one", view=state.view, scale=state.scale, selected=state.pin, picking=picking)
+    packed = None if shown.minuend else _packed(run, call)
+    if packed is not None:
+        _canvas.heads(packed, key="all-heads")
+    place = {each.layer: row for row, each in enumerate(cap.stack(call.stack))}
+    beside = [(place[layer], number) for layer, number in state.beside if layer in place]
+    found = _canvas.Explorer(EXPLORER, packed, (place[call.layer], state.head), beside, state.pin, state.zoom)
+    _canvas.large(found, shown.view, key="one", view=state.view, scale=state.scale, picking=picking)
     st.caption(_notes(call, shown.view))
     return shown
+
+
+def look_at() -> Look:
+    """How all heads are looked at now."""
+    whole = state.view == "picture"
+    words = state.words and not whole and state.quantity != "scores"
+    return Look(words, state.special or whole, state.padding)
+
+
+def _packed(run: Run, call: AttentionCall) -> Packed | None:
+    """All heads of the chosen one's stack, as they travel to the browser; None where they are too large."""
+    look, stack, quantity = look_at(), call.stack, state.quantity
+    key = (run.key, stack, quantity, look)
+    return server().made("packed", key, lambda: all_heads(run.capture, stack, quantity, look, explorer=EXPLORER))
 
 
 def _switches(run: Run, query_axis: Axis, key_axis: Axis) -> Capture | None:

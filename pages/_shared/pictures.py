@@ -13,19 +13,20 @@ import numpy as np
 import streamlit as st
 
 from headwise.assets import ASSETS
+from headwise.interp.drawing.canvas import CANVAS, script
 from headwise.interp.drawing.paper.text import brief
 from headwise.interp.drawing.streams import FEW, Cells, Window
 from headwise.pages._shared import canvas as _canvas
 
 HERE = ASSETS / "stream"
 FILES = (
-    *(_canvas.CANVAS / f"{name}.js" for name in ("colour", "text")),
+    *(CANVAS / f"{name}.js" for name in ("colour", "text")),
     *(HERE / f"{name}.js" for name in ("parts", "cells", "bars", "lines", "main")),
 )
 HEIGHTS = ((10, 25), (15, 22), (20, 18), (1000, 16))  # rows at most → pixels of each
 
 _component = st.components.v2.component(
-    "headwise_stream", js=_canvas.script(FILES), css=(HERE / "stream.css").read_text("utf-8")
+    "headwise_stream", js=script(FILES), css=(HERE / "stream.css").read_text("utf-8")
 )
 
 

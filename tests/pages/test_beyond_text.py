@@ -8,6 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from headwise.assets import ASSETS
+from headwise.interp.drawing.canvas import head_message
 from headwise.models.inputs.scores import SECONDS
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.input import EXAMPLES, default_text
@@ -40,7 +41,7 @@ def html(test: AppTest, mark: str) -> str:
 def drawn(monkeypatch):
     """What the large picture was drawn with."""
     seen = {}
-    monkeypatch.setattr(_canvas, "head", lambda matrix, **how: seen.update(how, matrix=matrix))
+    monkeypatch.setattr(_canvas, "large", lambda explorer, matrix, **how: seen.update(how, matrix=matrix))
     return seen
 
 
@@ -136,7 +137,7 @@ def test_both_edges_are_sent_to_the_browser():
     from headwise.interp.drawing.matrix import head_view
 
     cap = capture(load("tiny-forecaster"), default_text("series"))
-    header, arrays = _canvas._head_message(head_view(cap, cap.calls[1], 3), "heatmap")
+    header, arrays = head_message(head_view(cap, cap.calls[1], 3), "heatmap")
     assert header["query_track"] == header["key_track"] and header["early"] == 12
     assert header["key_track"]["unit"] == "ppm" and header["key_track"]["marks"][:2] == [[0, "1990"], [12, "1991"]]
     np.testing.assert_allclose(arrays["key_values"][:2, 0], [353.65, 354.65], atol=0.01)

@@ -162,7 +162,7 @@ def test_an_address_that_means_nothing_still_opens(address):
 
 def test_drawn_matrix_is_the_capture(monkeypatch):
     drawn = {}
-    monkeypatch.setattr(_canvas, "head", lambda matrix, **how: drawn.update(how, matrix=matrix))
+    monkeypatch.setattr(_canvas, "large", lambda explorer, matrix, **how: drawn.update(how, matrix=matrix))
     text = "The Congress of the United States."
     app(text=text, layer="2", head="3")
     cap = capture(load("tiny-decoder"), text)

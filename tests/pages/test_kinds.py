@@ -72,7 +72,7 @@ def png(image: Image.Image) -> bytes:
 def drawn(monkeypatch):
     """What the large picture was drawn with."""
     seen = {}
-    monkeypatch.setattr(_canvas, "head", lambda matrix, **how: seen.update(how, matrix=matrix))
+    monkeypatch.setattr(_canvas, "large", lambda explorer, matrix, **how: seen.update(how, matrix=matrix))
     return seen
 
 

@@ -125,7 +125,7 @@ def test_a_swapped_pattern():
 @pytest.mark.parametrize("side", ["after", "before", "change"])
 def test_the_head_shows_the_side_that_is_chosen(side, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(_canvas, "head", lambda matrix, **how: drawn.update(how, matrix=matrix))
+    monkeypatch.setattr(_canvas, "large", lambda explorer, matrix, **how: drawn.update(how, matrix=matrix))
     app(text=TEXT, layer="2", head="3", edits="zero-1-6~zero-0-0", side=side)
     cap = capture(load("tiny-decoder"), TEXT)
     was = cap.find(2).weights(3)[0]
