@@ -7,7 +7,7 @@ from headwise.interp.drawing.canvas import running_text
 from headwise.pages._heads.choices import state
 from headwise.pages._heads.head import EXPLORER, look_at
 from headwise.pages._shared import canvas as _canvas
-from headwise.pages._shared.sidebar import Run
+from headwise.pages._shared.bar import Run
 
 
 def text(run: Run, call: AttentionCall) -> None:
