@@ -2,7 +2,7 @@
 
     python benchmarks/long.py [MODEL] [--tokens 2048 4096 8192] [--repeats 3] [--exact]
 
-Ratios, because seconds are a machine's own: looking at all heads must cost less than the run, and one head half a second
+Ratios, because seconds are a machine's own: looking at all heads must cost less than the run, one head half a second
 at 8,192 tokens. Medians of some repeats on a real text, this README said again. ``--exact`` also looks at every query
 of all heads, for those who have the time. Run it on a machine that does nothing else.
 """
