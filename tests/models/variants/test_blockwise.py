@@ -14,6 +14,7 @@ from headwise.models.architectures.variant import VariantConfig, VariantDecoder
 from headwise.models.variants.bigbird import BigBird, Scattered
 from headwise.models.variants.longformer import Band, Longformer
 from headwise.models.variants.sparse import Sparse, Stripes
+from tests.models.variants.decoding import assert_padding_changes_nothing, assert_steps_are_the_forward, some_ids
 
 HEADS = 4
 patterns = st.one_of(
@@ -71,12 +72,7 @@ def module(name: str, seed: int = 0) -> VariantDecoder:
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("chunks", [(1,) * 41, (7, 1, 20, 13), (41,)], ids=len)
 def test_steps_are_the_forward(name, chunks):
-    model, ids = module(name), torch.randint(13, (2, 41), generator=torch.Generator().manual_seed(1))
-    state, outs = None, []
-    for chunk in ids.split(chunks, 1):
-        out, state = model.step(chunk, state)
-        outs.append(out)
-    assert torch.allclose(torch.cat(outs, 1), model(ids), atol=1e-5)
+    assert_steps_are_the_forward(module(name), some_ids(41, 2), chunks)
 
 
 def test_a_window_remembers_no_more_than_it_sees():
@@ -88,17 +84,7 @@ def test_a_window_remembers_no_more_than_it_sees():
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_changes_nothing_and_its_calls_are_true(name, side):
-    model, ids = module(name), torch.randint(13, (1, 17), generator=torch.Generator().manual_seed(1))
-    pad = [torch.zeros(1, 6, dtype=torch.long), ids]
-    real = [torch.zeros(1, 6, dtype=torch.long), torch.ones(1, 17, dtype=torch.long)]
-    order = slice(None, None, 1 if side == "left" else -1)
-    both = {"input_ids": torch.cat(pad[order], 1), "attention_mask": torch.cat(real[order], 1)}
-    at = slice(6, None) if side == "left" else slice(17)
-    assert torch.allclose(model(**both)[:, at], model(ids), atol=1e-5)
-    cap, alone = capture(wrap(model, kind="decoder"), both), capture(wrap(model, kind="decoder"), {"input_ids": ids})
-    assert not cap.unseen and len(cap.calls) == 2
-    for call, same in zip(cap.calls, alone.calls, strict=True):
-        assert torch.allclose(call.weights(1)[:, at, at], same.weights(1), atol=1e-5)
+    assert_padding_changes_nothing(module(name), side)
 
 
 def test_a_global_tokens_logit_is_told_by_the_keys_that_its_own_projections_met():

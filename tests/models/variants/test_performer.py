@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwise import capture, check, masks, wrap
+from headwise import check, masks
 from headwise.interp.attention.report import gap
 from headwise.models.architectures.variant import VariantConfig, VariantDecoder
 from headwise.models.variants.performer import BLOCK, STABILISERS, Favor, Performer, drawn
+from tests.models.variants.decoding import assert_padding_changes_nothing, in_chunks
 
 WIDTH, ALL = 8, slice(None)
 
@@ -92,26 +93,14 @@ def test_output_is_weights_times_values(length, stabiliser, causal, size, padded
 @pytest.mark.parametrize("chunks", [(1,) * 41, (7, 1, 20, 13), (41,)], ids=len)
 def test_steps_are_the_forward_and_remember_sums_alone(chunks):
     module, ids = model(features=8), torch.randint(13, (2, 41), generator=torch.Generator().manual_seed(1))
-    state, outs, sizes = None, [], set()
-    for chunk in ids.split(chunks, 1):
-        out, state = module.step(chunk, state)
-        outs.append(out)
-        sizes.add(state[1][0].total.shape)
-    assert torch.allclose(torch.cat(outs, 1), module(ids), atol=1e-5)
-    assert sizes == {(2, 2, 8, 9)}  # (B, H, M, Dv + 1), whatever came before
+    said, states = in_chunks(module, ids, chunks)
+    assert torch.allclose(said, module(ids), atol=1e-5)
+    assert {state[1][0].total.shape for state in states} == {(2, 2, 8, 9)}  # (B, H, M, Dv + 1), whatever came before
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_changes_nothing(side):
-    module, ids = model(), torch.randint(13, (1, 17), generator=torch.Generator().manual_seed(1))
-    pad, order = torch.zeros(1, 6, dtype=torch.long), slice(None, None, 1 if side == "left" else -1)
-    both = {
-        "input_ids": torch.cat([pad, ids][order], 1),
-        "attention_mask": torch.cat([pad, torch.ones_like(ids)][order], 1),
-    }
-    at = slice(6, None) if side == "left" else slice(17)
-    assert torch.allclose(module(**both)[:, at], module(ids), atol=1e-5)
-    assert not capture(wrap(module, kind="decoder"), both).unseen
+    assert_padding_changes_nothing(model(), side)
 
 
 def test_no_leak_is_found():

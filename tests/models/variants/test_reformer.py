@@ -11,6 +11,7 @@ from headwise.interp.attention.report import gap
 from headwise.models.architectures.variant import VariantConfig, VariantDecoder
 from headwise.models.variants.reformer import LSH, Reformer, hashed, unit
 from headwise.models.variants.shared import Hashed
+from tests.models.variants.decoding import assert_padding_changes_nothing, assert_steps_are_the_forward, some_ids
 
 B, H, D, ALL = 2, 2, 8, slice(None)
 
@@ -97,25 +98,12 @@ def test_a_hash_is_of_the_direction_alone():
 @pytest.mark.parametrize("chunks", [(1,) * 41, (7, 1, 20, 13), (41,)], ids=len)
 @pytest.mark.parametrize("local", [0, 1])
 def test_steps_are_the_forward(chunks, local):
-    module, ids = model(local=local), torch.randint(13, (2, 41), generator=torch.Generator().manual_seed(1))
-    state, outs = None, []
-    for chunk in ids.split(chunks, 1):
-        out, state = module.step(chunk, state)
-        outs.append(out)
-    assert torch.allclose(torch.cat(outs, 1), module(ids), atol=1e-5)
+    assert_steps_are_the_forward(model(local=local), some_ids(41, 2), chunks)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_changes_nothing(side):
-    module, ids = model(), torch.randint(13, (1, 17), generator=torch.Generator().manual_seed(1))
-    pad, order = torch.zeros(1, 6, dtype=torch.long), slice(None, None, 1 if side == "left" else -1)
-    both = {
-        "input_ids": torch.cat([pad, ids][order], 1),
-        "attention_mask": torch.cat([pad, torch.ones_like(ids)][order], 1),
-    }
-    at = slice(6, None) if side == "left" else slice(17)
-    assert torch.allclose(module(**both)[:, at], module(ids), atol=1e-5)
-    assert not capture(wrap(module, kind="decoder"), both).unseen
+    assert_padding_changes_nothing(model(), side)
 
 
 def test_a_call_tells_its_rounds():

@@ -7,6 +7,7 @@ from torch import nn
 from headwise import check, masks
 from headwise.models.architectures.variant import VariantConfig, VariantDecoder
 from headwise.models.variants.reversible import in_chunks, reversible, through
+from tests.models.variants.decoding import assert_steps_are_the_forward, some_ids
 
 
 def halves(layers: int, width: int = 8) -> nn.ModuleList:
@@ -91,12 +92,7 @@ def test_a_reversible_decoder_trains_as_it_runs():
 
 @pytest.mark.parametrize("chunks", [(1,) * 17, (9, 8)], ids=len)
 def test_steps_of_two_streams_are_the_forward(chunks):
-    module, ids = model().eval(), torch.randint(13, (2, 17), generator=torch.Generator().manual_seed(0))
-    state, outs = None, []
-    for chunk in ids.split(chunks, 1):
-        out, state = module.step(chunk, state)
-        outs.append(out)
-    assert torch.allclose(torch.cat(outs, 1), module(ids), atol=1e-5)
+    assert_steps_are_the_forward(model().eval(), some_ids(17, 2), chunks)
 
 
 def test_no_leak_is_found():

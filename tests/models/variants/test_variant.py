@@ -6,6 +6,7 @@ import torch
 from headwise.models.architectures.decoder import Decoder, DecoderConfig
 from headwise.models.architectures.variant import VariantConfig, VariantDecoder
 from headwise.models.variants import mechanism
+from tests.models.variants.decoding import assert_steps_are_the_forward
 
 SIZE = {"vocab_size": 13, "context": 32, "layers": 2, "heads": 2, "width": 16}
 IDS = torch.randint(13, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -27,11 +28,7 @@ def test_with_full_attention_it_is_the_decoder(positions):
 @pytest.mark.parametrize("positions", ["rotary", "learned", "sinusoids", "none"])
 @pytest.mark.parametrize("chunks", [(1,) * 9, (4, 1, 4), (9,)])
 def test_steps_are_the_forward(positions, chunks):
-    module, state, outs = model(positions), None, []
-    for chunk in IDS.split(chunks, 1):
-        out, state = module.step(chunk, state)
-        outs.append(out)
-    assert torch.allclose(torch.cat(outs, 1), module(IDS), atol=1e-5)
+    assert_steps_are_the_forward(model(positions), IDS, chunks)
 
 
 def test_what_is_not_there_is_named():
