@@ -24,7 +24,7 @@ SHARES = 6  # kinds of keys that are told
 STYLE = """<style>
 .beside { display: flex; flex-wrap: wrap; gap: 4px 1px; max-height: 13rem; overflow-y: auto; font-size: .88rem;
   line-height: 1.35; scrollbar-width: thin }
-.beside .names { display: grid; font-size: .74rem; opacity: .62; padding-right: .6rem; white-space: nowrap }
+.beside .names { display: grid; font-size: .8rem; opacity: .78; padding-right: .6rem; white-space: nowrap }
 .beside .names span, .beside .place span { padding: .05rem .18rem }
 .beside .place { display: grid; white-space: pre }
 .beside .place span { border-radius: 3px; min-height: 1.35em;

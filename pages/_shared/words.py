@@ -6,7 +6,7 @@ import html
 
 import streamlit as st
 
-SMALL = "font-size:.8rem;line-height:1.4;opacity:.72"
+SMALL = "font-size:.85rem;line-height:1.4;opacity:.76"
 
 
 def heading(title: str, small: str = "") -> str:

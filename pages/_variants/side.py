@@ -31,6 +31,7 @@ FACTS = {
 STYLE = """<style>
 .variant-name { height: 2.5rem; display: flex; align-items: center }
 .variant-idea { min-height: 3.4rem }
+.variant-idea a, .variant-idea a:visited { color: inherit }
 @media (max-width: 1180px) { .variant-idea { min-height: 4.6rem } }
 [class*=st-key-variant-options] { display: grid !important; grid-template-columns: 1fr 1fr; gap: 0 1rem }
 [class*=st-key-variant-options] > * { min-width: 0; width: 100% }
