@@ -30,15 +30,17 @@ def heads() -> None:
         )
         st.stop()
     st.html(SHELL / "heads.css")
-    header = st.empty()
-    header.html(header_line(run, "measuring …"))
+    welcome()
+    with st.container(key="facts", horizontal=True, vertical_alignment="center"):
+        with st.container(key="facts-line", width="content"):
+            header = st.empty()
+        header.html(header_line(run, "measuring …"))
+        output(run)
     for warning in cap.subject.warnings:
         st.warning(warning[:1].upper() + warning[1:] + ".", icon=":material/info:")
     told = [*cap.inputs.notes, *([f"target: {written}"] if (written := written_target(cap.inputs)) else [])]
     if told:
         st.html(f"<div class='headline' data-testid='notes'>{html.escape(' · '.join(told))}</div>")
-    welcome()
-    output(run)
     listen(run)
     explorer(run, surveyed(run))
     with server().slots:

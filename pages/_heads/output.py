@@ -47,11 +47,11 @@ def output(run: Run) -> None:
         found = server().made("answers", run.key, lambda: answers(run.capture))
         lines = [row(answer.question, answer.rows) for answer in found]
         if lines:
-            st.html(STYLE + "".join(lines), width="stretch")
+            st.html(STYLE + "".join(lines), width="content")
         return
     over = finished(run.subject, run.inputs)
     likely = {} if over else {token: (label, share) for token, label, share in step.top[:SHOWN] if share >= LEAST}
-    with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="next-line"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="next-line", width="content"):
         question = row("The target has ended" if over else NEXT[run.subject.reads], ())
         st.html(STYLE + _fills(likely) + question, width="content")
         if likely:
