@@ -1,4 +1,5 @@
-"""Every page as axe-core sees it, light and dark: nothing that keeps somebody from reading or using it."""
+"""Every page as axe-core sees it, light and dark: nothing that keeps somebody from reading or using it; and what one
+can choose there says on hover what it is."""
 
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from tests.browser.opening import SLOW
 AXE = next(Path(axe_playwright_python.__file__).parent.rglob("axe.min.js")).read_text("utf-8")
 SECTIONS = tuple(f"masks?section={name}" for name in ("compose", "lint", "zoo"))
 PLACES = ("", *(name for name in ICONS if name != "heads"), *SECTIONS, "variants?part=trained", "?model=tiny-vit")
+CHOICES = """() => [...document.querySelectorAll("[data-testid=stButtonGroup] button, [data-testid=stCheckbox]")]
+  .filter((e) => e.checkVisibility() && !e.title)
+  .filter((e) => !e.closest("[data-testid=stElementContainer]").querySelector("[data-testid=stTooltipIcon]"))
+  .map((e) => e.innerText)"""
 AT_REST = "document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"
 
 
@@ -28,7 +33,7 @@ def contexts(browser):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("place", PLACES)
-def test_nothing_serious(contexts, app_url, place, theme):
+def test_nothing_serious_and_a_sentence_for_every_choice(contexts, app_url, place, theme):
     page = contexts[theme].new_page()
     page.goto(f"{app_url}/{place}")
     expect(page.get_by_test_id("stMainBlockContainer").get_by_role("button").first).to_be_visible(timeout=SLOW)
@@ -43,5 +48,7 @@ def test_nothing_serious(contexts, app_url, place, theme):
         if fault["impact"] in ("serious", "critical")
         for node in fault["nodes"]
     ]
+    unexplained = page.evaluate(CHOICES)
     page.close()
+    assert not unexplained
     assert not serious, serious[:5]
