@@ -16,7 +16,7 @@ from headwise.pages._shared.frame import frame
 def embeddings() -> None:
     """The page."""
     state.restore()
-    frame(state)
+    frame()
     small = "[data-testid=stMetricValue]{font-size:1.3rem}[data-testid=stMetricLabel] p{font-size:.78rem}"
     st.html(f"<style>{small}</style>")  # five figures fit in half a page
     st.caption(

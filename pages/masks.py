@@ -18,7 +18,7 @@ def masks() -> None:
     """The page. Only its first section looks at a model."""
     state.restore(text=FIRST)
     if state.section != "look":
-        frame(state, uses_device=False)
+        frame(uses_device=False)
         _sections()
         {"compose": compose, "lint": lint, "zoo": zoo}[state.section]()
         state.publish(text=state.text)

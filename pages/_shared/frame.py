@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from headwise.assets import ASSETS
-from headwise.pages._shared.choices import Choices, InputChoices
+from headwise.pages._shared.choices import InputChoices
 from headwise.pages._shared.terms import TERMS
 
 SHELL = ASSETS / "shell"
@@ -24,7 +24,7 @@ _shell = st.components.v2.component("headwise_shell", js=(SHELL / "shell.js").re
 state = InputChoices()
 
 
-def frame(page: Choices, uses_device: bool = True) -> None:
+def frame(uses_device: bool = True) -> None:
     """Draw it. ``uses_device``: a model runs on this page."""
     st.logo(ASSETS / "logo.svg", size="large")
     st.html(SHELL / "shell.css")
