@@ -27,6 +27,10 @@ def _brought(name: str) -> dict[str, str]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
+REVIEWS = {
+    "A favourable review": "A moving and wonderfully acted film, full of wit and warmth.",
+    "An unfavourable review": "A dull, lifeless mess that wastes the talent of its actors.",
+}
 EXAMPLES = {
     "decoder": {
         "A phrase said twice": (
@@ -56,10 +60,10 @@ EXAMPLES = {
             "The script is clever, but the actors never seem to believe a word of it.",
         ),
         "It was too tired": "The animal did not cross the street because it was too tired.",
+        **REVIEWS,
     },
     "classifier": {
-        "A favourable review": "A moving and wonderfully acted film, full of wit and warmth.",
-        "An unfavourable review": "A dull, lifeless mess that wastes the talent of its actors.",
+        **REVIEWS,
         "Neither, nor": "The script is clever, but the actors never seem to believe a word of it.",
         "Not bad at all": "It is not a bad film, and never dull, though nothing in it is new.",
     },
