@@ -214,9 +214,9 @@ def test_the_app_opens_at_any_page_first(installed, browser):
         expect(page.get_by_text("Observed mask against the promise")).to_be_visible()
         assert menu(page) == MENU
         expect(page).to_have_title("Headwise")
-        # of the packaged config.toml: no button of Streamlit's, the colour of the sidebar
+        # of the packaged config.toml: no button of Streamlit's, the size of the type
         expect(page.get_by_test_id("stAppDeployButton")).to_have_count(0)
-        expect(page.get_by_test_id("stSidebar")).to_have_css("background-color", "rgb(244, 246, 248)")
+        expect(page.locator("html")).to_have_css("font-size", "14px")
         go(page, "Heads")
         expect(grid(page)).to_be_visible()
         assert not broken
