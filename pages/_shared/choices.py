@@ -178,11 +178,13 @@ class Choices:
     def publish(self, **defaults: Any) -> bool:
         """Write what differs from the defaults into the address. False when a text is too long to be carried."""
         wanted, whole = self.address(**defaults)
-        if dict(st.query_params) != wanted:
+        known = dict(st.query_params) == wanted  # to the browser: somebody went back there
+        if not known:
             st.query_params.from_dict(wanted)
         wrote, _ = st.session_state.get(PUBLISHED, ((), 0.0))
         if not wrote or wrote[-1] != (type(self), wanted):
-            st.session_state[PUBLISHED] = ((*wrote, (type(self), wanted))[-REMEMBERED:], time.monotonic())
+            when = 0.0 if known else time.monotonic()
+            st.session_state[PUBLISHED] = ((*wrote, (type(self), wanted))[-REMEMBERED:], when)
         return whole
 
     def address(self, **defaults: Any) -> tuple[dict[str, str], bool]:

@@ -10,7 +10,7 @@ from headwise.interp.analysis.in_words import ROLES
 from headwise.models.catalogue import CATALOGUE
 from headwise.pages._heads.welcome import TOUR
 from headwise.pages._shared.input import default_text
-from tests.browser.opening import address, head, links_to, shows
+from tests.browser.opening import address, links_to, shows
 
 TEXT = "The people of the United States."
 
@@ -75,16 +75,36 @@ def test_after_an_error_the_address_is_that_of_what_is_shown_and_back_leads_out(
     shows(page, 1, 6)
 
 
+WATCH = """() => {
+  window.waits = [];
+  const look = () => {
+    const place = document.querySelector(".st-key-waiting");
+    const spinner = place?.querySelector("[data-testid=stSpinner]");
+    if (!spinner) return;
+    const height = parseFloat(getComputedStyle(place, "::after").height);
+    const head = document.querySelector("[data-testid=headwise-head]");
+    window.waits.push([spinner.innerText, height, head?.checkVisibility() ?? false]);
+  };
+  new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+}"""  # what is said while something is made, how high the grey blocks are, and is the last head still there?
+
+
 def test_a_page_that_waits_says_so_and_is_not_white(visit):
     page = visit()
+    page.evaluate(WATCH)
+    fill(page, "The Congress of the United States met. " * 240)
+    is_at(page, "tiny-decoder", count("tiny-decoder", "The Congress of the United States met. " * 240))
+    said = [wait for wait in page.evaluate("window.waits") if "Running the model" in wait[0]]
+    assert said and all(height > 300 and not stale for _, height, stale in said)
+
+
+def test_what_cannot_be_loaded_is_said_in_the_page_and_the_text_stays(visit):
+    page = visit(text=TEXT)
     page.get_by_role("combobox", name="Model").fill("nobody/no-such-model")
     page.keyboard.press("Enter")
-    expect(page.get_by_test_id("stSpinner")).to_contain_text("Loading nobody/no-such-model")
-    blocks = page.locator(".st-key-waiting").evaluate("e => getComputedStyle(e, '::after').height")
-    assert float(blocks.removesuffix("px")) > 300
-    expect(head(page)).to_be_hidden()  # nothing of the last model stands there meanwhile
     expect(page.get_by_test_id("stAlert")).to_contain_text("nobody/no-such-model")
-    links_to(page, model="nobody/no-such-model")
+    expect(page.get_by_label("Text", exact=True)).to_have_value(TEXT)
+    links_to(page, model="nobody/no-such-model", text=TEXT)
 
 
 def test_the_menu_says_of_each_model_what_it_is(visit):
