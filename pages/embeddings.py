@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from headwise.pages._embeddings.choices import PROJECTIONS, state
+from headwise.pages._embeddings.choices import PROJECTIONS, EmbeddingsChoices, state
 from headwise.pages._embeddings.controls import controls, given_texts
 from headwise.pages._embeddings.explorer import explorer
 from headwise.pages._embeddings.view import EmbeddingView, view_of
@@ -16,7 +16,7 @@ from headwise.pages._shared.frame import frame
 def embeddings() -> None:
     """The page."""
     state.restore()
-    frame()
+    frame(Device=EmbeddingsChoices.device)
     small = "[data-testid=stMetricValue]{font-size:1.3rem}[data-testid=stMetricLabel] p{font-size:.78rem}"
     st.html(f"<style>{small}</style>")  # five figures fit in half a page
     st.caption(

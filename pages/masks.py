@@ -18,7 +18,7 @@ def masks() -> None:
     """The page. Only its first section looks at a model."""
     state.restore(text=FIRST)
     if state.section != "look":
-        frame(uses_device=False)
+        frame()
         _sections()
         {"compose": compose, "lint": lint, "zoo": zoo}[state.section]()
         state.publish(text=state.text)

@@ -23,7 +23,7 @@ def variants() -> None:
     """The page."""
     state.restore(text=FIRST)
     if state.part == "trained":  # looks at no model of one's own
-        frame(uses_device=False)
+        frame()
         _parts()
         trained()
         state.publish(text=state.text)

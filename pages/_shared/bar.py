@@ -66,7 +66,7 @@ def bar(page: InputChoices, above: Callable[[], None] | None = None) -> Run:
     """Draw the bar of a page with these choices, below what ``above`` draws, and run the model. Ends the script with
     one clear sentence where there is nothing to look at."""
     page.restore(text=FIRST)
-    frame()
+    frame(Device=InputChoices.device, Precision=InputChoices.dtype)
     if above is not None:
         above()
     with st.container(key="bar", horizontal=True, vertical_alignment="center", gap="small"):

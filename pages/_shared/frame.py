@@ -3,14 +3,14 @@ waits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import streamlit as st
 
 from headwise.assets import ASSETS
-from headwise.pages._shared.choices import InputChoices
+from headwise.pages._shared.choices import Choice, InputChoices
 from headwise.pages._shared.terms import TERMS
 
 SHELL = ASSETS / "shell"
@@ -24,8 +24,8 @@ _shell = st.components.v2.component("headwise_shell", js=(SHELL / "shell.js").re
 state = InputChoices()
 
 
-def frame(uses_device: bool = True) -> None:
-    """Draw it. ``uses_device``: a model runs on this page."""
+def frame(**settings: Choice) -> None:
+    """Draw it. ``settings``: what this page uses of them, by their names."""
     st.logo(ASSETS / "logo.svg", size="large")
     st.html(SHELL / "shell.css")
     if state.present:
@@ -39,8 +39,8 @@ def frame(uses_device: bool = True) -> None:
             on_click=_present,
             help="Large type, for a room.",
         )
-        if uses_device:
-            _settings()
+        if settings:
+            _settings(settings)
 
 
 @contextmanager
@@ -51,13 +51,13 @@ def waiting(place: Any, text: str, there: bool = False) -> Iterator[None]:
         yield
 
 
-def _settings() -> None:
+def _settings(settings: Mapping[str, Choice]) -> None:
     told = "Where the model runs, and how exactly."
     place = st.popover("", icon=":material/settings:", help=told, key="settings", on_change="rerun")
     if place.open:  # a field costs time in every run
         with place:
-            st.selectbox("Device", InputChoices.device.among, **InputChoices.device.widget)
-            st.selectbox("Precision", InputChoices.dtype.among, **InputChoices.dtype.widget)
+            for name, of in settings.items():
+                st.selectbox(name, of.among, **of.widget)
 
 
 def _present() -> None:

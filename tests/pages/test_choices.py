@@ -148,3 +148,26 @@ def test_the_session_and_the_address_have_one_owner(file):
 @pytest.mark.parametrize("file", sorted((ROOT / "pages").glob("[!_]*.py")), ids=lambda file: file.name)
 def test_a_page_is_short(file):
     assert len(file.read_text("utf-8").splitlines()) <= 60
+
+
+@pytest.mark.parametrize(
+    ("page", "view", "bar", "settings"),
+    [
+        ("heads", {}, True, True),
+        ("masks", {"section": "look"}, True, True),
+        ("masks", {"section": "lint"}, False, False),
+        ("masks", {"section": "zoo"}, False, False),
+        ("variants", {"part": "trained"}, False, False),
+        ("embeddings", {}, False, True),
+    ],
+)
+def test_a_page_shows_only_what_it_uses(page, view, bar, settings):
+    script = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom headwise.pages.{page} import {page}\n{page}()\n"
+    test = AppTest.from_string(script, default_timeout=200)
+    for name, value in view.items():
+        test.query_params[name] = value
+    test.run()
+    assert not test.exception
+    assert any(box.key == "model" for box in test.selectbox) == bar
+    assert any(area.key == "text" for area in test.text_area) == bar
+    assert any("Where the model runs" in block.proto.popover.help for block in test.get("popover")) == settings
