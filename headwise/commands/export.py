@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from headwise.interp.run.capture import Capture
 
 HEAD = {"stack", "layer", "batch", "head", "quantity", "words"}
-FIGURE = HEAD | {"scale", "theme", "view", "query"}
+PAPER = {"width", "font", "colours", "top"}
+FIGURE = HEAD | PAPER | {"scale", "theme", "view", "query"}
 OPTIONS = {  # what each kind of file can be asked for
-    ".html": {"stack", "layer", "batch"},
+    ".html": {"stack", "layer", "batch", "head"},
     ".png": FIGURE,
     ".svg": FIGURE,
+    ".pdf": FIGURE,
     ".csv": HEAD,
-    ".npz": {"stack", "layer"},
+    ".npz": {"stack", "layer", "head"},
 }
 CSV_TOKENS = 2048  # positions a side; a spreadsheet takes no more
 
@@ -31,14 +33,15 @@ def add(commands) -> None:
         "export",
         help="run a model on a text, a picture or a recording, and save a head as a figure or numbers",
         description="Run SUBJECT on TEXT, a picture or a recording and save what its attention did. The ending of "
-        "--out decides the format: .png and .svg are a figure of one head, .csv its matrix, .npz the exact weights of "
-        "a layer (of all without --layer and --stack), .html BertViz's views of a layer. Figures and matrices of a "
+        "--out decides the format: .png, .svg and .pdf are a figure of one head, .csv its matrix, .npz the exact "
+        "weights of a layer (of all without --layer and --stack, of one head with --head), .html BertViz's views of a "
+        "layer, or of one head with --head. Figures and matrices of a "
         "recording leave out the silence that it was filled up with.",
     )
     add_input(command)
     command.add_argument("--out", metavar="FILE", type=Path, required=True, help=f"ends in {', '.join(OPTIONS)}")
     command.add_argument("--layer", metavar="L", type=int, help="default 0")
-    command.add_argument("--head", metavar="H", type=int, help="default 0")
+    command.add_argument("--head", metavar="H", type=int, help="default 0; .npz and .html: default all")
     command.add_argument(
         "--stack", metavar="S", help="encoder, decoder or cross; default cross if there is one, else the model's first"
     )
@@ -61,6 +64,13 @@ def add(commands) -> None:
         type=int,
         help="what looks at the picture: a position, special tokens first, then patches row by row; default 0, "
         "which is CLS where there is one",
+    )
+    paper = command.add_argument_group("for a paper", "of .png, .svg and .pdf")
+    paper.add_argument("--width", metavar="CM", type=float, help="of the whole figure; default as wide as it comes")
+    paper.add_argument("--font", metavar="PT", type=float, help="size of its labels; default 9")
+    paper.add_argument("--colours", choices=("headwise", "grey", "viridis"), help="default headwise")
+    paper.add_argument(
+        "--top", metavar="VALUE", type=float, help="at the end of the colour scale, so that figures can be compared"
     )
     command.set_defaults(run=_export)
 
@@ -100,15 +110,17 @@ def _exported(arguments: argparse.Namespace, suffix: str) -> bytes:
         raise ValueError(f"--stack expects one of {', '.join(cap.stacks)}; got {stack!r}.")
     call = cap.find(layer, stack)
     if suffix == ".npz":
-        every = arguments.layer is None and arguments.stack is None
-        return export.to_npz(cap, None if every else call)
+        every = arguments.layer is None and arguments.stack is None and arguments.head is None
+        return export.to_npz(cap, None if every else call, arguments.head)
     if suffix == ".html":
-        return export.to_html(cap, stack, layer, batch=arguments.batch or 0).encode()
+        return export.to_html(cap, stack, layer, batch=arguments.batch or 0, head=arguments.head).encode()
     if not 0 <= head < call.heads:
         raise IndexError(f"Layer {layer} has heads 0 … {call.heads - 1}, got {head}.")
     if suffix == ".csv":
         return _csv(arguments, cap, call)
     look = {"scale": arguments.scale or "linear", "theme": arguments.theme or "light", "stamp": export.stamp(cap)}
+    asked = {name: getattr(arguments, name) for name in PAPER}
+    look["paper"] = export.Paper(**{name: value for name, value in asked.items() if value is not None})
     axis = call.key_axis
     pictured = axis.picture is not None and axis is call.query_axis
     if arguments.view == "picture" and not pictured:
@@ -117,7 +129,7 @@ def _exported(arguments: argparse.Namespace, suffix: str) -> bytes:
         return _over_picture(arguments, cap, call, suffix, look)
     if arguments.query is not None:
         raise ValueError("--query is for the figure over a picture; a heat map shows all queries.")
-    write = export.to_png if suffix == ".png" else export.to_svg
+    write = {".png": export.to_png, ".svg": export.to_svg, ".pdf": export.to_pdf}[suffix]
     return write(_view(arguments, cap, call, 512), **look)
 
 
@@ -144,7 +156,7 @@ def _over_picture(
     if not 0 <= query < call.queries:
         raise IndexError(f"--query expects a position 0 … {call.queries - 1}; got {query}.")
     view = _view(arguments, cap, call, call.keys, (query, query + 1, 0, call.keys))
-    write = export.picture_png if suffix == ".png" else export.picture_svg
+    write = {".png": export.picture_png, ".svg": export.picture_svg, ".pdf": export.picture_pdf}[suffix]
     return write(view, query, **look)
 
 

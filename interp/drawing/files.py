@@ -1,4 +1,4 @@
-"""What leaves the house: figures (PNG, SVG), numbers (CSV, NPZ) and BertViz's pages (HTML).
+"""What leaves the house: figures (PNG, SVG, PDF), numbers (CSV, NPZ) and BertViz's pages (HTML).
 
 >>> from headwise import capture, load
 >>> from headwise.interp.drawing import files
@@ -32,14 +32,16 @@ from headwise.interp.drawing import attributions, bertviz
 from headwise.interp.drawing.circuits import Drawn
 from headwise.interp.drawing.matrix import Matrix, Span, axis_name, one_of_many
 from headwise.interp.drawing.paper import bars, circuit, heatmap, maps, picture, table
-from headwise.interp.drawing.paper.pens import Png, Print, Svg
+from headwise.interp.drawing.paper.pdf import Pdf
+from headwise.interp.drawing.paper.pens import Paper, Png, Print, Svg
 from headwise.interp.drawing.paper.sound import times
 from headwise.interp.drawing.streams import Cells
 from headwise.interp.run.capture import Capture
 from headwise.interp.subject import Subject
 
 VERSION = "0.1.0"  # of Headwise
-PENS = {"png": Png, "svg": Svg}
+PENS = {"png": Png, "svg": Svg, "pdf": Pdf}
+PLAIN = Paper()  # nothing is asked of a figure
 NPZ_BYTES = 256 * 2**20  # weights one NPZ may hold
 BERTVIZ_TOKENS = 64  # BertViz draws H·Q·K lines at once; above this the browser stalls
 
@@ -90,7 +92,12 @@ def _described(axis: Axis) -> dict[str, Any]:
 
 
 def to_png(
-    matrix: Matrix, *, scale: str = "linear", theme: str = "light", stamp: Mapping[str, Any] | None = None
+    matrix: Matrix,
+    *,
+    scale: str = "linear",
+    theme: str = "light",
+    stamp: Mapping[str, Any] | None = None,
+    paper: Paper = PLAIN,
 ) -> bytes:
     """A matrix as a figure for print, two pixels for each CSS pixel.
 
@@ -99,16 +106,35 @@ def to_png(
     A difference of two heads is coloured from zero to both sides; "log" is linear below a thousandth of its end.
     Positions that are frames of a recording are told in seconds, with the spectrogram of the columns above them.
     ``stamp`` (of ``stamp(cap)``) goes into the small print and, as JSON, into the text chunk "headwise".
-    Raises ValueError for an unknown scale or theme.
+    ``paper`` is what a paper asks of it: a width, a size of letters, other colours, where the scale ends; with a width
+    it has at least 300 pixels an inch. Raises ValueError for an unknown scale or theme, and for a width in which the
+    labels leave no room.
     """
-    return heatmap.draw(matrix, _print(Png, matrix, scale, theme, stamp, _parts_shown(matrix)))
+    return heatmap.draw(matrix, _print(Png, matrix, (scale, theme, paper), stamp, _parts_shown(matrix)))
 
 
 def to_svg(
-    matrix: Matrix, *, scale: str = "linear", theme: str = "light", stamp: Mapping[str, Any] | None = None
+    matrix: Matrix,
+    *,
+    scale: str = "linear",
+    theme: str = "light",
+    stamp: Mapping[str, Any] | None = None,
+    paper: Paper = PLAIN,
 ) -> bytes:
     """The same figure as vectors and text, stamp in ``<metadata>``; above 96 cells a side one picture."""
-    return heatmap.draw(matrix, _print(Svg, matrix, scale, theme, stamp, _parts_shown(matrix)))
+    return heatmap.draw(matrix, _print(Svg, matrix, (scale, theme, paper), stamp, _parts_shown(matrix)))
+
+
+def to_pdf(
+    matrix: Matrix,
+    *,
+    scale: str = "linear",
+    theme: str = "light",
+    stamp: Mapping[str, Any] | None = None,
+    paper: Paper = PLAIN,
+) -> bytes:
+    """The same as a page of PDF, its fonts within it, the stamp among its keywords."""
+    return heatmap.draw(matrix, _print(Pdf, matrix, (scale, theme, paper), stamp, _parts_shown(matrix)))
 
 
 def picture_png(
@@ -118,17 +144,18 @@ def picture_png(
     scale: str = "linear",
     theme: str = "light",
     stamp: Mapping[str, Any] | None = None,
+    paper: Paper = PLAIN,
 ) -> bytes:
     """What one query gives to each patch of a picture, painted over the picture, as a figure for print.
 
     ``query`` is a position of the axis that is both queries and keys: special tokens such as CLS first (0), then the
     patches, row by row. Left stands the picture with the chosen patch outlined, right the same in grey under the
     weights; what special tokens get stands above. The colours span this query's weights on patches. ``matrix`` holds
-    at least the row of ``query``, with all keys. The rest is as in ``to_png``.
+    at least the row of ``query``, with all keys. The rest is as in ``to_png``, but a width scales the letters too.
     Raises ValueError for a matrix that lies on no picture or is pooled, cropped or a difference, for a grid that does
     not fit, and for a query that is not there.
     """
-    return picture.draw(matrix, query, _print(Png, matrix, scale, theme, stamp))
+    return picture.draw(matrix, query, _print(Png, matrix, (scale, theme, paper), stamp))
 
 
 def picture_svg(
@@ -138,9 +165,23 @@ def picture_svg(
     scale: str = "linear",
     theme: str = "light",
     stamp: Mapping[str, Any] | None = None,
+    paper: Paper = PLAIN,
 ) -> bytes:
     """The same figure as SVG: two embedded pictures, vectors and text."""
-    return picture.draw(matrix, query, _print(Svg, matrix, scale, theme, stamp))
+    return picture.draw(matrix, query, _print(Svg, matrix, (scale, theme, paper), stamp))
+
+
+def picture_pdf(
+    matrix: Matrix,
+    query: int = 0,
+    *,
+    scale: str = "linear",
+    theme: str = "light",
+    stamp: Mapping[str, Any] | None = None,
+    paper: Paper = PLAIN,
+) -> bytes:
+    """The same figure as PDF."""
+    return picture.draw(matrix, query, _print(Pdf, matrix, (scale, theme, paper), stamp))
 
 
 def cells_figure(
@@ -201,20 +242,22 @@ def to_csv(matrix: Matrix) -> bytes:
     return out.getvalue().encode("utf-8-sig")
 
 
-def to_npz(cap: Capture, call: AttentionCall | None = None) -> bytes:
-    """Exact weights of all heads of one call, or of every call, for ``numpy.load``.
+def to_npz(cap: Capture, call: AttentionCall | None = None, head: int | None = None) -> bytes:
+    """Exact weights of all heads of one call, or of one, or of every call, for ``numpy.load``.
 
-    One call: ``weights`` (B, H, Q, K) float32, ``queries`` (Q,) and ``keys`` (K,) token texts,
+    One call: ``weights`` (B, H, Q, K) float32, H = 1 with a ``head``, ``queries`` (Q,) and ``keys`` (K,) token texts,
     ``query_offsets`` (Q, 2) and ``key_offsets`` (K, 2) characters where the axis has them, and ``metadata``,
     a JSON string: what ``stamp`` says, ``calls``, and in ``axes`` the ``grid`` and ``box`` of a picture or the ``step``
     and ``seconds`` of a recording. Every call: the same names behind ``stack.layer.``, such as
-    ``decoder.0.weights``. Raises ValueError above 256 MB of weights.
+    ``decoder.0.weights``. Raises ValueError above 256 MB of weights and for a head without its call, IndexError for a
+    head that is not there.
     """
     calls = cap.calls if call is None else (call,)
-    need = sum(4 * c.batch * c.heads * c.queries * c.keys for c in calls)
+    heads = slice(None) if head is None else _one_head(call, head)
+    need = sum(4 * c.batch * len(range(c.heads)[heads]) * c.queries * c.keys for c in calls)
     if need > NPZ_BYTES:
         what = f"All {len(calls)} calls of this run" if call is None else f"Layer {call.layer}"
-        advice = "Export one layer" if call is None and len(calls) > 1 else "Use a shorter input"
+        advice = "Export one layer" if call is None and len(calls) > 1 else "Export one head, or use a shorter input"
         limit = f"an NPZ holds up to {NPZ_BYTES // 2**20} MB"
         raise ValueError(f"{what} would take {need / 2**20:,.0f} MB of weights; {limit}. {advice}.")
     arrays, described = {}, []
@@ -222,8 +265,8 @@ def to_npz(cap: Capture, call: AttentionCall | None = None) -> bytes:
         prefix = "" if call is not None else f"{c.stack}.{c.layer}."
         if prefix + "weights" in arrays:  # the same layer twice in one run
             prefix += f"call{number}."
-        weights = np.empty(c.shape, np.float32)
-        for start, stop, band in c.bands():
+        weights = np.empty((c.batch, len(range(c.heads)[heads]), c.queries, c.keys), np.float32)
+        for start, stop, band in c.bands(heads):
             weights[:, :, start:stop] = band.cpu().numpy()
         arrays[prefix + "weights"] = weights
         for side, plural in (("query", "queries"), ("key", "keys")):
@@ -237,6 +280,7 @@ def to_npz(cap: Capture, call: AttentionCall | None = None) -> bytes:
                 "module": c.name,
                 "stack": c.stack,
                 "layer": c.layer,
+                "heads": list(range(c.heads)[heads]),
                 "kind": c.kind,
                 "seen": c.seen,
                 "axes": [axis_name(cap, c, "query"), axis_name(cap, c, "key")],
@@ -248,22 +292,31 @@ def to_npz(cap: Capture, call: AttentionCall | None = None) -> bytes:
     return out.getvalue()
 
 
-def to_html(cap: Capture, stack: str | None = None, layer: int = 0, *, batch: int = 0) -> str:
+def _one_head(call: AttentionCall | None, head: int) -> slice:
+    if call is None:
+        raise ValueError("A head is one of a layer: say which.")
+    if not 0 <= head < call.heads:
+        raise IndexError(f"Layer {call.layer} has heads 0 … {call.heads - 1}, got {head}.")
+    return slice(head, head + 1)
+
+
+def to_html(cap: Capture, stack: str | None = None, layer: int = 0, *, batch: int = 0, head: int | None = None) -> str:
     """BertViz's head view and model view (Vig 2019) of one layer as one page that needs no network.
 
-    All heads of sample ``batch``; of cross-attention the queries are on the left. Weights are rounded to five
+    All heads, or one, of sample ``batch``; of cross-attention the queries are on the left. Weights are rounded to five
     decimals. Tokens reach the page only as escaped JSON that BertViz writes as text, and the page's own
-    policy forbids other scripts and all requests. Raises ValueError above 64 tokens, IndexError for a layer or a
-    sample that is not there, ImportError without the bertviz package.
+    policy forbids other scripts and all requests. Raises ValueError above 64 tokens, IndexError for a layer, a head
+    or a sample that is not there, ImportError without the bertviz package.
     """
     call = cap.find(layer, stack)
     if (tokens := max(call.queries, call.keys)) > BERTVIZ_TOKENS:
         raise ValueError(f"BertViz draws up to {BERTVIZ_TOKENS} tokens; this input has {tokens:,}. Shorten it.")
     if not 0 <= batch < call.batch:
         raise IndexError(f"batch expects a sample 0 … {call.batch - 1}; got {batch}.")
-    weights = torch.cat([band[batch] for _, _, band in call.bands()], 1)  # (H, Q, K)
+    chosen = slice(None) if head is None else _one_head(call, head)
+    weights = torch.cat([band[batch] for _, _, band in call.bands(chosen)], 1)  # (H, Q, K)
     weights = weights.cpu().double().numpy().round(5)
-    heads = list(range(call.heads))
+    heads = list(range(call.heads)[chosen])
     shared = {
         "attention": [
             {
@@ -281,7 +334,7 @@ def to_html(cap: Capture, stack: str | None = None, layer: int = 0, *, batch: in
     if missing := int(np.isnan(weights).sum()):
         small.append(f"weights are NaN in {missing:,} places")
     what = "cross-attention" if call.kind == "cross" else call.stack
-    title = f"{cap.subject.name} · {what} · layer {layer}"
+    title = f"{cap.subject.name} · {what} · layer {layer}" + ("" if head is None else f" · head {head}")
     return bertviz.page(title, shared, " · ".join(small), about, _version("bertviz") or "")
 
 
@@ -309,15 +362,15 @@ def _names(span: Span) -> list[str]:
 
 
 def _print(
-    pen: type[Png] | type[Svg],
+    pen: type,
     matrix: Matrix,
-    scale: str,
-    theme: str,
+    look: tuple[str, str, Paper],
     stamp: Mapping[str, Any] | None,
     parts: Sequence[str] = (),
 ) -> Print:
+    """``look`` is scale, theme and paper."""
     about = dict(stamp) if stamp is not None else {"headwise": VERSION}
-    return Print(pen, scale, theme, about, (*parts, *matrix.left_out, *stamp_parts(about)))
+    return Print(pen, *look[:2], about, (*parts, *matrix.left_out, *stamp_parts(about)), look[2])
 
 
 def _paper(kind: str, theme: str, stamp: Mapping[str, Any] | None) -> Print:

@@ -4,9 +4,10 @@ a head."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ LEAK = 1e-6  # a smaller weight on a forbidden position is rounding
 SINK = "sink"  # the column of the weight that goes to no key
 DENSE_LIMIT = 4096**2  # query × key pairs that may stand in memory at once for one head
 
+Members = Sequence[tuple[AttentionCall, int]]  # heads: their calls and numbers
 Region = tuple[int, int, int, int]  # query start, stop, key start, stop
 
 
@@ -199,7 +201,12 @@ def head_view(cap: Capture, call: AttentionCall, head: int, quantity: str = "wei
     both sides of 0 then · ``look`` the fields of ``Look``: words, special, region,
     size, batch. Raises ValueError for what cannot be computed, IndexError for a head or a sample that is not there.
     """
-    how = Look(**look)
+    return looked_at(cap, [(call, head)], quantity, Look(**look), _title(call, head))
+
+
+def looked_at(cap: Capture, members: Members, quantity: str, how: Look, title: str) -> Matrix:
+    """One head, or the mean of several at the same positions. Raises what ``head_view`` raises."""
+    call = members[0][0]
     if quantity not in QUANTITIES:
         raise ValueError(f"quantity expects one of {', '.join(QUANTITIES)}; got {quantity!r}.")
     if how.words and quantity == "scores":
@@ -208,15 +215,16 @@ def head_view(cap: Capture, call: AttentionCall, head: int, quantity: str = "wei
         )
     if not 0 <= how.batch < call.batch:
         raise IndexError(f"batch expects a sample 0 … {call.batch - 1}; got {how.batch}.")
+    promise = reduce(or_, dict.fromkeys(own.promise.mask for own, _ in members))
     axes = call.query_axis, call.key_axis
-    one = _One(call, head, quantity, how.batch, call.promise.mask, axes, side_names(cap, call))
+    one = _Heads(members, quantity, how.batch, promise, axes, side_names(cap, call))
     values, codes, spans, notes = (_merged if how.words or not how.special else _plain)(one, how)
     return Matrix(
         torch.where(values.isfinite(), values, math.nan).cpu(),
         *spans,
         SIGNED if quantity == "weights" and call.linear and bool((values < 0).any()) else QUANTITIES[quantity],
         codes.cpu(),
-        title=_title(call, head),
+        title=title,
         of=_whose(cap, call),
         left_out=(*notes, *one_of_many(cap, call, how.batch)),
     )
@@ -276,29 +284,47 @@ def _title(call: AttentionCall, head: int) -> str:
 
 # -- the numbers of a head --------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class _One:
-    """One head of one sample, read in bands of rows (start, stop)."""
+class _Heads:
+    """One head of one sample, or the mean of several, read in bands of rows (start, stop)."""
 
-    call: AttentionCall
-    head: int
+    members: Members
     quantity: str
     batch: int
     promise: Mask
     axes: tuple[Axis, Axis]
     names: tuple[str, str]
 
+    @property
+    def call(self) -> AttentionCall:
+        """The first, whose positions are all the others'."""
+        return self.members[0][0]
+
+    @property
+    def head(self) -> int:
+        return self.members[0][1]
+
+    def obeyed(self) -> bool:
+        """Whether no weight can lie where it is forbidden."""
+        return all(call.obeys(self.promise) for call, _ in self.members)
+
     def values(self, rows: tuple[int, int]) -> Tensor:
         """(R, K)."""
-        return getattr(self.call, self.quantity)(self.head, rows)[self.batch]
+        return self._mean(getattr(call, self.quantity)(head, rows)[self.batch] for call, head in self.members)
 
     def weights(self, rows: tuple[int, int]) -> Tensor:
         """(R, K)."""
-        return self.call.weights(self.head, rows)[self.batch]
+        return self._mean(call.weights(head, rows)[self.batch] for call, head in self.members)
+
+    def _mean(self, parts: Iterator[Tensor]) -> Tensor:
+        return next(parts) if len(self.members) == 1 else sum(parts) / len(self.members)
 
     def sink(self, rows: tuple[int, int]) -> Tensor | None:
         """(R, 1), where there is one and weights are looked at: the sink has no value, and its score is not kept."""
-        found = self.call.sink(self.head, rows) if self.quantity == "weights" else None
-        return None if found is None else found[self.batch][:, None]
+        if self.quantity != "weights" or not any(call.has_sink for call, _ in self.members):
+            return None
+        found = [call.sink(head, rows) for call, head in self.members]
+        none = torch.zeros(rows[1] - rows[0], device=self.call.device)
+        return self._mean(none if sink is None else sink[self.batch] for sink in found)[:, None]
 
     def allowed(self, rows: tuple[int, int], device: torch.device) -> Tensor:
         """(R, K) bool."""
@@ -319,7 +345,7 @@ class _One:
 Found = tuple[Tensor, Tensor, tuple[Span, Span], tuple[str, ...]]  # values, codes, spans, notes
 
 
-def _plain(one: _One, how: Look) -> Found:
+def _plain(one: _Heads, how: Look) -> Found:
     """Every position as it is: a region's values, pooled by maximum, and the codes of its cells, in bands of rows."""
     q0, q1, k0, k1 = region = _inside(how.region, (one.call.queries, one.call.keys))
     factor = one.call.factor(how.size, region)
@@ -330,7 +356,7 @@ def _plain(one: _One, how: Look) -> Found:
         rows = (start, min(start + step, q1))
         value = one.values(rows)
         values.append(pool_cells(value[:, k0:k1], *factor))
-        if not one.call.obeys(one.promise) and factor != (1, 1):
+        if not one.obeyed() and factor != (1, 1):
             weights = value if one.quantity == "weights" else one.weights(rows)
             leaked = ~one.allowed(rows, value.device) & (weights > LEAK)
             leaks.append(_any(leaked[:, k0:k1], factor).cpu())
@@ -341,7 +367,7 @@ def _plain(one: _One, how: Look) -> Found:
     return _beside(found, one.sink((q0, q1)))
 
 
-def _merged(one: _One, how: Look) -> Found:
+def _merged(one: _Heads, how: Look) -> Found:
     """Words instead of tokens, or no special tokens: the whole square is needed to know what they held."""
     call = one.call
     if call.queries * call.keys > DENSE_LIMIT:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,12 +34,16 @@ class Thumbnails(Metric):
         self.parts: list[Tensor] = []
 
     def update(self, weights, rows):
-        shown = weights[self.batch]
+        self.add(weights[self.batch], int(rows.query[0, 0]), None if rows.sizes is None else rows.draws)
+
+    def add(self, shown: Tensor, start: int, draws: int | None = None) -> None:
+        """A band of weights (H, R, K) that begins with query ``start``; of each stratum's ``draws``, where it was
+        drawn."""
         if self.ends is not None:
             queries, keys = self.ends
-            shown = shown[:, : max(0, queries - int(rows.query[0, 0])), :keys]
+            shown = shown[:, : max(0, queries - start), :keys]
         shown = _pooled(shown, self.size)  # (H, R, t)
-        self.parts.append(shown if rows.sizes is None else shown.unflatten(1, (-1, rows.draws)).amax(2))
+        self.parts.append(shown if draws is None else shown.unflatten(1, (-1, draws)).amax(2))
 
     def result(self):
         """→ (H, t, t) float32, t ≤ size."""
@@ -139,11 +143,18 @@ def grid_pictures(cap: Capture, surveyed: Survey, stack: str) -> np.ndarray:
     size = max(side for c in calls for side in surveyed.thumbnails[stack, c.layer].shape[1:])
     picture = np.full((len(calls), max(c.heads for c in calls), size, size), np.nan, np.float32)
     for row, call in enumerate(calls):
-        small = surveyed.thumbnails[stack, call.layer].sqrt().cpu()  # (H, rows, columns)
-        cells = _promised_cells(cap, call, small.shape[1:], min(surveyed.batch, call.batch - 1))
-        small = torch.where(cells | (small > LEAK**0.5), small, math.nan)
-        picture[row, : call.heads] = F.interpolate(small[None], (size, size))[0].numpy()  # nearest
+        small = surveyed.thumbnails[stack, call.layer]  # (H, rows, columns)
+        picture[row, : call.heads] = pictured(cap, [call], small, min(surveyed.batch, call.batch - 1), size)
     return picture
+
+
+def pictured(cap: Capture, calls: Sequence[AttentionCall], small: Tensor, batch: int, size: int) -> np.ndarray:
+    """Thumbnails (H, rows, columns) as a grid shows them, (H, size, size): NaN where none of the calls allows anything
+    and nothing leaked."""
+    small = small.sqrt().cpu().float()
+    cells = torch.stack([_promised_cells(cap, call, small.shape[1:], batch) for call in calls]).any(0)
+    small = torch.where(cells | (small > LEAK**0.5), small, math.nan)
+    return F.interpolate(small[None], (size, size))[0].numpy()  # nearest
 
 
 def change_pictures(before: Survey, after: Survey, cap: Capture, stack: str) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headwise.interp.drawing.paper.colour import SCALES
+from headwise.interp.drawing.paper.colour import COLOURS, SCALES
 from headwise.interp.drawing.quantities import QUANTITIES
 from headwise.pages._shared import changes
 from headwise.pages._shared.choices import MODEL, POSITIONS, Choice, HeadChoices, dashed, numbers
@@ -80,6 +80,11 @@ class HeadsChoices(HeadChoices):
     tour = Choice(-1, link=False)  # the step of the tour; −1: nobody takes it
     going = Choice(None, link=False, key="next")  # the token that was just chosen to go on with
     spoken = Choice(None, link=False)  # the run that is written on though that takes long
+    figure_width = Choice(0.0, between=(0.0, 120.0), link=False)  # centimetres; 0: as wide as it comes
+    figure_font = Choice(9.0, between=(3.0, 40.0), link=False)  # points
+    figure_colours = Choice(COLOURS[0], among=COLOURS, link=False)
+    figure_top = Choice(0.0, between=(0.0, None), link=False)  # at the end of the colour scale; 0: the largest
+    whole_layer = Choice(True, link=False)  # of the numbers that are downloaded
     mapped = Choice(False, link=False)  # is the dear map of all removals wanted?
     pin = Choice(None, read=_token, write=lambda token: f"{token['axis']}-{token['index']}", until=POSITIONS)
 

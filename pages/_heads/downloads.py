@@ -8,8 +8,9 @@ from headwise.interp.analysis.effects import answers_at_all
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.drawing import files as export
 from headwise.interp.drawing.matrix import recorded
+from headwise.interp.drawing.paper.colour import COLOURS
 from headwise.pages._heads.answer import writes
-from headwise.pages._heads.choices import state
+from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._heads.head import Shown
 from headwise.pages._shared import changes
 from headwise.pages._shared.bar import Run
@@ -19,11 +20,18 @@ from headwise.pages._shared.code import capturing, placement
 def downloads(run: Run, call: AttentionCall, shown: Shown, edited: Run) -> None:
     """A row of buttons, each making its file when it is clicked. ``edited`` is the run as it was changed."""
     cap, view = run.capture, shown.view
+    minuend, head = shown.minuend, None if state.whole_layer else state.head
     name = f"layer{call.layer}-head{state.head}"
-    minuend = shown.minuend
+    numbers = f"layer{call.layer}" if head is None else name
     options = {  # read now: a file is made on another thread, which has no session
         "scale": state.scale,
         "theme": "dark" if st.context.theme.type == "dark" else "light",
+        "paper": export.Paper(
+            state.figure_width if state.figure_width >= 2 else None,
+            state.figure_font,
+            state.figure_colours,
+            state.figure_top or None,
+        ),
     }
     query = state.pin["index"] if state.pin and state.pin["axis"] == "query" else 0
     painted = state.view == "picture"
@@ -38,13 +46,14 @@ def downloads(run: Run, call: AttentionCall, shown: Shown, edited: Run) -> None:
     wanted = [
         ("PNG", f"{name}.png", "image/png", lambda: figure("png"), None),
         ("SVG", f"{name}.svg", "image/svg+xml", lambda: figure("svg"), None),
+        ("PDF", f"{name}.pdf", "application/pdf", lambda: figure("pdf"), None),
         ("CSV", f"{name}.csv", "text/csv", lambda: export.to_csv(view), None),
-        ("NPZ", f"layer{call.layer}.npz", "application/octet-stream", lambda: export.to_npz(cap, call), None),
+        ("NPZ", f"{numbers}.npz", "application/octet-stream", lambda: export.to_npz(cap, call, head), None),
         (
             "BertViz",
-            f"layer{call.layer}.html",
+            f"{numbers}.html",
             "text/html",
-            lambda: export.to_html(cap, call.stack, call.layer),
+            lambda: export.to_html(cap, call.stack, call.layer, head=head),
             None if small else f"BertViz draws up to {export.BERTVIZ_TOKENS} tokens.",
         ),
     ]
@@ -61,8 +70,53 @@ def downloads(run: Run, call: AttentionCall, shown: Shown, edited: Run) -> None:
                 key=f"download-{label}",
                 help=why_not,
             )
+        _for_a_paper()
     with st.expander("Show the code", icon=":material/code:"):
         st.code(code(run, call, minuend is not None, edited), language="python")
+
+
+def _for_a_paper() -> None:
+    """How figures are drawn, and of what numbers are."""
+    with st.popover("For a paper", icon=":material/tune:"):
+        st.number_input(
+            "Width in cm",
+            0.0,
+            120.0,
+            step=0.5,
+            format="%.1f",
+            help="Of the whole figure, such as 8.5 for a column; 0 leaves it as wide as it comes.",
+            **HeadsChoices.figure_width.widget,
+        )
+        st.number_input(
+            "Labels in points",
+            3.0,
+            40.0,
+            step=0.5,
+            format="%.1f",
+            help="The size of the letters in print.",
+            **HeadsChoices.figure_font.widget,
+        )
+        st.segmented_control(
+            "Colours",
+            COLOURS,
+            format_func=str.capitalize,
+            required=True,
+            help="Of weights and scores; a difference always has two.",
+            **HeadsChoices.figure_colours.widget,
+        )
+        st.number_input(
+            "Scale ends at",
+            0.0,
+            step=0.1,
+            format="%.2f",
+            help="One end for several figures, so that they can be compared; 0 is the largest of this one.",
+            **HeadsChoices.figure_top.widget,
+        )
+        st.toggle(
+            "Numbers of the whole layer",
+            help="NPZ and BertViz hold all heads of the layer, or only the chosen one.",
+            **HeadsChoices.whole_layer.widget,
+        )
 
 
 def code(run: Run, call: AttentionCall, compared: bool = False, edited: Run | None = None) -> str:

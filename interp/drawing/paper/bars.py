@@ -29,7 +29,7 @@ def draw(rows: Sequence[Row], sums: Sequence[tuple[str, str]], title: str, how: 
     wide = max(right, math.ceil(PAD + width(title, 16))) + PAD
     small = small_print(how.pen, how.footer, (*names, title), wide - 2 * PAD)
 
-    pen = how.pen((wide, math.ceil(bottom + 10 + 14 * len(small) + PAD - 8)), palette)
+    pen = how.sheet((wide, math.ceil(bottom + 10 + 14 * len(small) + PAD - 8)), palette)
     if title:
         pen.text((PAD, PAD + 8), title, 16, palette.text)
     for number, (name, (_, value, text)) in enumerate(zip(names, rows, strict=True)):

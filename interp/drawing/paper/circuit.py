@@ -24,7 +24,7 @@ def draw(drawn: Drawn, title: str, how: Print) -> bytes:
     wide = max(right, math.ceil(PAD + width(title, 16))) + PAD
     bottom = top + drawn.lines * LINE + (len(drawn.rows) - 1) * GAP
     small = small_print(how.pen, how.footer, (*names, title), wide - 2 * PAD)
-    pen = how.pen((wide, math.ceil(bottom + 40 + 14 * len(small) + PAD - 8)), palette)
+    pen = how.sheet((wide, math.ceil(bottom + 40 + 14 * len(small) + PAD - 8)), palette)
     if title:
         pen.text((PAD, PAD + 8), title, 16, palette.text)
     places = {place.key: place for place in drawn.places}

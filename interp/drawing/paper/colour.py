@@ -13,6 +13,7 @@ from headwise.interp.drawing.paper.text import brief
 
 SCALES = ("linear", "log")
 THEMES = ("light", "dark")
+COLOURS = ("headwise", "grey", "viridis")  # of weights and scores; a difference always has two
 DECADES = 5  # of a logarithmic scale
 KNEE = 1e3  # of a signed one: below the thousandth part of its end it is linear
 
@@ -52,6 +53,21 @@ def sequential(theme: str) -> np.ndarray:
 
 
 @lru_cache
+def grey(theme: str) -> np.ndarray:
+    """The same without colour, for those who print in black."""
+    t = np.arange(256) / 255
+    return oklch(0.215 + 0.745 * t if theme == "dark" else 0.985 - 0.785 * t, 0.0, 0.0)
+
+
+@lru_cache
+def viridis(theme: str) -> np.ndarray:
+    """Matplotlib's (S. van der Walt and N. Smith 2015): bright where there is much, on every page."""
+    from matplotlib import colormaps  # a third of a second, for those who ask for it
+
+    return np.rint(np.array(colormaps["viridis"].colors) * 255).astype(np.uint8)
+
+
+@lru_cache
 def diverging(theme: str) -> np.ndarray:
     """The 256 colours from −1 over nothing, between the middle two, to 1 → uint8 (256, 3)."""
     t = np.linspace(-1, 1, 256)
@@ -74,10 +90,11 @@ class Palette:
     dark: bool
 
     @classmethod
-    def of(cls, theme: str, signed: bool = False) -> Palette:
+    def of(cls, theme: str, signed: bool = False, colours: str = COLOURS[0]) -> Palette:
         if theme not in THEMES:
             raise ValueError(f"theme expects one of {', '.join(THEMES)}; got {theme!r}.")
-        table = diverging(theme) if signed else sequential(theme)
+        plain = {"headwise": sequential, "grey": grey, "viridis": viridis}[colours]
+        table = diverging(theme) if signed else plain(theme)
         if theme == "dark":
             return cls((18, 23, 29), (228, 233, 238), (255, 85, 48), 0.17, 9, table, True)
         return cls((255, 255, 255), (29, 39, 51), (224, 52, 11), 0.15, -12, table, False)
@@ -113,16 +130,20 @@ class Scale:
     signed: bool = False
 
     @classmethod
-    def of(cls, values: np.ndarray, scale: str, kind: str, apart: Sequence[float] = ()) -> Scale:
-        """The scale that spans ``values``, whose ``kind`` is a ``Quantity``'s; those that stand ``apart`` are painted
-        too, and may lie beyond its ends."""
+    def of(
+        cls, values: np.ndarray, scale: str, kind: str, apart: Sequence[float] = (), top: float | None = None
+    ) -> Scale:
+        """The scale that spans ``values``, whose ``kind`` is a ``Quantity``'s, or that ends at ``top``; those that
+        stand ``apart`` are painted too, and may lie beyond its ends."""
         if scale not in SCALES:
             raise ValueError(f"scale expects one of {', '.join(SCALES)}; got {scale!r}.")
         shown = values[np.isfinite(values)]
         low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 1.0)
+        if top is not None:
+            apart, low, high = [*apart, low, high], -top if kind == "signed" else min(low, top - 1e-9), top
         if kind == "signed":
             high = max(abs(low), abs(high)) or 1.0
-            return cls(-high, high, scale == "log", signed=True)
+            return cls(-high, high, scale == "log", min(apart, default=0) < -high, max(apart, default=0) > high, True)
         positive = kind == "weight"
         if positive:
             low, high = 0.0, high if high > 0 else 1.0

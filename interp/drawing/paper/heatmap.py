@@ -29,6 +29,7 @@ from headwise.interp.drawing.paper.track import draw as draw_track
 
 PAD, LINE, SLANT = 20, 14, 50  # CSS pixels; degrees of key labels
 LARGEST_CELL, PLOT = 34, 640  # a cell's side and the matrix's longer side, at most
+LEAST = 60  # the matrix's width, where a whole width is asked for
 STEPS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100, 128, 200, 256, 512)
 MOST_LINES = 20_000  # a speckled mask has no outline to draw
 TINY = 6  # a cell narrower than this needs help to be found
@@ -67,17 +68,23 @@ class Layout:
     over: float = 0
 
     @classmethod
-    def of(cls, matrix: Matrix) -> Layout:
+    def of(cls, matrix: Matrix, plot: float | None = None) -> Layout:
+        """``plot`` is how wide the matrix shall be; left out, as wide as suits it."""
         rows, columns = matrix.values.shape
         queries, keys = (span.sound is not None for span in matrix.spans)
         w, h = min(LARGEST_CELL, PLOT / columns), min(LARGEST_CELL, PLOT / rows)
+        if plot is not None:
+            w, h = plot / columns, max(plot, PLOT) / rows
         if rows < 3 * columns and columns < 3 * rows and queries == keys:
             w = h = min(w, h)  # a diagonal should look like one
         elif queries or keys:  # time is as long as the page is wide
             w = min(3 * LARGEST_CELL, PLOT / columns)
         else:
             w, h = min(w, 3 * h), min(h, 3 * w)
-        w, h = (max(0.5, math.floor(2 * side) / 2) for side in (w, h))  # whole pixels of the PNG: equal, crisp cells
+        if plot is None:
+            w, h = (
+                max(0.5, math.floor(2 * side) / 2) for side in (w, h)
+            )  # whole pixels of the PNG: equal, crisp cells
         beside, over = depths(*matrix.spans)
         row_room = 40 if queries else min(150, max(width(text, 12) for _, text in ticks(matrix.rows, h)))
         row_room = SIDE if beside else row_room
@@ -87,6 +94,26 @@ class Layout:
         left = math.ceil(PAD + max(beside + row_room, corner) + 10)
         top = math.ceil(PAD + (28 if matrix.caption else 0) + above)
         return cls(left, top, w, h, rows, columns, row_room, column_room, beside, over)
+
+    @classmethod
+    def fitted(cls, matrix: Matrix, across: int, bar: float) -> Layout:
+        """So that the whole figure, with a colour bar that takes ``bar``, is ``across`` pixels wide. Raises ValueError
+        where labels leave no room."""
+        place = cls.of(matrix)
+        for _ in range(3):  # labels are thinned as cells shrink
+            plot = across - place.left - PAD - max(22 + bar, place.overhang)
+            if plot < LEAST:
+                raise ValueError(
+                    f"A figure of this width leaves {max(0, plot):.0f} pixels for the matrix, at least {LEAST} are "
+                    "needed: make it wider or its font smaller."
+                )
+            place = cls.of(matrix, plot)
+        return place
+
+    @property
+    def overhang(self) -> float:
+        """How far the slanted labels of columns reach beyond the matrix."""
+        return self.column_room * math.cos(math.radians(SLANT))
 
     def x(self, column: float) -> float:
         return self.left + column * self.w
@@ -137,25 +164,28 @@ def ticks(span: Span, size: float) -> list[tuple[int, str]]:
 
 def draw(matrix: Matrix, how: Print) -> bytes:
     """The whole figure."""
-    palette, cells, title = Palette.of(how.theme, matrix.signed), Cells.of(matrix), HIDDEN.sub("◌", matrix.caption)
+    palette, cells = Palette.of(how.theme, matrix.signed, how.paper.colours), Cells.of(matrix)
+    title = HIDDEN.sub("◌", matrix.caption)
     late, early = cells[matrix.early :], cells[: matrix.early]
     beyond = early.values[~early.forbidden]
-    colours = Scale.of(late.values[~late.forbidden], how.scale, matrix.quantity.kind, beyond)
-    place, times = Layout.of(matrix), (Timeline.of(matrix.rows), Timeline.of(matrix.columns))
+    colours = Scale.of(late.values[~late.forbidden], how.scale, matrix.quantity.kind, beyond, how.paper.top)
+    place = Layout.of(matrix) if how.across is None else Layout.fitted(matrix, how.across, bar_room(colours))
+    times = (Timeline.of(matrix.rows), Timeline.of(matrix.columns))
     ends = [span.sound.seconds for span, time in zip(matrix.spans, times, strict=True) if stops(time)]
     explained = entries(cells.leaks, cells.forbidden, ends[-1] if ends else None)
     bar_left, bar_top = place.right + 22, place.top - (STRIP + AXIS if times[1] else place.over and place.over + AXIS)
     bar_height = max(100, min(260, place.bottom - bar_top))
-    overhang = place.column_room * math.cos(math.radians(SLANT))
-    wide = math.ceil(max(bar_left + bar_room(colours), place.right + overhang, PAD + width(title, 16), 420) + PAD)
+    wide = how.across or math.ceil(
+        max(bar_left + bar_room(colours), place.right + place.overhang, PAD + width(title, 16), 420) + PAD
+    )
     texts = (*map(visible, matrix.rows.labels + matrix.columns.labels), *(span.name for span in matrix.spans), title)
     small = small_print(how.pen, how.footer, texts, wide - 2 * PAD)
     legend_at = max(place.bottom, bar_top + bar_height) + 22
     small_at = legend_at + (24 if explained else 0)
 
-    pen = how.pen((wide, math.ceil(small_at + 14 * len(small) + PAD - 8)), palette)
+    pen = how.sheet((wide, math.ceil(small_at + 14 * len(small) + PAD - 8)), palette)
     if title:
-        pen.text((PAD, PAD + 8), title, 16, palette.text)
+        pen.text((PAD, PAD + 8), title, min(16, 16 * (wide - 2 * PAD) / width(title, 16)), palette.text)
     _draw_cells(pen, place, cells, palette, colours)
     if times[1]:
         _draw_strip(pen, place, matrix.columns.sound, times[1], palette)

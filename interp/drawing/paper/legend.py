@@ -21,11 +21,11 @@ def bar_room(colours: Scale) -> float:
 def draw_bar(pen, x: float, y: float, height: float, colours: Scale, palette: Palette, name: str) -> None:
     bar = np.dstack([palette.table[::-1, None], np.full((256, 1, 1), 255, np.uint8)])
     step = height / 256
-    if isinstance(pen, Svg):
+    if isinstance(pen, Png):
+        pen.cells(x, y, BAR, step, bar)
+    else:
         for i in range(256):  # each a little taller than its step, so that no seam shows
             pen.rect(x, y + i * step, BAR, min(2 * step, height - i * step), bar[i, 0])
-    else:
-        pen.cells(x, y, BAR, step, bar)
     pen.frame(x, y, BAR, height, palette.ink(0.3))
     for t, text in colours.ticks():
         at = y + (1 - t) * height
@@ -69,7 +69,7 @@ def dashes(start: float, end: float) -> Iterator[tuple[float, float]]:
 def small_print(pen_type: type, footer: Sequence[str], texts: Sequence[str], room: float) -> list[str]:
     """The lines of the small print. ``texts``: what else stands in the figure."""
     footer = list(footer)
-    if pen_type is Png and undrawable("".join((*texts, *footer))):
+    if pen_type is not Svg and undrawable("".join((*texts, *footer))):
         footer.append("letters that no font here has are drawn as boxes; the SVG keeps them")
     return wrapped([HIDDEN.sub("◌", part) for part in footer], SMALL, room)
 

@@ -34,7 +34,7 @@ def draw(sides: Sequence[Shown], blocks: Sequence[Block], title: str, how: Print
     small = small_print(how.pen, how.footer, words, WIDE)
     bottom = top + each * len(sides)
     page = Palette.of(how.theme)
-    pen = how.pen((wide, math.ceil(bottom + 14 * len(small) + PAD - 8)), page)
+    pen = how.sheet((wide, math.ceil(bottom + 14 * len(small) + PAD - 8)), page)
     if title:
         pen.text((PAD, PAD + 8), fit(title, 16, WIDE), 16, page.text)
     for number, side in enumerate(sides):

@@ -15,11 +15,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from headwise.interp.drawing.paper.colour import RGB, Palette, css
+from headwise.interp.drawing.paper.colour import COLOURS, RGB, Palette, css
 from headwise.interp.drawing.paper.text import MARKS, face_runs, font, width
 
 RATIO = 2  # device pixels for each CSS pixel
 FINER = 4  # round shapes are drawn so much larger first
+HATCH = 6  # CSS pixels from line to line
+POINT = 0.75  # points a CSS pixel is printed as
+DENSE = 300  # pixels for each inch, wanted where a width is
 VECTOR_CELLS = 96  # a larger matrix becomes one picture inside the SVG
 
 
@@ -31,11 +34,11 @@ def crossed(*sides: float) -> str:
     return " ".join(f'{name}="{number(side)}"' for name, side in zip(("x", "y", "width", "height"), sides, strict=True))
 
 
-def hatching(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def hatching(rows: np.ndarray, columns: np.ndarray, ratio: int = RATIO) -> np.ndarray:
     """How strong a diagonal hatch is at device pixels: 0 between its lines … 1 on them."""
-    period = 6 * RATIO
+    period = HATCH * ratio
     distance = np.abs((rows + columns + 1) % period - period / 2) - period / 2  # along a row, to the nearest line
-    return (1 + (distance + RATIO * 0.7)).clip(0, 1)
+    return (1 + (distance + ratio * 0.7)).clip(0, 1)
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:
@@ -49,8 +52,9 @@ class Svg:
 
     FAMILY = "Aileron, 'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 
-    def __init__(self, size: tuple[int, int], palette: Palette):
+    def __init__(self, size: tuple[int, int], palette: Palette, point: float = POINT, ratio: int = RATIO):
         self.size, self.palette, self.parts = size, palette, []
+        self.sides = [number(side) if point == POINT else f"{number(side * point)}pt" for side in size]
         self.rect(0, 0, *size, palette.background)
 
     def rect(self, x, y, w, h, colour: RGB) -> None:
@@ -126,12 +130,13 @@ class Svg:
 
     def finish(self, title: str, stamp: dict) -> bytes:
         w, h = self.size
+        wide, high = self.sides
         ink = css(self.palette.ink(self.palette.hatch))
         return "\n".join(
             [
                 '<?xml version="1.0" encoding="UTF-8"?>',
                 '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-                f'role="img" width="{w}" height="{h}" viewBox="0 0 {w} {h}" font-family="{self.FAMILY}">',
+                f'role="img" width="{wide}" height="{high}" viewBox="0 0 {w} {h}" font-family="{self.FAMILY}">',
                 f"<title>{html.escape(title)}</title>",
                 f"<metadata>{html.escape(json.dumps(stamp))}</metadata>",
                 '<defs><pattern id="forbidden" width="6" height="6" patternUnits="userSpaceOnUse">'
@@ -143,15 +148,15 @@ class Svg:
 
 
 class Png:
-    """Draws pixels, RATIO for each CSS pixel."""
+    """Draws pixels, ``ratio`` for each CSS pixel."""
 
-    def __init__(self, size: tuple[int, int], palette: Palette):
-        self.palette = palette
-        self.sheet = Image.new("RGB", tuple(round(s * RATIO) for s in size), palette.background)
+    def __init__(self, size: tuple[int, int], palette: Palette, point: float = POINT, ratio: int = RATIO):
+        self.palette, self.point, self.ratio = palette, point, ratio
+        self.sheet = Image.new("RGB", tuple(round(s * ratio) for s in size), palette.background)
         self.pen = ImageDraw.Draw(self.sheet)
 
     def rect(self, x, y, w, h, colour: RGB) -> None:
-        x0, y0, x1, y1 = (round(side * RATIO) for side in (x, y, x + w, y + h))
+        x0, y0, x1, y1 = (round(side * self.ratio) for side in (x, y, x + w, y + h))
         if x1 > x0 and y1 > y0:
             self.pen.rectangle((x0, y0, x1 - 1, y1 - 1), fill=tuple(int(c) for c in colour[:3]))
 
@@ -163,8 +168,8 @@ class Png:
         )
 
     def hatch(self, x, y, w, h) -> None:
-        x0, y0, x1, y1 = (round(side * RATIO) for side in (x, y, x + w, y + h))
-        strength = hatching(*np.mgrid[y0:y1, x0:x1])[..., None]
+        x0, y0, x1, y1 = (round(side * self.ratio) for side in (x, y, x + w, y + h))
+        strength = hatching(*np.mgrid[y0:y1, x0:x1], self.ratio)[..., None]
         back, ink = (np.array(c, float) for c in (self.palette.background, self.palette.ink(self.palette.hatch)))
         self.sheet.paste(Image.fromarray((back + strength * (ink - back)).round().astype(np.uint8)), (x0, y0))
 
@@ -175,12 +180,15 @@ class Png:
     def cells(self, x, y, w, h, pixels: np.ndarray) -> None:
         rows, columns = pixels.shape[:2]
         cells = Image.fromarray(pixels).resize(
-            (round(columns * w * RATIO), round(rows * h * RATIO)), Image.Resampling.NEAREST
+            (round(columns * w * self.ratio), round(rows * h * self.ratio)), Image.Resampling.NEAREST
         )
-        self.sheet.paste(cells, (round(x * RATIO), round(y * RATIO)), cells)
+        self.sheet.paste(cells, (round(x * self.ratio), round(y * self.ratio)), cells)
 
     def image(self, x, y, pixels: np.ndarray) -> None:
-        self.sheet.paste(Image.fromarray(pixels), (round(x * RATIO), round(y * RATIO)))
+        image = Image.fromarray(pixels)
+        if self.ratio != RATIO:
+            image = image.resize([round(side * self.ratio / RATIO) for side in image.size], Image.Resampling.LANCZOS)
+        self.sheet.paste(image, (round(x * self.ratio), round(y * self.ratio)))
 
     def outline(self, x, y, w, h, colour: RGB, line: float, radius: float = 0) -> None:
         def draw(pen: ImageDraw.ImageDraw, left, top, right, bottom, unit) -> None:
@@ -210,15 +218,15 @@ class Png:
 
     def _smooth(self, x, y, w, h, line, colour: RGB, draw) -> None:
         """Paste a shape that was drawn larger, so that its round parts are smooth."""
-        left, top = math.floor((x - line) * RATIO), math.floor((y - line) * RATIO)
-        right, bottom = math.ceil((x + w + line) * RATIO), math.ceil((y + h + line) * RATIO)
+        left, top = math.floor((x - line) * self.ratio), math.floor((y - line) * self.ratio)
+        right, bottom = math.ceil((x + w + line) * self.ratio), math.ceil((y + h + line) * self.ratio)
         mask = Image.new("L", ((right - left) * FINER, (bottom - top) * FINER))
-        corners = [(s * RATIO - o) * FINER for s, o in ((x, left), (y, top), (x + w, left), (y + h, top))]
-        draw(ImageDraw.Draw(mask), *corners, RATIO * FINER)
+        corners = [(s * self.ratio - o) * FINER for s, o in ((x, left), (y, top), (x + w, left), (y + h, top))]
+        draw(ImageDraw.Draw(mask), *corners, self.ratio * FINER)
         self.sheet.paste(tuple(map(int, colour)), (left, top), mask.reduce(FINER))
 
     def text(self, at, text: str, size: float, colour: RGB, anchor="start", angle=0, faint: RGB | None = None) -> None:
-        x, y, size = at[0] * RATIO, at[1] * RATIO, size * RATIO
+        x, y, size = at[0] * self.ratio, at[1] * self.ratio, size * self.ratio
         length = width(text, size)
         begin = {"start": 0, "middle": -length / 2, "end": -length}[anchor]
         if not angle:
@@ -246,16 +254,57 @@ class Png:
         info.add_text("Software", "Headwise")
         info.add_text("headwise", json.dumps(stamp))
         stream = io.BytesIO()
-        self.sheet.save(stream, "PNG", pnginfo=info, dpi=(96 * RATIO, 96 * RATIO))
+        self.sheet.save(stream, "PNG", pnginfo=info, dpi=(72 / self.point * self.ratio,) * 2)
         return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a paper asks of its figures: ``width`` in centimetres over all (None: as wide as it comes), ``font`` the
+    size of its labels in points, ``colours`` one of ``COLOURS`` and ``top`` the value at the end of the colour scale,
+    so that several figures can be compared (None: the largest). Raises ValueError for what no figure can have."""
+
+    width: float | None = None
+    font: float = 12 * POINT
+    colours: str = COLOURS[0]
+    top: float | None = None
+
+    def __post_init__(self):
+        for name, value, low, high in (("width", self.width, 2, 120), ("font", self.font, 3, 40)):
+            if value is not None and not low <= value <= high:
+                unit = "centimetres" if name == "width" else "points"
+                raise ValueError(f"{name} expects {low} … {high} {unit}; got {value:g}.")
+        if self.colours not in COLOURS:
+            raise ValueError(f"colours expects one of {', '.join(COLOURS)}; got {self.colours!r}.")
+        if self.top is not None and not 0 < self.top < math.inf:
+            raise ValueError(f"top expects a number above 0, the value at the end of the scale; got {self.top:g}.")
 
 
 @dataclass(frozen=True)
 class Print:
     """How a figure is put on paper. ``stamp`` goes into the file, ``footer`` are the parts of the small print."""
 
-    pen: type[Svg] | type[Png]
+    pen: type
     scale: str = "linear"
     theme: str = "light"
     stamp: Mapping[str, Any] = field(default_factory=dict)
     footer: Sequence[str] = ()
+    paper: Paper = field(default_factory=Paper)
+
+    @property
+    def point(self) -> float:
+        """Points a CSS pixel is printed as: labels are written in 12 pixels."""
+        return self.paper.font / 12
+
+    @property
+    def across(self) -> int | None:
+        """CSS pixels that the figure is wide, where that is asked for."""
+        return None if self.paper.width is None else round(self.paper.width / 2.54 * 72 / self.point)
+
+    def sheet(self, size: tuple[int, int], palette: Palette):
+        """A pen, with ``size`` CSS pixels to draw on. A figure that was not laid out for the width asked for is scaled
+        to it, letters and all."""
+        if self.paper.width is None:
+            return self.pen(size, palette, self.point, RATIO)
+        point = self.paper.width / 2.54 * 72 / size[0]
+        return self.pen(size, palette, point, max(RATIO, math.ceil(DENSE * point / 72)))

@@ -146,7 +146,7 @@ def draw(matrix: Matrix, query: int, how: Print) -> bytes:
     legend_at = at.top + max(at.high, bar_height) + 22
     small_at = legend_at + (24 if explained else 0)
 
-    pen = how.pen((full, math.ceil(small_at + 14 * len(small) + PAD - 8)), palette)
+    pen = how.sheet((full, math.ceil(small_at + 14 * len(small) + PAD - 8)), palette)
     if title:
         pen.text((PAD, PAD + 8), title, 16, palette.text)
     pen.image(at.left, at.top, veiled(plain(picture, place, palette), place, palette))

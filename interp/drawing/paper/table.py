@@ -30,7 +30,7 @@ def draw(cells: Cells, title: str, how: Print) -> bytes:
     words = (*columns, *(text for row in texts for text in row), title)
     small = small_print(how.pen, how.footer, words, wide - 2 * PAD)
 
-    pen = how.pen((wide, math.ceil(bottom + 16 + 14 * len(small) + PAD - 8)), palette)
+    pen = how.sheet((wide, math.ceil(bottom + 16 + 14 * len(small) + PAD - 8)), palette)
     if title:
         pen.text((PAD, PAD + 8), title, 16, palette.text)
     _draw_legend(pen, cells, max(right - GAP, wide - PAD if right < 420 else 0), top - 12, palette)

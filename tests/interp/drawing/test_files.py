@@ -474,12 +474,15 @@ def test_another_sample_reaches_the_file(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--out", "run.npz", "--batch", "1"], "--batch does not apply to .npz; it is for .html, .png, .svg, .csv."),
         (
-            ["--out", "run.pdf"],
-            "--out expects a file that ends in .html, .png, .svg, .csv, .npz; got 'run.pdf'.",
+            ["--out", "run.npz", "--batch", "1"],
+            "--batch does not apply to .npz; it is for .html, .png, .svg, .pdf, .csv.",
         ),
-        (["--out", "run.html", "--words"], "--words does not apply to .html; it is for .png, .svg, .csv."),
+        (
+            ["--out", "run.tiff"],
+            "--out expects a file that ends in .html, .png, .svg, .pdf, .csv, .npz; got 'run.tiff'.",
+        ),
+        (["--out", "run.html", "--words"], "--words does not apply to .html; it is for .png, .svg, .pdf, .csv."),
         (["--out", "no/such/run.png"], "does not exist; make it first."),
         (["--out", "run.png", "--layer", "7"], "has layers [0, 1]."),
         (["--out", "run.png", "--head", "4"], "Layer 0 has heads 0 … 3, got 4."),
@@ -502,6 +505,6 @@ def test_an_unknown_model_is_exit_2(tmp_path, capsys):
 
 
 def test_it_runs_from_the_shell(tmp_path):
-    command = [sys.executable, "-m", "interp", "export", "tiny", "text", "--out", str(tmp_path / "run.pdf")]
+    command = [sys.executable, "-m", "interp", "export", "tiny", "text", "--out", str(tmp_path / "run.tiff")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stderr.startswith("error: --out expects") and done.stdout == ""

@@ -358,4 +358,4 @@ def test_what_does_not_go_together_is_one_sentence_and_exit_2(tmp_path, monkeypa
 def test_a_table_has_no_query_to_choose(tmp_path, capsys):
     out = str(tmp_path / "run.csv")
     assert main(["export", "tiny-vit", "--image", str(SEVEN), "--query", "1", "--out", out]) == 2
-    assert capsys.readouterr().err == "error: --query does not apply to .csv; it is for .png, .svg.\n"
+    assert capsys.readouterr().err == "error: --query does not apply to .csv; it is for .png, .svg, .pdf.\n"

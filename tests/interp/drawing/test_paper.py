@@ -184,8 +184,9 @@ def test_bars_start_at_zero_and_are_as_long_as_their_values():
     assert {"one", "+3.00", "−1.00", "sum", "+2.50", "parts"} <= {text for text, *_ in written(svg)}
 
 
-def test_figures_of_tables_and_bars_come_as_png_too_and_as_nothing_else():
+def test_figures_of_tables_and_bars_come_as_png_and_pdf_too_and_as_nothing_else():
     assert export.cells_figure(cells(2, 2), "png", theme="dark")[1:4] == b"PNG"
     assert export.bars_figure([("a", -1.0, "−1")], [], "png")[1:4] == b"PNG"
-    with pytest.raises(ValueError, match="kind expects one of png, svg"):
-        export.cells_figure(cells(2, 2), "pdf")
+    assert export.bars_figure([("a", -1.0, "−1")], [], "pdf")[:4] == b"%PDF"
+    with pytest.raises(ValueError, match="kind expects one of png, svg, pdf"):
+        export.cells_figure(cells(2, 2), "tiff")
