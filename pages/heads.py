@@ -12,7 +12,7 @@ from headwise.pages._heads.headline import fidelity_words, header_line, proof_wo
 from headwise.pages._heads.listen import listen
 from headwise.pages._heads.output import output
 from headwise.pages._heads.welcome import welcome
-from headwise.pages._shared.bar import bar, written_target
+from headwise.pages._shared.bar import Run, bar, written_target
 from headwise.pages._shared.defence import page
 from headwise.pages._shared.frame import SHELL
 from headwise.pages._shared.shelf import server
@@ -31,7 +31,8 @@ def heads() -> None:
         st.stop()
     st.html(SHELL / "heads.css")
     header = st.empty()
-    header.html(header_line(run, "measuring …"))
+    measured = server().has("headline", run.key)
+    header.html(_line(run) if measured else header_line(run, "measuring …"))
     for warning in cap.subject.warnings:
         st.warning(warning[:1].upper() + warning[1:] + ".", icon=":material/info:")
     told = [*cap.inputs.notes, *([f"target: {written}"] if (written := written_target(cap.inputs)) else [])]
@@ -41,9 +42,15 @@ def heads() -> None:
     output(run)
     listen(run)
     explorer(run, surveyed(run))
-    with server().slots:
-        fidelity, anatomy = cap.fidelity, cap.anatomy
-    header.html(header_line(run, fidelity_words(fidelity), proof_words(anatomy)))
+    if not measured:
+        header.html(_line(run))
+
+
+def _line(run: Run) -> str:
+    def made() -> str:
+        return header_line(run, fidelity_words(run.capture.fidelity), proof_words(run.capture.anatomy))
+
+    return server().made("headline", run.key, made)
 
 
 if __name__ == "__main__":  # the first visitor of a server came here
