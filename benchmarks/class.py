@@ -3,8 +3,10 @@
     python benchmarks/class.py [--sessions 100] [--acts link|browser] [--minutes 3] [--soak]
 
 - opening  from the connection to the end of the first run: one capture, all heads looked at
-- act      another head is looked at: what the browser sends → the end of the run that answers it
-           link: a full rerun of the page · browser: what the page's own JavaScript sends for a click
+- act      another head is looked at: what the browser sends → the end of the run that answers it (picture: until the
+           large head's message comes)
+           link: a full rerun of the page · browser: what the page's own JavaScript sends once the hand has rested,
+           long after it drew the head by itself
 - CPU      the server's, for an opening and for an act, so that a busy machine changes little
 - memory   the server's, before the first visitor and after the last act; with --soak every minute
 
@@ -37,6 +39,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 ROOT = Path(__file__).parents[1]
 HEADS = (4, 8)  # layers and heads of the model that opens first
+HEAD = "-one"  # how the large head is called: what is done in grid, head or text is heard there
 KEPT = 2  # runs that a browser keeps a message for
 WHO = ("Anna", "Ben", "Carla", "David", "Eva", "Felix", "Greta", "Hugo", "Ida", "Jan", "Karla", "Leo", "Mia", "Nils")
 WHAT = (
@@ -182,9 +185,10 @@ class Visitor:
             self.told.wrong.append(element.exception.message)
         if element.WhichOneof("type") != "bidi_component":
             return 0.0
-        if element.bidi_component.id.endswith("-grid"):
-            self.canvas, self.fragment = element.bidi_component.id, message.delta.fragment_id
-        return time.monotonic() if element.bidi_component.id.endswith("-one") else 0.0
+        if not element.bidi_component.id.endswith(HEAD):
+            return 0.0
+        self.canvas, self.fragment = element.bidi_component.id, message.delta.fragment_id
+        return time.monotonic()
 
 
 def text_of(number: int) -> str:

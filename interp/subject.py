@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -119,7 +120,7 @@ class Subject:
             + (f"\n  from {self.origin}" if self.origin else "")
         )
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """How many numbers the model was made of, however few bytes hold them now."""
         own = sum(parameter.numel() for parameter in self.module.parameters())

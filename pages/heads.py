@@ -12,7 +12,7 @@ from headwise.pages._heads.headline import fidelity_words, header_line, proof_wo
 from headwise.pages._heads.listen import listen
 from headwise.pages._heads.output import output
 from headwise.pages._heads.welcome import welcome
-from headwise.pages._shared.bar import bar, written_target
+from headwise.pages._shared.bar import Run, bar, written_target
 from headwise.pages._shared.defence import page
 from headwise.pages._shared.frame import SHELL
 from headwise.pages._shared.shelf import server
@@ -31,10 +31,11 @@ def heads() -> None:
         st.stop()
     st.html(SHELL / "heads.css")
     welcome()
+    measured = server().has("headline", run.key)
     with st.container(key="facts", horizontal=True, vertical_alignment="center"):
         with st.container(key="facts-line", width="content"):
             header = st.empty()
-        header.html(header_line(run, "measuring …"))
+        header.html(_line(run) if measured else header_line(run, "measuring …"))
         output(run)
     for warning in cap.subject.warnings:
         st.warning(warning[:1].upper() + warning[1:] + ".", icon=":material/info:")
@@ -43,9 +44,15 @@ def heads() -> None:
         st.html(f"<div class='headline' data-testid='notes'>{html.escape(' · '.join(told))}</div>")
     listen(run)
     explorer(run, surveyed(run))
-    with server().slots:
-        fidelity, anatomy = cap.fidelity, cap.anatomy
-    header.html(header_line(run, fidelity_words(fidelity), proof_words(anatomy)))
+    if not measured:
+        header.html(_line(run))
+
+
+def _line(run: Run) -> str:
+    def made() -> str:
+        return header_line(run, fidelity_words(run.capture.fidelity), proof_words(run.capture.anatomy))
+
+    return server().made("headline", run.key, made)
 
 
 if __name__ == "__main__":  # the first visitor of a server came here

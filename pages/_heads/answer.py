@@ -135,32 +135,39 @@ def _found(run: Run, now: Edited) -> Effect:
 
 def _fields(run: Run, found: Effect | None) -> None:
     said = "Answer" if found is None else f"on {plain(_name(found))}"
-    with st.popover(said, help="Which answer the numbers are about."):
-        st.text_input(
-            "Answer",
-            placeholder="what the model says",
-            help="A word, with or without its leading space; empty is what the model itself says.",
-            **HeadsChoices.answer.widget,
-        )
-        st.text_input(
-            "rather than",
-            placeholder="nothing: the logit itself",
-            help="Another answer: then the difference of the two is measured.",
-            **HeadsChoices.rather.widget,
-        )
-        st.segmented_control(
-            "Of a word of several tokens",
-            WORDS,
-            format_func=WORD_NAMES.get,
-            required=True,
-            disabled=not writes(run),
-            help="The first token alone, or the sum of the log-probabilities of all of them."
-            if writes(run)
-            else "A word of several tokens is read token after token, which only a model that writes does.",
-            **HeadsChoices.counted.widget,
-        )
-        if found is not None and found.position is not None:
-            st.caption(f"Read at {_place(run, found.position)}.")
+    told = "Which answer the numbers are about."
+    place = st.popover(said, help=told, key="answer-open", on_change="rerun")
+    if place.open:  # a field costs time in every run
+        with place:
+            _choose(run, found)
+
+
+def _choose(run: Run, found: Effect | None) -> None:
+    st.text_input(
+        "Answer",
+        placeholder="what the model says",
+        help="A word, with or without its leading space; empty is what the model itself says.",
+        **HeadsChoices.answer.widget,
+    )
+    st.text_input(
+        "rather than",
+        placeholder="nothing: the logit itself",
+        help="Another answer: then the difference of the two is measured.",
+        **HeadsChoices.rather.widget,
+    )
+    st.segmented_control(
+        "Of a word of several tokens",
+        WORDS,
+        format_func=WORD_NAMES.get,
+        required=True,
+        disabled=not writes(run),
+        help="The first token alone, or the sum of the log-probabilities of all of them."
+        if writes(run)
+        else "A word of several tokens is read token after token, which only a model that writes does.",
+        **HeadsChoices.counted.widget,
+    )
+    if found is not None and found.position is not None:
+        st.caption(f"Read at {_place(run, found.position)}.")
 
 
 def writes(run: Run) -> bool:

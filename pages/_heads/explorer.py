@@ -65,8 +65,8 @@ def explorer(run: Run, found: Survey) -> None:
     words = told(shown, table)
     with parts["grid"]:
         _stacks(cap)
-        only = filters(shown.capture, words)
-        grid(shown.capture, found, table, before if shown is not run and state.side == "change" else None, only)
+        only = filters(shown, table, words)
+        grid(shown, found, table, before if shown is not run and state.side == "change" else None, only)
     call = shown.capture.find(state.layer, state.stack)
     with parts["one"]:
         compared = now.run.capture if now.made and state.side == "change" else None
@@ -76,7 +76,7 @@ def explorer(run: Run, found: Survey) -> None:
         downloads(run if compared else shown, call, drawn, now.run)
         caution()
     with parts["does"]:
-        does(shown.capture, call, table, words)
+        does(shown, call, table, words)
     with parts["whatif"]:
         whatif(run, call, now)
     if not share(run, state, stack=first_stack(cap), view=state.views[0]):
@@ -113,7 +113,7 @@ def _measures(run: Run, table: pd.DataFrame, now: Edited) -> None:
             )
         st.download_button(
             "CSV",
-            table.to_csv(index=False).encode(),
+            lambda: table.to_csv(index=False).encode(),
             "head-metrics.csv",
             "text/csv",
             key="download-metrics",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -11,19 +14,19 @@ from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._heads.head import EXPLORER
 from headwise.pages._heads.measures import METRIC_LABELS
 from headwise.pages._shared import canvas as _canvas
+from headwise.pages._shared.bar import Run
+from headwise.pages._shared.shelf import server
 
 
 def grid(
-    cap: Capture,
+    run: Run,
     surveyed: Survey,
     table: pd.DataFrame,
     before: Survey | None = None,
     only: set[tuple[int, int]] | None = None,
 ) -> None:
     """Draw the grid, or how far each head is from ``before``, where that is given, and ``only`` those (layer, head)."""
-    calls = cap.stack(state.stack)
-    metrics = [c for c in table.columns if c not in ("layer", "head")]
-    orders = ["layer", *metrics]
+    orders = ["layer", *(c for c in table.columns if c not in ("layer", "head"))]
     HeadsChoices.order.one_of(orders)
     st.selectbox(
         "Order",
@@ -32,30 +35,55 @@ def grid(
         label_visibility="collapsed",
         **HeadsChoices.order.widget,
     )
-    place = {call.layer: row for row, call in enumerate(calls)}
-    ordered = None
-    if state.order != "layer" or only is not None:
-        ranked = table if state.order == "layer" else table.sort_values(state.order, ascending=False, kind="stable")
-        every = zip(ranked.layer, ranked["head"], strict=True)
-        ordered = [(place[layer], head) for layer, head in every if only is None or (layer, head) in only]
-    shown = state.order if state.order != "layer" else "entropy"
-    captions = {
-        (place[layer], head): f"{METRIC_LABELS[shown]} {value:.3g}"
-        for layer, head, value in zip(table.layer, table["head"], table[shown], strict=True)
-    }
-    pictured = calls[0].key_axis.picture is not None and state.view in ("", "picture")
-    if before is not None:
-        pictures = change_pictures(before, surveyed, cap, state.stack)
-    elif pictured:
-        query = state.pin["index"] if state.pin and state.pin["axis"] == "query" else 0
-        pictures = patch_pictures(cap, state.stack, min(query, calls[0].queries - 1))
-    else:
-        pictures = grid_pictures(cap, surveyed, state.stack)
-    heads = _canvas.Heads(
-        pictures,
-        rows=[str(c.layer) for c in calls],
-        columns=[str(h) for h in range(max(c.heads for c in calls))],
-        marks={place[k]: v for k, v in layer_marks(cap, surveyed, state.stack).items()},
-        captions=captions,
-    )
-    _canvas.grid(heads, selected=EXPLORER, key="grid", order=ordered, compact=True)
+    calls = run.capture.stack(state.stack)
+    pictured = before is None and calls[0].key_axis.picture is not None and state.view in ("", "picture")
+    query = state.pin["index"] if pictured and state.pin and state.pin["axis"] == "query" else 0
+    query = min(query, calls[0].queries - 1) if pictured else None
+    shown = _Shown(run.capture, state.stack, state.order, query)
+    key = (run.key, *shown.choices, before is None, surveyed.looked, only and frozenset(only))
+    message = server().made("grid", key, lambda: shown.message(surveyed, table, before, only))
+    _canvas.send("grid", message)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Which heads are drawn, by which metric; over a picture, what ``query`` looks at."""
+
+    cap: Capture
+    stack: str
+    order: str
+    query: int | None
+
+    @property
+    def choices(self) -> tuple:
+        return self.stack, self.order, self.query
+
+    def message(self, surveyed: Survey, table: pd.DataFrame, before: Survey | None, only: set | None) -> bytes:
+        """All of it as it travels."""
+        calls = self.cap.stack(self.stack)
+        place = {call.layer: row for row, call in enumerate(calls)}
+        ordered = None
+        if self.order != "layer" or only is not None:
+            ranked = table if self.order == "layer" else table.sort_values(self.order, ascending=False, kind="stable")
+            every = zip(ranked.layer, ranked["head"], strict=True)
+            ordered = [(place[layer], head) for layer, head in every if only is None or (layer, head) in only]
+        metric = self.order if self.order != "layer" else "entropy"
+        captions = {
+            (place[layer], head): f"{METRIC_LABELS[metric]} {value:.3g}"
+            for layer, head, value in zip(table.layer, table["head"], table[metric], strict=True)
+        }
+        heads = _canvas.Heads(
+            self._pictures(surveyed, before),
+            rows=[str(c.layer) for c in calls],
+            columns=[str(h) for h in range(max(c.heads for c in calls))],
+            marks={place[k]: v for k, v in layer_marks(self.cap, surveyed, self.stack).items()},
+            captions=captions,
+        )
+        return _canvas.grid_message(heads, key="grid", selected=EXPLORER, order=ordered, compact=True)
+
+    def _pictures(self, surveyed: Survey, before: Survey | None) -> np.ndarray:
+        if before is not None:
+            return change_pictures(before, surveyed, self.cap, self.stack)
+        if self.query is not None:
+            return patch_pictures(self.cap, self.stack, self.query)
+        return grid_pictures(self.cap, surveyed, self.stack)

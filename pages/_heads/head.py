@@ -18,6 +18,7 @@ from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.bar import Run, models_beside
 from headwise.pages._shared.buttons import choice
+from headwise.pages._shared.frame import waiting
 from headwise.pages._shared.shelf import server
 
 PICTURED = _canvas.LARGEST_PICTURE  # positions that are drawn over a picture at most
@@ -160,10 +161,11 @@ def _other(run: Run) -> Capture | None:
     if not state.compare:
         return None
     try:
-        with st.spinner(f"Running {state.compare} …", show_time=True):
+        key = ("compare", state.compare, run.key)
+        with waiting(st.empty(), f"Running {state.compare} …", server().has("capture", key)):
             found = server().subject(state.compare, state.device, state.dtype)
             same_tokens(subject, found, run.inputs)
-            return server().made("capture", ("compare", state.compare, run.key), lambda: capture(found, run.inputs))
+            return server().made("capture", key, lambda: capture(found, run.inputs))
     except (InputError, LoadError) as error:
         st.info(str(error))
         return None

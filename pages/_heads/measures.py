@@ -11,6 +11,7 @@ from headwise.interp.analysis.metrics import induction
 from headwise.interp.drawing.survey import Survey
 from headwise.pages._heads.choices import HeadsChoices, state
 from headwise.pages._shared.bar import Run
+from headwise.pages._shared.frame import waiting
 from headwise.pages._shared.shelf import server
 
 CHEAP_PARAMETERS = 20_000_000  # below it, induction scores are simply there
@@ -37,15 +38,26 @@ METRIC_LABELS = {  # in the order of the table's columns
 
 def measured(run: Run, surveyed: Survey) -> pd.DataFrame:
     """The table of the chosen stack, with induction scores where they are cheap or wanted."""
-    subject = run.subject
-    table = surveyed.table
-    wanted = subject.parameters <= CHEAP_PARAMETERS or state.induction
-    if subject.family == "decoder" and subject.reads == "text" and subject.vocab_size and wanted:
-        with st.spinner("Repeated random tokens …"):
-            scores = server().made("induction", run.key[:3], lambda: induction(subject))
-        table = table.merge(scores, on=["stack", "layer", "head"], how="left")
-    own = table[table["stack"] == state.stack].drop(columns="stack")
-    return own.dropna(axis=1, how="all").reset_index(drop=True)  # what means nothing in this stack
+    scores, stack = _induction(run), state.stack
+
+    def made() -> pd.DataFrame:
+        table = surveyed.table
+        if scores is not None:
+            table = table.merge(scores, on=["stack", "layer", "head"], how="left")
+        own = table[table["stack"] == stack].drop(columns="stack")
+        return own.dropna(axis=1, how="all").reset_index(drop=True)  # what means nothing in this stack
+
+    return server().made("measured", (run.key, stack, surveyed.looked, scores is not None), made)
+
+
+def _induction(run: Run) -> pd.DataFrame | None:
+    """Scores of a subject that reads text and writes it, None where they are neither cheap nor wanted."""
+    subject, key = run.subject, run.key[:3]
+    told = subject.family == "decoder" and subject.reads == "text" and subject.vocab_size
+    if not told or not (state.induction or subject.parameters <= CHEAP_PARAMETERS):
+        return None
+    with waiting(st.empty(), "Repeated random tokens …", there=server().has("induction", key)):
+        return server().made("induction", key, lambda: induction(subject))
 
 
 def figures(table: pd.DataFrame) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from headwise import Capture
 from headwise.interp.analysis.in_words import DEFINITIONS, OTHERS, Chip, chips, in_words
 from headwise.interp.attention.call import AttentionCall
 from headwise.pages._heads.choices import HeadsChoices, state
@@ -22,13 +21,19 @@ ALL = "all"
 
 def told(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     """What each head of the chosen stack is called, and the figure that says so."""
-    key = (run.key, state.stack, tuple(table.columns))
-    return server().made("words", key, lambda: in_words(run.capture, table.assign(stack=state.stack)))
+    cap, stack = run.capture, state.stack
+    return server().made("words", _key(run, table), lambda: in_words(cap, table.assign(stack=stack)))
 
 
-def filters(cap: Capture, found: pd.DataFrame) -> set[tuple[int, int]] | None:
+def _key(run: Run, table: pd.DataFrame) -> tuple:
+    return run.key, state.stack, tuple(table.columns)
+
+
+def filters(run: Run, table: pd.DataFrame, found: pd.DataFrame) -> set[tuple[int, int]] | None:
     """Chips by what heads do → the heads (layer, head) of the chosen one, None where all are wanted."""
-    made = {chip.role: chip for chip in chips(cap, found, state.stack)}
+    cap, stack = run.capture, state.stack
+    listed = server().made("chips", _key(run, table), lambda: chips(cap, found, stack))
+    made = {chip.role: chip for chip in listed}
     names = [ALL, *made]
     HeadsChoices.role.one_of(names)
     every = sum(call.heads for call in cap.stack(state.stack))
@@ -46,17 +51,21 @@ def filters(cap: Capture, found: pd.DataFrame) -> set[tuple[int, int]] | None:
     return set(made[state.role].heads)
 
 
-def does(cap: Capture, call: AttentionCall, table: pd.DataFrame, found: pd.DataFrame) -> None:
+def does(run: Run, call: AttentionCall, table: pd.DataFrame, found: pd.DataFrame) -> None:
     """The card of the chosen head: what it does, and the figures that say so."""
-    own = found[(found["layer"] == call.layer) & (found["head"] == state.head)]
-    row = table[(table["layer"] == call.layer) & (table["head"] == state.head)].iloc[0]
+    layer, head = call.layer, state.head
+    st.html(server().made("card", (*_key(run, table), layer, head), lambda: _card(layer, head, table, found)))
+
+
+def _card(layer: int, head: int, table: pd.DataFrame, found: pd.DataFrame) -> str:
+    own = found[(found["layer"] == layer) & (found["head"] == head)]
+    row = table[(table["layer"] == layer) & (table["head"] == head)].iloc[0]
     said = [f"<p><b>{html.escape(each.role)}</b>: {html.escape(each.evidence)}</p>" for each in own.itertuples()]
     names = dict.fromkeys([*own["metric"], *ALWAYS])
     figures = "".join(_figure(name, float(row[name]), table[name]) for name in names if name in row)
     otherwise = "<p>It passes none of the tests for a head that has a name, on this input.</p>"
-    name = html.escape(f"layer {call.layer} · head {state.head}")
-    st.html(
-        f"<div class='does-title'>What it does <span>{name}</span></div>"
+    return (
+        f"<div class='does-title'>What it does <span>layer {layer} · head {head}</span></div>"
         f"<div class='does' data-testid='does'>{''.join(said) or otherwise}{figures}</div>"
     )
 

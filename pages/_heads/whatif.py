@@ -17,6 +17,7 @@ from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared import changes
 from headwise.pages._shared.bar import Run
 from headwise.pages._shared.changes import Change
+from headwise.pages._shared.frame import waiting
 from headwise.pages._shared.markdown import plain
 from headwise.pages._shared.shelf import server
 
@@ -87,7 +88,7 @@ def edited(run: Run) -> Edited:
         return rerun(cap, [edit for change in made for edit in changes.engine(cap, change, others.get(change))])
 
     try:
-        with st.spinner("Running the edited model …", show_time=run.cost.run_seconds > SLOW):
+        with waiting(st.empty(), "Running the edited model …", server().has("edited", key)):
             after = server().made("edited", key, changed)
     except (InputError, ValueError, IndexError) as error:
         return Edited(run, (), (*refused, *((change, str(error)) for change in made)))
@@ -158,12 +159,16 @@ def settings(run: Run, call: AttentionCall) -> None:
                 args=(head,),
             )
     with st.container(horizontal=True, gap="xsmall"):
-        with st.popover("Layer's mask", icon=":material/filter_b_and_w:"):
-            _mask(run, call)
+        masks = st.popover("Layer's mask", icon=":material/filter_b_and_w:", key="mask-open", on_change="rerun")
+        if masks.open:
+            with masks:
+                _mask(run, call)
         texts = run.subject.family not in ("vision", "audio")
         help = None if texts else "A pattern is borrowed from a text; this model takes none."
-        with st.popover("Swap the pattern", icon=":material/swap_horiz:", disabled=not texts, help=help):
-            if texts:
+        how = {"icon": ":material/swap_horiz:", "disabled": not texts, "help": help}
+        swaps = st.popover("Swap the pattern", key="swap-open", on_change="rerun", **how)
+        if swaps.open and texts:
+            with swaps:
                 _swap(run, call, head)
 
 
@@ -324,17 +329,17 @@ def _mask(run: Run, call: AttentionCall) -> None:
     layer = Change("", call.layer, -1, "" if len(run.capture.stacks) == 1 else call.stack)
     st.text_input(
         f"Mask of layer {call.layer}, all heads",
-        key=HeadsChoices.mask.key,
         placeholder="Causal() & Window(4, 0)",
         help=HELP["mask"],
         on_change=_mask_written,
         args=(layer,),
+        **HeadsChoices.mask.widget,
     )
     st.caption(f"Now: {plain(repr(call.pattern) if call.pattern.size is None else 'a mask without a name')}")
 
 
 def _swap(run: Run, call: AttentionCall, head: Change) -> None:
-    st.text_area("Look as in this text", height=90, help=HELP["borrow"], key=HeadsChoices.borrowed.key)
+    st.text_area("Look as in this text", height=90, help=HELP["borrow"], **HeadsChoices.borrowed.widget)
     found: Capture | str = "Write a text that is cut into equally many tokens."
     if state.borrowed.strip():
         found = borrowed(run, call, state.borrowed[: changes.LONGEST_TEXT])

@@ -98,6 +98,19 @@ def grid(
 
     Returns {"layer": int, "head": int} in the run that a click or a key started, else None.
     """
+    return send(key, grid_message(heads, key=key, selected=selected, order=order, height=height, compact=compact))
+
+
+def grid_message(
+    heads: Heads,
+    *,
+    key: str,
+    selected: tuple[int, int] | str,
+    order: Sequence[tuple[int, int]] | None = None,
+    height: int | None = None,
+    compact: bool = False,
+) -> bytes:
+    """What `grid` sends to the browser. Where an explorer knows what is chosen, it is the same for any choice."""
     layers, count = heads.pictures.shape[:2]
     header = {
         "view": "grid",
@@ -114,7 +127,7 @@ def grid(
     }
     # One byte a pixel: 0 … 254 is [0, 1], a step too small to see in a thumbnail.
     scaled = np.nan_to_num(np.clip(heads.pictures, 0, 1), nan=EMPTY / (EMPTY - 1)) * (EMPTY - 1)
-    return _mount(key, pack(header, thumbs=np.rint(scaled).astype(np.uint8)))
+    return pack(header, thumbs=np.rint(scaled).astype(np.uint8))
 
 
 def _chosen(selected: tuple[int, int], key: str) -> dict[str, Any]:
@@ -166,7 +179,7 @@ def head(
     """
     header, arrays = _head(matrix, view, scale)
     header |= {"selected": _token(selected), "height": height, **_picking(picking, view)}
-    return _mount(key, pack(header, **arrays))
+    return send(key, pack(header, **arrays))
 
 
 def _head(matrix: Matrix, view: str, scale: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -209,12 +222,12 @@ class Explorer:
 
 def heads(packed: Packed, *, key: str) -> None:
     """Send all heads. Nothing is shown where this stands; the same ones are sent once."""
-    _mount(key, packed.message)
+    send(key, packed.message)
 
 
 def words(text: Mapping[str, Any], explorer: str, *, key: str) -> None:
     """Draw the text of `running_text`, coloured by what the chosen head looks at."""
-    _mount(key, pack({"view": "words", "explorer": explorer, **text}))
+    send(key, pack({"view": "words", "explorer": explorer, **text}))
 
 
 def large(
@@ -244,7 +257,7 @@ def large(
         "turn": turn(key),
         **_picking(picking, view),
     }
-    return _mount(key, pack(header, **arrays))
+    return send(key, pack(header, **arrays))
 
 
 def rows(matrix: Matrix, *, key: str, selected: int, height: int) -> dict[str, Any] | None:
@@ -253,7 +266,7 @@ def rows(matrix: Matrix, *, key: str, selected: int, height: int) -> dict[str, A
     header, arrays = head_message(matrix, "heatmap")
     pinned = {"axis": "query", "index": int(selected)}
     header |= {"name": "headwise-map", "zooms": False, "scale": "linear", "selected": pinned, "height": height}
-    return _mount(key, pack(header, **arrays))
+    return send(key, pack(header, **arrays))
 
 
 def numbers(matrix: Matrix, *, key: str, picking: Picking, height: int) -> dict[str, Any] | None:
@@ -261,7 +274,7 @@ def numbers(matrix: Matrix, *, key: str, picking: Picking, height: int) -> dict[
     ``head`` returns it."""
     header, arrays = head_message(matrix, "heatmap")
     header |= {"name": "headwise-numbers", "named": True, "scale": "linear", "selected": None, "height": height}
-    return _mount(key, pack(header | _picking(picking, "heatmap"), **arrays))
+    return send(key, pack(header | _picking(picking, "heatmap"), **arrays))
 
 
 def _picking(picking: Picking | None, view: str) -> dict[str, Any]:
@@ -283,5 +296,6 @@ def _told(event: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in event.items() if name != "turn"}  # the browser's own count
 
 
-def _mount(key: str, message: bytes) -> dict[str, Any] | None:
+def send(key: str, message: bytes) -> dict[str, Any] | None:
+    """Draw what a message says, and return what was done in it, once."""
     return _told(_component(key=key, data=message, on_event_change=lambda: None).event or {}) or None

@@ -37,6 +37,11 @@ KINDS = {
     "inputs": Kind(slot=True),  # a model may write its own target, a recording becomes a spectrogram
     "capture": Kind(slot=True),
     "survey": Kind(slot=True),
+    "measured": Kind(),
+    "chips": Kind(),
+    "card": Kind(),
+    "grid": Kind(slot=True),
+    "headline": Kind(slot=True),
     "packed": Kind(slot=True),  # all heads of a stack, as they travel to the browser
     "induction": Kind(slot=True),
     "words": Kind(slot=True),  # what each head is called

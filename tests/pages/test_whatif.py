@@ -195,11 +195,19 @@ def test_remove_scale_isolate_and_undo():
     assert test.session_state["edits"] == () and not html(test, "edited")
 
 
+def opened(test, popover: str) -> None:
+    """With what stands in a popover; here it closes at every run, in a browser it stays."""
+    test.session_state[popover] = True
+    again(test)
+
+
 def test_a_mask_is_written():
     test = app(text=TEXT, layer="1", head="6")
+    opened(test, "mask-open")
     test.text_input(key="mask").set_value("Causal() & Windo(2, 0)")
     again(test)
     assert "'Windo' is no mask" in sentences(test) and not test.session_state["edits"]
+    opened(test, "mask-open")
     test.text_input(key="mask").set_value("Causal() & Window(2, 0)")
     again(test)
     assert not sentences(test) and changes.write(test.session_state["edits"]) == "mask-1-Causal()&Window(2,0)"

@@ -113,6 +113,7 @@ def test_the_probe_reads_a_few_tokens_only():
     model, read = llama(), []
     model.module.model.embed_tokens.register_forward_hook(lambda module, given, made: read.append(given[0].shape))
     estimate(model, Inputs({"input_ids": ids(1, 2000)}))
+    estimate(model, Inputs({"input_ids": ids(1, 900)}))  # which is cut to the same shape
     assert read == [(1, 8)]
 
 
