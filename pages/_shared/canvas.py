@@ -32,9 +32,22 @@ LARGEST_THUMB = 64
 VIEWS = ("heatmap", "bipartite", "picture")
 SCALES = ("linear", "log")
 
-_component = st.components.v2.component(
-    "headwise_canvas", js=script(), css="".join(sheet.read_text("utf-8") for sheet in SHEETS)
+# A component's script travels with every message of it. So the modules come by one that never says anything else, which
+# Streamlit sends once, and the pictures' own script only waits for them.
+SHARED = (
+    "const shared = (globalThis.headwise ??= {});\nshared.canvas ??= new Promise((done) => (shared.arrived = done));\n"
 )
+WAITS = f"{SHARED}const mount = await shared.canvas;\nexport default mount;\n"
+
+_modules = st.components.v2.component("headwise_modules", js=f"{SHARED}{script()}shared.arrived?.(mount);\n")
+_component = st.components.v2.component(
+    "headwise_canvas", js=WAITS, css="".join(sheet.read_text("utf-8") for sheet in SHEETS)
+)
+
+
+def modules() -> None:
+    """Send what all pictures draw with. Every page that has some calls this once, at its top."""
+    _modules(key="canvas-modules")
 
 
 def event(key: str) -> dict[str, Any]:
