@@ -4,16 +4,18 @@ installed (`pip install "headwise[notebook]"`), else as a few words and a pictur
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
 from headwise.interp.analysis.firstlook import first_head, first_stack
+from headwise.interp.analysis.metrics import induction
 from headwise.interp.drawing.files import to_svg
 from headwise.interp.drawing.matrix import head_view
 from headwise.interp.drawing.survey import Survey, survey
 from headwise.interp.run.capture import Capture
 
+CHEAP_PARAMETERS = 20_000_000  # above, induction scores take too long for a look
 EXTRA = 'pip install "headwise[notebook]" makes this an explorer of all heads.'
 
 
@@ -39,9 +41,9 @@ def shown(cap: Capture) -> Any:
     is text."""
     if not cap.calls:
         return repr(cap)
-    stack = first_stack(cap)
-    found = survey(cap)
-    layer, head = first_head(cap, table_of(found, stack), stack)
+    stack, found = first_stack(cap), surveyed(cap)
+    table = found.table[found.table["stack"] == stack]
+    layer, head = first_head(cap, table.drop(columns="stack").dropna(axis=1, how="all"), stack)
     if find_spec("anywidget") is None:
         return Still(cap, layer, head, stack)
     return _widget().Explorer(cap, layer, head, stack, found)
@@ -57,17 +59,24 @@ def one(cap: Capture, layer: int, head: int, stack: str | None = None) -> Any:
     return _widget().Explorer(cap, layer, head, call.stack)
 
 
-def bundle(cap: Capture, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+def bundle(cap: Capture, include: Any = None, exclude: Any = None) -> Any:
     """What IPython asks for: the explorer in a notebook, its words in a terminal."""
-    said = {"text/plain": repr(cap)}
-    drawn = shown(cap) if "ipykernel" in sys.modules else None
-    made = drawn._repr_mimebundle_(include=include, exclude=exclude) if hasattr(drawn, "_repr_mimebundle_") else said
-    return made if isinstance(drawn, Still) else made | said
+    drawn = shown(cap) if "ipykernel" in sys.modules else repr(cap)
+    if isinstance(drawn, str):
+        return {"text/plain": drawn}
+    made = drawn._repr_mimebundle_(include=include, exclude=exclude)
+    data, about = made if isinstance(made, tuple) else (made, {})
+    return data | {"text/plain": repr(drawn if isinstance(drawn, Still) else cap)}, about
 
 
-def table_of(found: Survey, stack: str) -> Any:
-    """The metrics of a stack."""
-    return found.table[found.table["stack"] == stack].drop(columns="stack")
+def surveyed(cap: Capture) -> Survey:
+    """Every head at a glance, with induction scores where a model writes text and is small."""
+    found, subject = survey(cap), cap.subject
+    writes = subject.family == "decoder" and subject.reads == "text" and subject.vocab_size
+    if not writes or subject.parameters > CHEAP_PARAMETERS:
+        return found
+    scored = found.table.merge(induction(subject), on=["stack", "layer", "head"], how="left")
+    return replace(found, table=scored)
 
 
 def _widget() -> Any:

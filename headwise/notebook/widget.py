@@ -8,6 +8,7 @@ from typing import Any
 import anywidget
 import traitlets
 
+from headwise.interp.analysis.in_words import in_words
 from headwise.interp.drawing.canvas import (
     LARGEST_PICTURE,
     NOTEBOOK,
@@ -26,8 +27,6 @@ from headwise.interp.drawing.canvas.packing import EXPLORER
 from headwise.interp.drawing.matrix import head_view, recorded
 from headwise.interp.drawing.survey import Survey, grid_pictures, layer_marks
 from headwise.interp.run.capture import Capture
-
-MEASURES = ("induction", "previous", "entropy")  # of which a head's caption tells the first that is known
 
 
 class Explorer(anywidget.AnyWidget):
@@ -91,15 +90,14 @@ class Explorer(anywidget.AnyWidget):
 
     def _thumbnails(self, found: Survey) -> bytes:
         calls, place = self.cap.stack(self.stack), self._place
-        table = found.table[found.table["stack"] == self.stack]
-        name = next((name for name in MEASURES if name in table and table[name].notna().all()), None)
-        values = () if name is None else zip(table.layer, table["head"], table[name], strict=True)
+        words = in_words(self.cap, found.table)  # a head's surest role first
+        words = words[words["stack"] == self.stack].drop_duplicates(["layer", "head"])
         heads = Heads(
             grid_pictures(self.cap, found, self.stack),
             rows=[str(call.layer) for call in calls],
             columns=[str(head) for head in range(max(call.heads for call in calls))],
             marks={place[layer]: mark for layer, mark in layer_marks(self.cap, found, self.stack).items()},
-            captions={(place[layer], head): f"{name} {value:.3g}" for layer, head, value in values},
+            captions={(place[row.layer], row.head): f"{row.role}: {row.evidence}" for row in words.itertuples()},
         )
         header, arrays = grid_message(heads)
         return pack(header | {"explorer": self.explorer, "height": None, "compact": False}, **arrays)

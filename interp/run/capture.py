@@ -64,7 +64,7 @@ class Capture:
         """One head, to be looked at in a notebook. Raises IndexError for one that is not there."""
         return import_module("headwise.notebook").one(self, layer, head, stack)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """For IPython."""
         return import_module("headwise.notebook").bundle(self, include, exclude)
 

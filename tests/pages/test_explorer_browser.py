@@ -44,7 +44,7 @@ def word(page: Page, position: int):
 
 
 def coloured(page: Page) -> list[int]:
-    """Positions of the words that have a colour, the strongest not told apart."""
+    """Positions of the words that have a colour."""
     found = (
         page.get_by_test_id("headwise-text")
         .locator("[data-position]")
@@ -119,8 +119,8 @@ def test_heads_beside_each_other(page, cap):
     word(page, 6).hover()
     for i, (layer, number) in enumerate(((1, 6), (0, 1), (2, 3))):
         best = int(cap.find(layer).weights(number)[0, 6].argmax())
-        label = cap.axes["input"].labels[best].replace(" ", "·")
-        expect(heads.nth(i).get_by_test_id("headwise-readout")).to_contain_text(f"query 6 ‘·States’ → ‘{label}’")
+        query, key = (cap.axes["input"].labels[place].replace(" ", "·") for place in (6, best))
+        expect(heads.nth(i).get_by_test_id("headwise-readout")).to_contain_text(f"query 6 ‘{query}’ → ‘{key}’")
 
 
 def test_a_link_opens_them(visit):
