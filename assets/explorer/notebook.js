@@ -84,11 +84,19 @@ class Notebook {
 
 function render({ model, el }) {
   const notebook = new Notebook(model, el);
-  for (const name of ["all_heads", "words", "grid", "one"]) {
-    notebook.show(name);
-    model.on(`change:${name}`, () => notebook.show(name));
-  }
-  return () => notebook.unmount();
+  // JupyterLab renders before it attaches: only then are there a width and the page's colours.
+  const attached = new ResizeObserver(() => {
+    attached.disconnect();
+    for (const name of ["all_heads", "words", "grid", "one"]) {
+      notebook.show(name);
+      model.on(`change:${name}`, () => notebook.show(name));
+    }
+  });
+  attached.observe(notebook.root);
+  return () => {
+    attached.disconnect();
+    notebook.unmount();
+  };
 }
 
 export default { render };
