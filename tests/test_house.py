@@ -29,6 +29,7 @@ ROOMS = {  # room → what it may import beside itself and the errors; a room's 
     "models.recipes": (*ENGINE, "interp.run", "interp.analysis", "models", "assets"),
     "pages": ("headwise", "interp", "models", "assets"),
     "commands": ("headwise", "interp", "models", "_bridge"),
+    "notebook": ("interp", "assets"),
     "testing": ("interp.masks", "interp.check"),
     "__init__": ("interp", "models"),  # the face
     "__main__": ("commands",),
@@ -40,6 +41,7 @@ FILES = sorted(f for room in ("headwise", "interp", "models", "pages", "assets")
 LIBRARIES = {  # a library → the rooms that may import it
     "streamlit": ("pages",),
     "plotly": ("pages",),
+    "anywidget": ("notebook",),
     "transformers": ("models", "interp.check", "commands"),
 }
 

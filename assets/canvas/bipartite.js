@@ -69,7 +69,7 @@ export class Bipartite {
   layout(width) {
     const { matrix, figure } = this;
     const pen = figure.base.getContext("2d");
-    pen.font = this.font = `12px ${figure.theme.font}`;
+    pen.font = this.font = figure.theme.type(12);
     const widest = (axis) => {
       const labels = [...matrix.axes[axis].labels].sort((a, b) => b.length - a.length).slice(0, 20);
       return Math.min(
@@ -169,7 +169,7 @@ export class Bipartite {
       }
     }
     pen.restore();
-    pen.font = `11px ${theme.font}`;
+    pen.font = theme.type(11);
     pen.fillStyle = theme.ink(0.5);
     pen.textAlign = "right";
     pen.fillText("queries", this.left - 8, HEAD / 2);
@@ -204,11 +204,11 @@ export class Bipartite {
     pen.textAlign = side;
     const beside = query ? edge - 2 : edge + 2;
     if (lit) {
-      pen.font = `${partner.strength > 0.25 ? "600 " : ""}11px ${theme.font}`;
+      pen.font = `${partner.strength > 0.25 ? "600 " : ""}${theme.type(11)}`;
       pen.fillStyle = partner.alarm ? theme.alarm : theme.ink(0.35 + 0.65 * Math.sqrt(partner.strength));
       pen.fillText(short(partner.value), beside, y);
     } else if (!other) {
-      pen.font = `10px ${theme.font}`;
+      pen.font = theme.type(10);
       pen.fillStyle = theme.ink(0.35);
       pen.fillText(matrix.position(axis, index), beside, y);
     }

@@ -74,8 +74,12 @@ export function readTheme(element) {
   // Streamlit's default accent is itself a red: an outline must not look like the alarm.
   const red = primary[0] > 180 && primary[1] < 130 && primary[2] < 110;
   const font = get("font", "sans-serif");
+  const root = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const unit = root > 16 ? root / 14 : 1; // in a room with large type, labels are large too
   return {
-    id: [background, text, primary, font].join(),
+    id: [background, text, primary, font, unit].join(),
+    unit,
+    type: (size) => `${size * unit}px ${font}`,
     dark,
     font,
     ink,

@@ -123,7 +123,7 @@ export class Grid {
   layout(width) {
     const { message, figure } = this;
     const pen = figure.base.getContext("2d");
-    pen.font = this.font = `11px ${figure.theme.font}`;
+    pen.font = this.font = figure.theme.type(11);
     const sorted = Boolean(message.order);
     const widest = Math.max(0, ...message.rows.map((label) => pen.measureText(label).width));
     this.left = sorted ? 2 : Math.ceil(Math.min(widest, 90)) + 10;

@@ -11,6 +11,7 @@ const SLANT = (50 * Math.PI) / 180; // key labels
 const LINE = 15; // room a label needs to be read at ease,
 const TIGHT = 11; // and, if then every row can have one
 const LARGEST = 34; // a cell's side, at most
+const LEAST = 160; // of the cells together, however little room there is
 const MOST_LINES = 20000; // a speckled mask has no outline to draw
 const STEPS = [1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100, 128, 200, 256, 512];
 const MOVES = {
@@ -33,6 +34,7 @@ export class Heatmap {
     this.sound = message.key_sound; // where its spectrogram's columns are in time
     this.spectrogram = message.spectrogram;
     this.height = message.height ?? 600;
+    this.room = message.room; // pixels for all of it, if the page says so
     this.names = message.axis_names;
     this.picks = message.picks ?? null; // what a click on a cell does, in a word, instead of pinning its row
     this.undoes = message.undoes || this.picks; // the same on a cell that has a cross
@@ -64,7 +66,7 @@ export class Heatmap {
     const { matrix, figure } = this;
     const { Q, K } = matrix;
     const pen = figure.base.getContext("2d");
-    pen.font = `12px ${figure.theme.font}`;
+    pen.font = figure.theme.type(12);
     const longest = (axis, cap, from = 0) => {
       const { labels, count } = matrix.axes[axis];
       const ticks = labels.map((_, i) => matrix.tick(axis, i, count > 24)).slice(from);
@@ -84,7 +86,8 @@ export class Heatmap {
     this.left = snap(this.beside + Math.max(this.rowRoom, words - this.beside) + 10);
     this.top = straight ? this.over + AXIS : snap(Math.max(this.columnRoom * Math.sin(SLANT) + 14, 36));
     const roomX = Math.max(40, width - this.left - Math.max(8, lastRoom * Math.cos(SLANT)));
-    const roomY = this.height;
+    const above = figure.stage.getBoundingClientRect().top - figure.root.getBoundingClientRect().top;
+    const roomY = this.room ? Math.max(LEAST, this.room - this.top - above - 8) : this.height;
     let [w, h] = [Math.min(LARGEST, roomX / K), Math.min(LARGEST, roomY / Q)];
     const alike = Q < 3 * K && K < 3 * Q;
     if (alike && Boolean(query.time) === Boolean(key.time))
@@ -94,9 +97,10 @@ export class Heatmap {
     const crisp = query.time || key.time || query.track || key.track ? 16 : 4; // equal cells, where that costs time little of the page's width
     const device = (x) => (x * figure.ratio >= crisp ? Math.floor(x * figure.ratio) / figure.ratio : x);
     [this.w, this.h] = [device(w), device(h)];
-    const step = (size) => STEPS.find((s) => s * size >= LINE) ?? Math.ceil(LINE / size);
-    [this.stepQ, this.stepK] = [this.h >= TIGHT ? 1 : step(this.h), step(this.w)];
-    this.font = `${this.h < 13 ? 11 : 12}px ${figure.theme.font}`;
+    const [line, tight] = [LINE * figure.theme.unit, TIGHT * figure.theme.unit];
+    const step = (size) => STEPS.find((s) => s * size >= line) ?? Math.ceil(line / size);
+    [this.stepQ, this.stepK] = [this.h >= tight ? 1 : step(this.h), step(this.w)];
+    this.font = figure.theme.type(this.h < 13 ? 11 : 12);
     const height = Math.ceil(this.top + Q * this.h + 6);
     return {
       width,
@@ -296,7 +300,7 @@ export class Heatmap {
     const { matrix, figure } = this;
     if (this.w < 28 || this.h < 16) return;
     const { dark } = matrix.table(figure.theme);
-    pen.font = `10px ${figure.theme.font}`;
+    pen.font = figure.theme.type(10);
     pen.textAlign = "center";
     for (let i = 0; i < matrix.data.length; i++) {
       const value = matrix.data[i];
@@ -326,12 +330,12 @@ export class Heatmap {
         this.drawMarks(pen, axis, loud);
         continue;
       }
-      const near = step === 1 ? 1 : LINE / size;
+      const near = step === 1 ? 1 : (LINE * this.figure.theme.unit) / size;
       for (let i = 0; i < matrix.axes[axis].count; i += step)
         if (!loud.some(({ index }) => Math.abs(index - i) < near)) this.label(pen, axis, i, "quiet");
       for (const { index, how } of loud) this.label(pen, axis, index, how);
     }
-    pen.font = `11px ${this.figure.theme.font}`;
+    pen.font = this.figure.theme.type(11);
     pen.fillStyle = this.figure.theme.ink(0.5);
     pen.textAlign = "right";
     const seconds = (axis) => (matrix.axes[axis].time ? " (s)" : "");

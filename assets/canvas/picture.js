@@ -79,11 +79,11 @@ export class PictureView {
   flow(pen, axis, left, room) {
     const { matrix, special, figure } = this;
     if (!this.two && axis === "query") return 0;
-    pen.font = `11px ${figure.theme.font}`;
+    pen.font = figure.theme.type(11);
     let x = left + pen.measureText(this.word(axis)).width + 10;
     let y = EDGE;
     for (let index = 0; index < special; index++) {
-      pen.font = `12px ${figure.theme.font}`;
+      pen.font = figure.theme.type(12);
       const text = fit(pen, matrix.axes[axis].labels[index] || `special ${index}`, 100);
       const numbers = axis === "key" ? 46 : 0; // the widest value, so that chips keep their places
       const w = Math.min(room, Math.ceil(pen.measureText(text).width) + 16 + numbers);
@@ -140,7 +140,7 @@ export class PictureView {
     for (let index = this.special; index < this.matrix.K; index++) this.fill(pen, index, this.patch("key", index));
     if (this.two) this.drawFrame(pen, "query");
     this.drawFrame(pen, "key");
-    pen.font = `11px ${this.figure.theme.font}`;
+    pen.font = this.figure.theme.type(11);
     pen.textAlign = "left";
     for (const axis of this.two ? ["query", "key"] : ["key"]) {
       pen.fillStyle = this.figure.theme.ink(0.5);
@@ -243,10 +243,10 @@ export class PictureView {
     pen.fillStyle = dark ? "rgba(255,255,255,.94)" : "rgba(10,14,30,.94)";
     const middle = chip.y + CHIP / 2 + 0.5;
     pen.textAlign = "left";
-    pen.font = `12px ${theme.font}`;
+    pen.font = theme.type(12);
     pen.fillText(chip.text, chip.x + 8, middle);
     pen.textAlign = "right";
-    pen.font = `600 11px ${theme.font}`;
+    pen.font = `600 ${theme.type(11)}`;
     pen.fillText(bare ? "–" : brief(value), chip.x + chip.w - 8, middle);
   }
 
@@ -272,7 +272,7 @@ export class PictureView {
     pen.roundRect(x, y, w, h, CHIP / 2);
     pen.fillStyle = theme.ink(0.07);
     pen.fill();
-    pen.font = `12px ${theme.font}`;
+    pen.font = theme.type(12);
     pen.textAlign = "left";
     pen.fillStyle = theme.ink(0.9);
     pen.fillText(text, x + 8, y + h / 2 + 0.5);

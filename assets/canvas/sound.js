@@ -99,7 +99,7 @@ export function drawTimes(pen, across, ticks, marks, { place, edge, from, to, th
   pen.textAlign = across ? "center" : "right";
   const taken = [];
   const write = ({ text, at }, ink, weight) => {
-    pen.font = `${weight}11px ${theme.font}`;
+    pen.font = `${weight}${theme.type(11)}`;
     const half = across ? pen.measureText(text).width / 2 : 6;
     const spot = place(at);
     const middle = Math.max(from + (across ? half : 0), Math.min(to - (across ? half : 0), spot)); // stay over the cells

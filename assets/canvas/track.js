@@ -189,14 +189,14 @@ export class Track {
 
   /** Its ends in words, at the left of the drawing over the columns. */
   drawEnds(pen, view, right) {
-    pen.font = `10px ${view.theme.font}`;
+    pen.font = view.theme.type(10);
     pen.fillStyle = view.theme.ink(0.5);
     pen.textAlign = "right";
     if (this.kind === "score") {
       pen.fillText("pitch ↑", right, view.start + view.depth / 2 + 8);
       [...this.letters].reverse().forEach((letter, i) => {
         pen.fillStyle = voices(view.theme)[this.letters.length - 1 - i];
-        pen.font = `600 11px ${view.theme.font}`;
+        pen.font = `600 ${view.theme.type(11)}`;
         pen.fillText(letter, right - 12 * i, view.start + view.depth / 2 - 8);
       });
       return;

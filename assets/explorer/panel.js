@@ -16,6 +16,11 @@ export class Panel {
     this.root.className = "hw-panel";
     this.root.dataset.testid = "headwise-heads";
     parent.append(this.root);
+    this.ruler = document.createElement("div"); // as high as the page says that there is room
+    this.ruler.className = "hw-room";
+    this.root.append(this.ruler);
+    this.resizes = new ResizeObserver(() => this.message && this.draw());
+    this.resizes.observe(this.ruler);
   }
 
   update(message, send) {
@@ -33,6 +38,7 @@ export class Panel {
   }
 
   unmount() {
+    this.resizes.disconnect();
     this.store?.leave(this);
     for (const figure of this.figures) figure.unmount();
     this.root.remove();
@@ -58,7 +64,9 @@ export class Panel {
 
   drawOne(figure, head, count) {
     const { store, message } = this;
-    const own = { explorer: null, selected: store.pinned, height: message.height ?? (count > 1 ? FLAT : HIGH) };
+    const [lines, height] = [count > 2 ? 2 : 1, count > 1 ? FLAT : HIGH];
+    const room = this.ruler.offsetHeight / lines;
+    const own = { explorer: null, selected: store.pinned, height, room };
     const chosen = !head || head.join() === store.chosen.join();
     if (!chosen) Object.assign(own, { picks: null, marks: [] }); // edges are forbidden in the chosen one
     const part = head ? store.heads.part(head, message.view === "picture" ? null : store.zoom) : {};

@@ -17,6 +17,10 @@ export class Store {
     return stores.get(name);
   }
 
+  static forget(name) {
+    stores.delete(name);
+  }
+
   constructor() {
     this.views = new Set();
     this.heads = null; // Heads, where they have travelled

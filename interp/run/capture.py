@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -57,6 +58,19 @@ class Capture:
         more = f", {len(self.unseen)} unseen" if self.unseen else ""
         edits = f", edits={self.edits!r}" if self.edits else ""
         return f"Capture({self.subject.name!r}, {sizes}; {stacks}{more}{edits})"
+
+    # A notebook asks these for what it draws. That is the business of rooms above this one, so they are asked by name.
+    def head(self, layer: int, head: int, stack: str | None = None) -> Any:
+        """One head, to be looked at in a notebook. Raises IndexError for one that is not there."""
+        return import_module("headwise.notebook").one(self, layer, head, stack)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        """For IPython."""
+        return import_module("headwise.notebook").bundle(self, include, exclude)
+
+    def _display_(self) -> Any:
+        """For marimo."""
+        return import_module("headwise.notebook").shown(self)
 
     @property
     def axes(self) -> Mapping[str, Axis]:

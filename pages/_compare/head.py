@@ -8,6 +8,7 @@ import streamlit as st
 
 from headwise.interp.analysis.comparing.compare import Comparison, Move
 from headwise.interp.drawing import comparing
+from headwise.interp.drawing.canvas import LARGEST_PICTURE
 from headwise.interp.drawing.comparing import Beside, Head
 from headwise.interp.drawing.paper.text import visible
 from headwise.pages._compare.choices import CompareChoices, state
@@ -79,7 +80,7 @@ def head(run: Run, found: Comparison, chosen: Head, move: Move) -> None:
     queries = found.rows(*chosen).queries
     row = next((number for number, (mine, _) in enumerate(queries) if mine == move.query[0]), 0)
     pinned = {"axis": "query", "index": row}
-    over = matrix.columns.picture is not None and len(matrix.columns) <= _canvas.LARGEST_PICTURE
+    over = matrix.columns.picture is not None and len(matrix.columns) <= LARGEST_PICTURE
     view = {"view": "picture", "height": 300} if over else {"height": min(460, max(250, 18 * len(matrix.rows)))}
     _canvas.head(matrix, key="compare-head", selected=pinned, **view)
     note(comparing.move_sentence(found, chosen, move))

@@ -9,7 +9,7 @@ import streamlit as st
 from headwise import Capture, capture
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.drawing.canvas import Look, Packed, all_heads
+from headwise.interp.drawing.canvas import LARGEST_PICTURE, Look, Packed, all_heads
 from headwise.interp.drawing.matrix import Matrix, head_view, recorded
 from headwise.interp.drawing.quantities import QUANTITIES
 from headwise.interp.errors import InputError, LoadError
@@ -21,7 +21,7 @@ from headwise.pages._shared.buttons import choice
 from headwise.pages._shared.frame import waiting
 from headwise.pages._shared.shelf import server
 
-PICTURED = _canvas.LARGEST_PICTURE  # positions that are drawn over a picture at most
+PICTURED = LARGEST_PICTURE  # positions that are drawn over a picture at most
 EXPLORER = "heads"  # where grid, head and text meet in the browser
 
 

@@ -8,33 +8,42 @@ large head (`large`) and text (`words`) turn from head to head without asking. T
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from headwise.interp.drawing.canvas import (
-    LARGEST_HEAD,
-    LARGEST_PICTURE,
-    MESSAGE,
     SHEETS,
+    Explorer,
+    Heads,
     Packed,
+    drawn_message,
+    grid_message,
     head_message,
-    over_picture,
+    large_message,
     pack,
     script,
+    token,
 )
 from headwise.interp.drawing.matrix import Matrix
 
-EMPTY = 255  # the thumbnail byte that stands for NaN
-LARGEST_THUMB = 64
-VIEWS = ("heatmap", "bipartite", "picture")
-SCALES = ("linear", "log")
-
-_component = st.components.v2.component(
-    "headwise_canvas", js=script(), css="".join(sheet.read_text("utf-8") for sheet in SHEETS)
+# A component's script travels with every message of it. So the modules come by one that never says anything else, which
+# Streamlit sends once, and the pictures' own script only waits for them.
+SHARED = (
+    "const shared = (globalThis.headwise ??= {});\nshared.canvas ??= new Promise((done) => (shared.arrived = done));\n"
 )
+WAITS = f"{SHARED}const mount = await shared.canvas;\nexport default mount;\n"
+
+_modules = st.components.v2.component("headwise_modules", js=f"{SHARED}{script()}shared.arrived?.(mount);\n")
+_component = st.components.v2.component(
+    "headwise_canvas", js=WAITS, css="".join(sheet.read_text("utf-8") for sheet in SHEETS)
+)
+
+
+def modules() -> None:
+    """Send what all pictures draw with. Every page that has some calls this once, at its top."""
+    _modules(key="canvas-modules")
 
 
 def event(key: str) -> dict[str, Any]:
@@ -49,34 +58,6 @@ def turn(key: str) -> int | None:
     """The browser's own count of what was done in the picture `key`, to be sent back with the answer: an answer to an
     early act must not undo what a later one chose."""
     return _raw_event(key).get("turn")
-
-
-@dataclass(frozen=True)
-class Heads:
-    """All heads of a stack as small pictures, ready for `grid`.
-
-    pictures: (L, H, t, t) float, t ≤ 64, in [0, 1]; NaN is drawn as nothing (forbidden or not computed).
-    rows, columns: L and H labels; a plain number is read out as "layer 3", "head 5".
-    marks: {layer: text or (text, tooltip)} beside a row, such as "GQA 3 kv".
-    captions: {(layer, head): text} for the hover, such as "entropy 2.1 bits".
-
-    layer and head are places in pictures, 0 … L−1 and 0 … H−1; what they are called is up to the labels.
-    Raises ValueError where shapes or labels do not fit together.
-    """
-
-    pictures: np.ndarray
-    rows: Sequence[str]
-    columns: Sequence[str]
-    marks: Mapping[int, str | tuple[str, str]] = field(default_factory=dict)
-    captions: Mapping[tuple[int, int], str] = field(default_factory=dict)
-
-    def __post_init__(self):
-        shape = self.pictures.shape
-        if len(shape) != 4 or shape[2] != shape[3] or shape[3] > LARGEST_THUMB:
-            raise ValueError(f"pictures: expected (L, H, t, t) with t ≤ {LARGEST_THUMB}, got {shape}")
-        for name, labels, count in (("rows", self.rows, shape[0]), ("columns", self.columns, shape[1])):
-            if len(labels) != count:
-                raise ValueError(f"{name}: expected {count} labels, one for each, got {len(labels)}")
 
 
 def grid(
@@ -98,10 +79,10 @@ def grid(
 
     Returns {"layer": int, "head": int} in the run that a click or a key started, else None.
     """
-    return send(key, grid_message(heads, key=key, selected=selected, order=order, height=height, compact=compact))
+    return send(key, packed_grid(heads, key=key, selected=selected, order=order, height=height, compact=compact))
 
 
-def grid_message(
+def packed_grid(
     heads: Heads,
     *,
     key: str,
@@ -111,23 +92,10 @@ def grid_message(
     compact: bool = False,
 ) -> bytes:
     """What `grid` sends to the browser. Where an explorer knows what is chosen, it is the same for any choice."""
-    layers, count = heads.pictures.shape[:2]
-    header = {
-        "view": "grid",
-        "title": "",
-        "label": f"Attention heads: {layers} layers by {count} heads. Arrow keys choose a head.",
-        **({"explorer": selected} if isinstance(selected, str) else _chosen(selected, key)),
-        "rows": list(heads.rows),
-        "columns": list(heads.columns),
-        "marks": {int(i): [m, m] if isinstance(m, str) else list(m) for i, m in heads.marks.items()},
-        "order": None if order is None else [[int(i), int(j)] for i, j in order],
-        "captions": {f"{i}.{j}": text for (i, j), text in heads.captions.items()},
-        "height": height,
-        "compact": compact,
-    }
-    # One byte a pixel: 0 … 254 is [0, 1], a step too small to see in a thumbnail.
-    scaled = np.nan_to_num(np.clip(heads.pictures, 0, 1), nan=EMPTY / (EMPTY - 1)) * (EMPTY - 1)
-    return pack(header, thumbs=np.rint(scaled).astype(np.uint8))
+    header, arrays = grid_message(heads, order)
+    header |= {"height": height, "compact": compact}
+    header |= {"explorer": selected} if isinstance(selected, str) else _chosen(selected, key)
+    return pack(header, **arrays)
 
 
 def _chosen(selected: tuple[int, int], key: str) -> dict[str, Any]:
@@ -177,47 +145,9 @@ def head(
         {"cell": [q, k]}   picked, single positions only; {"done": True}: Escape ended the picking
     Raises ValueError where the matrix is too large, or cannot be drawn over a picture.
     """
-    header, arrays = _head(matrix, view, scale)
-    header |= {"selected": _token(selected), "height": height, **_picking(picking, view)}
+    header, arrays = drawn_message(matrix, view, scale)
+    header |= {"selected": token(selected), "height": height, **_picking(picking, view)}
     return send(key, pack(header, **arrays))
-
-
-def _head(matrix: Matrix, view: str, scale: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    for name, value, known in (("view", view, VIEWS), ("scale", scale, SCALES)):
-        if value not in known:
-            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
-    cells = tuple(matrix.values.shape)
-    most = LARGEST_PICTURE if view == "picture" else LARGEST_HEAD
-    if not all(0 < size <= most for size in cells):
-        raise ValueError(f"matrix: expected (Q, K), each 1 … {most}, got {cells}; pool or crop it first")
-    header, arrays = head_message(matrix, view)
-    header["scale"] = scale
-    if view == "picture":
-        where, arrays["pixels"] = over_picture(matrix, MESSAGE - sum(array.nbytes for array in arrays.values()))
-        header |= where
-    return header, arrays
-
-
-def _token(selected: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if selected is None else {"axis": selected["axis"], "index": int(selected["index"])}
-
-
-@dataclass(frozen=True)
-class Explorer:
-    """Pictures that belong together, and what is chosen in them.
-
-    name: where they meet in the browser.
-    heads: all of them, where they can travel; else Python sends each when it is chosen.
-    chosen: (row, head) as in the grid. beside: up to four that stand beside each other.
-    pinned: the token, as ``head`` returns it. zoom: the region (q0, q1, k0, k1), or None.
-    """
-
-    name: str
-    heads: Packed | None
-    chosen: tuple[int, int]
-    beside: Sequence[tuple[int, int]] = ()
-    pinned: Mapping[str, Any] | None = None
-    zoom: Sequence[int] | None = None
 
 
 def heads(packed: Packed, *, key: str) -> None:
@@ -245,19 +175,8 @@ def large(
     Returns what was done in any of the explorer's pictures once the hand has rested, as `head` does, and with
     {"layer": row, "head": int}: another head; {"beside": [[row, head], …]}: which ones stand beside each other now.
     """
-    packed = explorer.heads
-    header, arrays = ({"view": view, "scale": scale}, {}) if packed else _head(matrix, view, scale)
-    header |= {
-        "explorer": explorer.name,
-        "heads": packed.id if packed else None,
-        "chosen": [int(i) for i in explorer.chosen],
-        "beside": [[int(row), int(head)] for row, head in explorer.beside],
-        "selected": _token(explorer.pinned),
-        "zoom": None if explorer.zoom is None else [int(i) for i in explorer.zoom],
-        "turn": turn(key),
-        **_picking(picking, view),
-    }
-    return send(key, pack(header, **arrays))
+    header, arrays = large_message(explorer, matrix, view, scale)
+    return send(key, pack(header | {"turn": turn(key), **_picking(picking, view)}, **arrays))
 
 
 def rows(matrix: Matrix, *, key: str, selected: int, height: int) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from headwise.assets import ASSETS
+from headwise.pages._shared import canvas
 from headwise.pages._shared.choices import Choice, InputChoices
 from headwise.pages._shared.terms import TERMS
 
@@ -31,6 +32,7 @@ def frame(**settings: Choice) -> None:
     if state.present:
         st.html(LARGE)
     with st.container(key="tools", horizontal=True, gap="xsmall", width="content"):
+        canvas.modules()
         _shell(key="copy-link", data={"terms": TERMS}, width="content")
         st.button(
             "Leave" if state.present else "Present",

@@ -210,6 +210,7 @@ def draw_sound(case):
 
 def main():
     st.set_page_config(layout="wide")
+    _canvas.modules()
     case = st.query_params.get("case", "tiny")
     if "layer" in _canvas.event("grid"):
         st.session_state.chosen = tuple(_canvas.event("grid").values())

@@ -29,7 +29,7 @@ def opened(browser, url: str, **options):
         lambda r: problems.append(r.url) if urlparse(r.url).hostname not in ("127.0.0.1", None, "") else None,
     )
     page.goto(url)
-    expect(head(page)).to_be_visible(timeout=SLOW)
+    expect(head(page).first).to_be_visible(timeout=SLOW)
     yield page
     assert not problems, problems
     context.close()

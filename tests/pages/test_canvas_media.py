@@ -10,6 +10,7 @@ from PIL import Image
 from playwright import sync_api
 
 from headwise.interp.attention.axes import PixelGrid, Sound
+from headwise.interp.drawing.canvas import message
 from headwise.interp.drawing.matrix import Matrix, Span
 from headwise.pages._shared import canvas as _canvas
 from tests.browser import canvas_page
@@ -209,10 +210,10 @@ def test_head_says_what_does_not_fit_a_picture(change, hint):
 def test_a_large_picture_makes_room_for_its_matrix():
     """A picture of 640 × 640 beside 577 positions: fewer pixels are sent, and the box stays in those it had."""
     shown = PixelGrid(np.zeros((640, 640, 3), np.uint8), (10, 10, 630, 630))
-    header, sent = _canvas._picture(shown, (24, 24), (577, 577), _canvas.MESSAGE - 577 * 577 * 4)
+    header, sent = message._picture(shown, (24, 24), (577, 577), message.MESSAGE - 577 * 577 * 4)
     assert sent.nbytes + 577 * 577 * 4 <= 1_500_000 and sent.shape[0] == sent.shape[1] > 200
     assert header["size"] == [640, 640] and header["box"] == [10, 10, 630, 630]
-    assert _canvas._picture(shown, (14, 14), (197, 197), 1_300_000)[1] is shown.pixels  # there is room for all
+    assert message._picture(shown, (14, 14), (197, 197), 1_300_000)[1] is shown.pixels  # there is room for all
 
 
 # --- recordings -----------------------------------------------------------------------------------------
@@ -297,11 +298,11 @@ def test_the_spectrogram_sent_is_cut_to_what_is_seen():
     spectrogram = np.full((80, 3000), -np.inf, np.float32)
     spectrogram[:, 100:2900] = np.linspace(-2, 2, 80, dtype=np.float32)[:, None]
     sound = Sound(spectrogram, hop=0.01, step=0.02, seconds=30)
-    where, sent = _canvas._strip(sound, 40, 60)
+    where, sent = message._strip(sound, 40, 60)
     assert where == {"start": pytest.approx(0.8), "hop": 0.01}
     assert sent["spectrogram"].shape == (80, 40)
     assert (sent["spectrogram"][:, :20] == 0).all()  # before frame 100 there is nothing
     assert sent["spectrogram"][0, 20] == 0 and sent["spectrogram"][79, 20] == 255
-    where, sent = _canvas._strip(sound, 0, 1500)
+    where, sent = message._strip(sound, 0, 1500)
     assert where["hop"] == pytest.approx(0.03) and sent["spectrogram"].shape == (80, 1000)
-    assert _canvas._strip(sound, 1500, 1510) == ({}, {})  # behind its end
+    assert message._strip(sound, 1500, 1510) == ({}, {})  # behind its end

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from headwise.interp.attention.axes import Axis
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.drawing.canvas.message import LARGEST_HEAD, head_message, over_picture
+from headwise.interp.drawing.canvas.message import LARGEST_HEAD, drawn_message, head_message, over_picture
 from headwise.interp.drawing.canvas.packing import pack
 from headwise.interp.drawing.matrix import FORBIDDEN, Matrix, head_view, recorded, side_names
 from headwise.interp.drawing.words import groups_of
@@ -130,6 +131,47 @@ class _Heads:
         arrays = {"values": np.concatenate(self.values), **self.arrays}
         id = hashlib.blake2b(pack(header, **arrays), digest_size=8).hexdigest()
         return Packed(id, pack(header | {"id": id}, **arrays))
+
+
+# -- what is chosen ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Explorer:
+    """Pictures that belong together, and what is chosen in them.
+
+    name: where they meet in the browser.
+    heads: all of them, where they can travel; else Python sends each when it is chosen.
+    chosen: (row, head) as in the grid. beside: up to four that stand beside each other.
+    pinned: the token, as ``head`` returns it. zoom: the region (q0, q1, k0, k1), or None.
+    """
+
+    name: str
+    heads: Packed | None
+    chosen: tuple[int, int]
+    beside: Sequence[tuple[int, int]] = ()
+    pinned: Mapping[str, Any] | None = None
+    zoom: Sequence[int] | None = None
+
+
+def large_message(
+    explorer: Explorer, matrix: Matrix | None, view: str = "heatmap", scale: str = "linear"
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What the large head is told. Its ``matrix`` travels only where all heads do not."""
+    packed = explorer.heads
+    header, arrays = ({"view": view, "scale": scale}, {}) if packed else drawn_message(matrix, view, scale)
+    header |= {
+        "explorer": explorer.name,
+        "heads": packed.id if packed else None,
+        "chosen": [int(i) for i in explorer.chosen],
+        "beside": [[int(row), int(head)] for row, head in explorer.beside],
+        "selected": token(explorer.pinned),
+        "zoom": None if explorer.zoom is None else [int(i) for i in explorer.zoom],
+    }
+    return header, arrays
+
+
+def token(selected: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A pinned token, JSON-able."""
+    return None if selected is None else {"axis": selected["axis"], "index": int(selected["index"])}
 
 
 # -- the text -----------------------------------------------------------------------------------------------------

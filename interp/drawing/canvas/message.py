@@ -15,6 +15,8 @@ LARGEST_HEAD = 512  # rows and columns of one head; pool or crop above
 LARGEST_PICTURE = 592  # positions of a head over its picture: 24 × 24 patches and some special tokens
 LARGEST_STRIP = (144, 1000)  # a spectrogram's rows and columns: about the pixels it is drawn on
 MESSAGE = 1_500_000  # bytes of a picture with its matrix,
+VIEWS = ("heatmap", "bipartite", "picture")
+SCALES = ("linear", "log")
 LEAST_PIXELS = 30_000  # unless so few pixels are left that nobody would recognise it
 
 
@@ -50,6 +52,24 @@ def head_message(matrix: Matrix, view: str) -> tuple[dict[str, Any], dict[str, n
         where, strip = _strip(columns.sound, columns.origin, columns.end)
         header["key_sound"] |= where
         arrays |= strip
+    return header, arrays
+
+
+def drawn_message(matrix: Matrix, view: str, scale: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The same with its scale of colours and, over a picture, its pixels. Raises ValueError where the matrix is too
+    large, or cannot be drawn over a picture."""
+    for name, value, known in (("view", view, VIEWS), ("scale", scale, SCALES)):
+        if value not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+    cells = tuple(matrix.values.shape)
+    most = LARGEST_PICTURE if view == "picture" else LARGEST_HEAD
+    if not all(0 < size <= most for size in cells):
+        raise ValueError(f"matrix: expected (Q, K), each 1 … {most}, got {cells}; pool or crop it first")
+    header, arrays = head_message(matrix, view)
+    header["scale"] = scale
+    if view == "picture":
+        where, arrays["pixels"] = over_picture(matrix, MESSAGE - sum(array.nbytes for array in arrays.values()))
+        header |= where
     return header, arrays
 
 

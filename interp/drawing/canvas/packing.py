@@ -16,14 +16,16 @@ from headwise.assets import ASSETS
 
 CANVAS = ASSETS / "canvas"
 EXPLORER = ASSETS / "explorer"
-FILES = (  # dependencies first
+DRAWING = (  # dependencies first
     *(
         CANVAS / f"{name}.js"
         for name in ("pack", "colour", "text", "legend", "sound", "track", "matrix", "pins", "figure")
     ),
     *(EXPLORER / f"{name}.js" for name in ("heads", "store", "words", "panel")),
-    *(CANVAS / f"{name}.js" for name in ("grid", "heatmap", "bipartite", "picture", "main")),
+    *(CANVAS / f"{name}.js" for name in ("grid", "heatmap", "bipartite", "picture")),
 )
+FILES = (*DRAWING, CANVAS / "main.js")  # of the app
+NOTEBOOK = (*DRAWING, EXPLORER / "save.js", EXPLORER / "notebook.js")
 SHEETS = (CANVAS / "canvas.css", EXPLORER / "explorer.css")
 DTYPES = {np.dtype(np.float32): "f4", np.dtype(np.float16): "f2", np.dtype(np.uint8): "u1"}
 
