@@ -8,11 +8,11 @@ import streamlit as st
 
 from headwise.pages._heads.choices import state
 from headwise.pages._heads.explorer import explorer, surveyed
-from headwise.pages._heads.headline import fidelity_words, header_line, proof_words
+from headwise.pages._heads.headline import header_line, proven_line
 from headwise.pages._heads.listen import listen
 from headwise.pages._heads.output import output
 from headwise.pages._heads.welcome import welcome
-from headwise.pages._shared.bar import Run, bar, written_target
+from headwise.pages._shared.bar import bar, written_target
 from headwise.pages._shared.defence import page
 from headwise.pages._shared.frame import SHELL
 from headwise.pages._shared.shelf import server
@@ -35,7 +35,7 @@ def heads() -> None:
     with st.container(key="facts", horizontal=True, vertical_alignment="center"):
         with st.container(key="facts-line", width="content"):
             header = st.empty()
-        header.html(_line(run) if measured else header_line(run, "measuring …"))
+        header.html(proven_line(run) if measured else header_line(run, "measuring …"))
         output(run)
     for warning in cap.subject.warnings:
         st.warning(warning[:1].upper() + warning[1:] + ".", icon=":material/info:")
@@ -45,14 +45,7 @@ def heads() -> None:
     listen(run)
     explorer(run, surveyed(run))
     if not measured:
-        header.html(_line(run))
-
-
-def _line(run: Run) -> str:
-    def made() -> str:
-        return header_line(run, fidelity_words(run.capture.fidelity), proof_words(run.capture.anatomy))
-
-    return server().made("headline", run.key, made)
+        header.html(proven_line(run))
 
 
 if __name__ == "__main__":  # the first visitor of a server came here

@@ -9,6 +9,7 @@ from headwise.interp.drawing.streams import error
 from headwise.interp.run.anatomy import Anatomy
 from headwise.pages._shared.bar import Run, cost_line
 from headwise.pages._shared.headline import line, shape, sizes
+from headwise.pages._shared.shelf import server
 
 LONGEST = 40  # letters of a mask
 
@@ -31,6 +32,15 @@ def header_line(run: Run, fidelity: str, proof: str = "") -> str:
         *promises(cap),
     ]
     return line(parts)
+
+
+def proven_line(run: Run) -> str:
+    """The same with what takes some runs to find out, once for all sessions."""
+
+    def made() -> str:
+        return header_line(run, fidelity_words(run.capture.fidelity), proof_words(run.capture.anatomy))
+
+    return server().made("headline", run.key, made)
 
 
 def promises(cap: Capture) -> list[str]:
