@@ -130,7 +130,7 @@ def _measures(run: Run, table: pd.DataFrame, now: Edited) -> None:
 def _places() -> dict[str, Any]:
     """The parts of the page by name, in their columns."""
     places = {}
-    with st.container(key="explorer"):
+    with st.container(key="room"), st.container(key="explorer"):
         for column, parts in PARTS.items():
             with st.container(key=f"part-{column}"):
                 places |= {part: st.container(key=f"part-{part}") for part in parts}

@@ -15,10 +15,6 @@ from headwise.pages._shared.choices import Choice, InputChoices
 from headwise.pages._shared.terms import TERMS
 
 SHELL = ASSETS / "shell"
-LARGE = """<style>
-html { font-size: 19px } /* all sizes are measured in it */
-.st-key-explorer { grid-template: "left head" auto "left right" 1fr / 4fr 7fr !important }
-</style>"""
 
 _shell = st.components.v2.component("headwise_shell", js=(SHELL / "shell.js").read_text("utf-8"))
 
@@ -29,18 +25,11 @@ def frame(**settings: Choice) -> None:
     """Draw it. ``settings``: what this page uses of them, by their names."""
     st.logo(ASSETS / "logo.svg", size="large")
     st.html(SHELL / "shell.css")
-    if state.present:
-        st.html(LARGE)
     with st.container(key="tools", horizontal=True, gap="xsmall", width="content"):
         canvas.modules()
         _shell(key="copy-link", data={"terms": TERMS}, width="content")
-        st.button(
-            "Leave" if state.present else "Present",
-            key="present-button",
-            shortcut="p",
-            on_click=_present,
-            help="Large type, for a room.",
-        )
+        name, key = ("Leave", "leave") if state.present else ("Present", "enlarge")  # shell.css looks for the key
+        st.button(name, key=key, shortcut="p", on_click=_present, help="Large type, for a room.")
         if settings:
             _settings(settings)
 

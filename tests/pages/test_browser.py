@@ -140,19 +140,23 @@ def test_a_laptop_shows_all_heads_one_and_what_it_does_beside_each_other(page, w
         assert box["y"] + min(box["height"], 400) < 800
 
 
-def test_a_projector_puts_what_it_does_under_the_head(page):
+def test_a_projector_shows_all_heads_and_one_with_what_if_below_the_grid(page):
     page.set_viewport_size({"width": 1024, "height": 768})
-    left, middle, right = corners(page, "left", "head", "right")
-    assert left["x"] + left["width"] <= middle["x"]
-    assert right["x"] == pytest.approx(middle["x"], abs=2) and right["y"] >= middle["y"] + middle["height"]
+    all_heads, one, what_if, does = corners(page, "grid", "one", "whatif", "does")
+    assert all_heads["x"] + all_heads["width"] <= one["x"]
+    assert what_if["x"] == pytest.approx(all_heads["x"], abs=2)
+    assert what_if["y"] >= all_heads["y"] + all_heads["height"] and what_if["y"] < 768
+    assert does["x"] == pytest.approx(one["x"], abs=2) and does["y"] >= one["y"] + one["height"]
+    drawn = head(page).locator(".hw-base").bounding_box()
+    assert drawn["y"] + drawn["height"] <= 768  # the whole of it, without scrolling
 
 
 @pytest.mark.parametrize("width", [600, 800])
 def test_a_narrow_window_stacks_in_the_order_of_reading(page, width):
     """The head, what it does, then all heads; and nothing is wider than the window."""
     page.set_viewport_size({"width": width, "height": 1000})
-    middle, right, left = corners(page, "head", "right", "left")
-    assert middle["y"] < right["y"] < left["y"]
-    assert max(box["x"] + box["width"] for box in (left, middle, right)) <= width
+    parts = corners(page, "one", "does", "whatif", "files", "grid", "measures")
+    assert sorted(parts, key=lambda box: box["y"]) == parts
+    assert max(box["x"] + box["width"] for box in parts) <= width
     main = page.get_by_test_id("stMain")
     assert main.evaluate("e => e.scrollWidth") <= width
