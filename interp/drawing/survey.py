@@ -56,7 +56,9 @@ class Thumbnails(Metric):
 def _pooled(x: Tensor, size: int) -> Tensor:
     """(H, m, n) → (H, m, ⌈n/f⌉), the maximum of each f = ⌈n/size⌉ neighbours."""
     factor = -(-x.shape[-1] // size)
-    return x if factor == 1 or not x.shape[1] else F.max_pool1d(x, factor, ceil_mode=True)
+    if not x.shape[1]:  # no rows, which max_pool1d refuses
+        return x[..., ::factor]
+    return x if factor == 1 else F.max_pool1d(x, factor, ceil_mode=True)
 
 
 @dataclass(frozen=True)

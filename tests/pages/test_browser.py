@@ -3,6 +3,7 @@
 import io
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
@@ -78,6 +79,18 @@ def test_type_choose_look_download_and_share(page, browser):
 def test_downloads(page, label, starts):
     type_text(page, TEXT)
     assert downloaded(page, label, 0).startswith(starts)
+
+
+def test_a_figure_for_a_paper_and_numbers_of_one_head(page):
+    page.get_by_role("button", name="For a paper").click()
+    width = page.get_by_role("spinbutton", name="Width in cm")
+    width.fill("8.5")
+    width.press("Enter")
+    page.get_by_text("Numbers of the whole layer").click()
+    page.keyboard.press("Escape")
+    box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", downloaded(page, "PDF", 0))
+    assert float(box[1]) / 72 * 2.54 == pytest.approx(8.5, abs=0.01)
+    assert np.load(io.BytesIO(downloaded(page, "NPZ", 0)))["weights"].shape[1] == 1
 
 
 def test_hover_reads_the_exact_weight(page):

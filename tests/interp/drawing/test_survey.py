@@ -142,6 +142,9 @@ def test_a_band_of_silence_adds_nothing(monkeypatch):
     for rows in (2, 3):
         cap = seen(HAND[None, None], sound=replace(sound, seconds=0.02 * rows))
         torch.testing.assert_close(survey(cap).thumbnails["encoder", 0][0], HAND[:rows, :rows])
+    cap = seen(HAND[None, None], sound=replace(sound, seconds=0.06))  # three frames in two cells a side
+    small = survey(cap, size=2).thumbnails["encoder", 0][0]
+    torch.testing.assert_close(small, torch.tensor([[0.50, 0.70], [0.20, 0.20]]))
 
 
 def test_thumbnails_of_a_causal_recording_ask_the_promise_within_it():
