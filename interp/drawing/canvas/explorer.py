@@ -20,7 +20,7 @@ from headwise.interp.drawing.words import groups_of
 from headwise.interp.errors import InputError
 from headwise.interp.run.capture import Capture
 
-MOST = 4_000_000  # bytes of all heads together; above, a head travels when somebody looks at it
+MOST = 4 * 2**20  # bytes of all heads together; above, a head travels when somebody looks at it
 EXACT = 500_000  # bytes up to which numbers keep their float32
 LARGEST_HALF = 65_504.0
 PIXELS = 200_000  # bytes of the picture that heads lie over
