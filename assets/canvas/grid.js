@@ -4,6 +4,7 @@ import { emptyPixel } from "./colour.js";
 import { Store } from "./store.js";
 import { fit } from "./text.js";
 
+const APART = 5; // more, before the means
 const GAP = 4; // between thumbnails
 const LINE = 17; // height of a caption or heading
 const LARGEST = 84; // a thumbnail's side, at most
@@ -23,8 +24,7 @@ export class Grid {
   take(message) {
     this.message = message;
     [this.L, this.H, this.t] = message.thumbs.shape; // (L, H, t, t)
-    this.heads =
-      message.order ?? Array.from({ length: this.L * this.H }, (_, i) => [Math.floor(i / this.H), i % this.H]);
+    this.places();
     this.figure.out.hidden = true;
     this.marks();
     if (message.explorer) return this.join(Store.of(message.explorer));
@@ -37,10 +37,23 @@ export class Grid {
     this.select();
   }
 
+  /** Which heads stand where; by layer, their means stand beside and below them, where all heads have travelled. */
+  places() {
+    const { message, store, L, H } = this;
+    const travelled = message.means && !message.order && store?.whole && store.heads.of === "weight";
+    this.means = Boolean(travelled) && store.heads.has([-1, 0]) && store.heads.has([0, -1]);
+    this.meansOf = this.means ? store.heads : null;
+    const [rows, columns] = this.means ? [L + 1, H + 1] : [L, H];
+    const place = (i) => [Math.floor(i / columns), i % columns];
+    const mean = ([row, head]) => [row === L ? -1 : row, head === H ? -1 : head];
+    this.heads = message.order ?? Array.from({ length: rows * columns }, (_, i) => mean(place(i)));
+  }
+
   /** In an explorer, what is chosen is the store's. */
   join(store) {
     this.store = store;
     store.watch(this);
+    this.places();
     this.follow();
   }
 
@@ -52,9 +65,20 @@ export class Grid {
   }
 
   changed(what) {
+    if (what === "heads" || what === "matrix") this.arrived();
     if (what !== "head" && what !== "beside") return;
     this.follow();
     this.figure.refresh();
+  }
+
+  /** All heads may come after the grid, and with them their means. */
+  arrived() {
+    const before = this.meansOf;
+    this.places();
+    if (this.meansOf === before || !this.figure.size) return;
+    this.follow();
+    this.recolour();
+    this.figure.paint();
   }
 
   select() {
@@ -68,6 +92,7 @@ export class Grid {
 
   /** Labels name heads, not their places: a model may have attention only in some layers. */
   title([layer, head]) {
+    if (layer < 0 || head < 0) return `${this.store.heads.whole([layer, head]).title} · click to see it beside`;
     const named = (noun, label) => (/^\d/.test(label) ? `${noun} ${label}` : label);
     return `${named("layer", this.message.rows[layer])} · ${named("head", this.message.columns[head])}`;
   }
@@ -105,18 +130,26 @@ export class Grid {
     const table = this.figure.theme.sequential.pixels;
     const empty = emptyPixel(this.figure.theme);
     this.sprite ??= document.createElement("canvas");
-    this.sprite.width = H * t;
-    this.sprite.height = L * t;
-    const image = new ImageData(H * t, L * t);
+    const [down, across] = this.means ? [L + 1, H + 1] : [L, H];
+    this.sprite.width = across * t;
+    this.sprite.height = down * t;
+    const image = new ImageData(across * t, down * t);
     const pixels = new Uint32Array(image.data.buffer);
     const bytes = message.thumbs.data;
     for (let layer = 0, i = 0; layer < L; layer++)
       for (let head = 0; head < H; head++)
         for (let row = 0; row < t; row++) {
-          let at = ((layer * t + row) * H + head) * t;
+          let at = ((layer * t + row) * across + head) * t;
           for (let column = 0; column < t; column++, i++, at++)
             pixels[at] = bytes[i] === EMPTY ? empty : table[bytes[i]];
         }
+    for (const place of this.means ? this.heads : []) {
+      if (place[0] >= 0 && place[1] >= 0) continue;
+      const [layer, head] = [place[0] < 0 ? L : place[0], place[1] < 0 ? H : place[1]];
+      this.store.heads.thumbnail(place, t).forEach((byte, i) => {
+        pixels[(layer * t + Math.floor(i / t)) * across * t + head * t + (i % t)] = byte === EMPTY ? empty : table[byte];
+      });
+    }
     this.sprite.getContext("2d").putImageData(image, 0, 0);
   }
 
@@ -125,7 +158,8 @@ export class Grid {
     const pen = figure.base.getContext("2d");
     pen.font = this.font = figure.theme.type(11);
     const sorted = Boolean(message.order);
-    const widest = Math.max(0, ...message.rows.map((label) => pen.measureText(label).width));
+    const names = this.means ? [...message.rows, "mean"] : message.rows;
+    const widest = Math.max(0, ...names.map((label) => pen.measureText(label).width));
     this.left = sorted ? 2 : Math.ceil(Math.min(widest, 90)) + 10;
     this.top = sorted ? 2 : LINE + 4;
     const tags = sorted ? [] : this.tags;
@@ -139,14 +173,14 @@ export class Grid {
       this.columns = Math.max(1, Math.min(this.heads.length, Math.floor((room + GAP) / (wanted + GAP))));
       this.size = device(Math.min(LARGEST, (room + GAP) / this.columns - GAP));
     } else {
-      this.columns = this.H;
-      this.size = device(Math.min(largest, (room + GAP) / this.H - GAP));
+      this.columns = this.H + this.means;
+      this.size = device(Math.min(largest, (room - APART * this.means + GAP) / this.columns - GAP));
     }
     this.stepX = this.size + GAP;
     this.stepY = this.size + (sorted ? LINE : GAP);
     const rows = Math.ceil(this.heads.length / this.columns);
-    const content = Math.ceil(this.top + rows * this.stepY + 2);
-    this.edge = this.left + this.columns * this.stepX;
+    const content = Math.ceil(this.top + rows * this.stepY + APART * this.means + 2);
+    this.edge = this.left + this.columns * this.stepX + APART * this.means;
     for (const [layer, tag] of tags) {
       tag.style.left = `${this.edge + 4}px`;
       tag.style.top = `${this.top + layer * this.stepY + this.size / 2}px`;
@@ -158,7 +192,9 @@ export class Grid {
 
   box(index) {
     const row = Math.floor(index / this.columns);
-    return [this.left + (index % this.columns) * this.stepX, this.top + row * this.stepY];
+    const column = index % this.columns;
+    const [right, down] = this.means ? [column === this.H, row === this.L] : [false, false];
+    return [this.left + column * this.stepX + APART * right, this.top + row * this.stepY + APART * down];
   }
 
   draw(pen) {
@@ -166,7 +202,8 @@ export class Grid {
     const { theme } = figure;
     pen.imageSmoothingEnabled = size * figure.ratio < t; // shrinking by nearest pixel would drop thin lines
     pen.imageSmoothingQuality = "high";
-    this.heads.forEach(([layer, head], index) => {
+    this.heads.forEach((place, index) => {
+      const [layer, head] = [place[0] < 0 ? this.L : place[0], place[1] < 0 ? this.H : place[1]];
       const [x, y] = this.box(index);
       pen.drawImage(this.sprite, head * t, layer * t, t, t, x, y, size, size);
     });
@@ -186,12 +223,14 @@ export class Grid {
     message.columns.forEach((label, head) => {
       if (head % skip === 0) pen.fillText(label, this.left + head * this.stepX + size / 2, this.top - LINE / 2 - 2);
     });
+    if (this.means) pen.fillText("mean", this.left + this.H * this.stepX + APART + size / 2, this.top - LINE / 2 - 2);
     const skipRows = Math.ceil(12 / this.stepY);
     pen.textAlign = "right";
     message.rows.forEach((label, layer) => {
       if (layer % skipRows) return;
       pen.fillText(fit(pen, label, 90), this.left - 7, this.top + layer * this.stepY + size / 2);
     });
+    if (this.means) pen.fillText("mean", this.left - 7, this.top + this.L * this.stepY + APART + size / 2);
   }
 
   overlay(pen, target) {
@@ -228,8 +267,13 @@ export class Grid {
     return [[this.title([layer, head]), caption, mark?.[0]].filter(Boolean).join(" · ")];
   }
 
+  mean(index) {
+    return this.heads[index].some((part) => part < 0);
+  }
+
   choose(index, wait) {
     if (index === this.selected) return;
+    if (this.mean(index)) return this.store.toggle(this.heads[index]); // it is no head: it stands beside one
     if (this.store) return this.store.choose(this.heads[index], wait);
     const [layer, head] = this.heads[index];
     this.selected = index;
@@ -261,7 +305,7 @@ export class Grid {
     } else if (event.key === "Home") to = event.shiftKey ? 0 : row * this.columns;
     else if (event.key === "End") to = event.shiftKey ? last : Math.min(last, (row + 1) * this.columns - 1);
     else return false;
-    if (to < 0 || to > last) return true;
+    if (to < 0 || to > last || this.mean(to)) return true;
     this.figure.hover = null; // the keyboard speaks now
     this.choose(to, 140);
     this.reveal(to);

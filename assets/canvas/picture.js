@@ -11,6 +11,8 @@ import { brief, exact, fit, shorten } from "./text.js";
 const WIDE = 560; // two panels from here on
 const GAP = 20;
 const CHIP = 20; // a chip's height
+const LEAST = 160; // of the picture's height, however little room there is
+const CHROME = 96; // of the room, for title, readout and chips
 const EDGE = 3; // room for an outline around what lies at the edge
 const ENLARGED = 4; // from here on a picture's own pixels are shown as squares
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
@@ -27,7 +29,7 @@ export class PictureView {
     this.special = this.matrix.Q - this.rows * this.columns; // positions before the first patch
     this.box = message.box; // left, top, right, bottom of the patches, in pixels of a picture
     this.own = message.size; // so wide and so high
-    this.height = message.height ?? 520;
+    this.height = message.room ? Math.max(LEAST, message.room - CHROME) : (message.height ?? 520);
     this.pins.take(message);
     this.figure.out.hidden = true;
     this.plain = paint(message.pixels, false);

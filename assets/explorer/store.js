@@ -89,7 +89,7 @@ export class Store {
 
   /** Are all heads here that Python speaks of? */
   get whole() {
-    return this.wanted !== null && this.heads?.id === this.wanted;
+    return Boolean(this.heads) && this.heads.id === this.wanted;
   }
 
   /** The heads to be drawn. */

@@ -100,7 +100,7 @@ class Explorer(anywidget.AnyWidget):
             captions={(place[row.layer], row.head): f"{row.role}: {row.evidence}" for row in words.itertuples()},
         )
         header, arrays = grid_message(heads)
-        return pack(header | {"explorer": self.explorer, "height": None, "compact": False}, **arrays)
+        return pack(header | {"explorer": self.explorer, "height": None, "compact": False, "means": True}, **arrays)
 
     def _draw(self) -> None:
         """Send which head is looked at, and its numbers where not all of them have travelled."""

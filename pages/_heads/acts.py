@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headwise import Capture
-from headwise.pages._heads.choices import state
+from headwise.pages._heads.choices import MEAN, state
 from headwise.pages._shared import canvas as _canvas
 
 
@@ -14,7 +14,8 @@ def take_acts(cap: Capture) -> None:
     if acted.get("layer", len(calls)) < len(calls):
         state.layer, state.head = calls[acted["layer"]].layer, acted["head"]
     if "beside" in acted:
-        state.beside = tuple((calls[row].layer, head) for row, head in acted["beside"] if row < len(calls))
+        layers = dict(enumerate(call.layer for call in calls)) | {MEAN: MEAN}
+        state.beside = tuple((layers[row], head) for row, head in acted["beside"] if row in layers)
     if "zoom" in acted:
         state.zoom = tuple(acted["zoom"]) if acted["zoom"] else None
     if "token" in acted:

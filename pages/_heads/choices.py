@@ -11,6 +11,7 @@ from headwise.pages._shared.choices import MODEL, POSITIONS, Choice, HeadChoices
 
 SIDES = ("after", "before", "change")  # of an edited run
 BESIDE = 4  # heads beside each other
+MEAN = -1  # in the place of a layer or a head: the mean over all of them
 WORDS = ("first", "whole")  # what counts of a word of several tokens
 
 
@@ -30,15 +31,15 @@ def _token(text: str) -> dict[str, Any]:
 
 
 def _heads(text: str) -> tuple[tuple[int, int], ...]:
-    """ "1.6-2.3" → ((1, 6), (2, 3)), layer and head of each."""
-    pairs = [tuple(map(int, part.split("."))) for part in text.split("-")]
-    if any(len(pair) != 2 or min(pair) < 0 for pair in pairs):
+    """ "1.6-mean.3" → ((1, 6), (MEAN, 3)), layer and head of each."""
+    pairs = [tuple(MEAN if part == "mean" else int(part) for part in pair.split(".")) for pair in text.split("-")]
+    if any(len(pair) != 2 for pair in pairs):
         raise ValueError(text)
     return tuple(dict.fromkeys(pairs))[:BESIDE]
 
 
 def _dotted(heads: tuple[tuple[int, int], ...]) -> str:
-    return "-".join(f"{layer}.{head}" for layer, head in heads)
+    return "-".join(".".join("mean" if part == MEAN else str(part) for part in pair) for pair in heads)
 
 
 class HeadsChoices(HeadChoices):

@@ -79,7 +79,8 @@ class _Shown:
             marks={place[k]: v for k, v in layer_marks(self.cap, surveyed, self.stack).items()},
             captions=captions,
         )
-        return _canvas.packed_grid(heads, key="grid", selected=EXPLORER, order=ordered, compact=True)
+        means = before is None and self.query is None
+        return _canvas.packed_grid(heads, key="grid", selected=EXPLORER, order=ordered, compact=True, means=means)
 
     def _pictures(self, surveyed: Survey, before: Survey | None) -> np.ndarray:
         if before is not None:

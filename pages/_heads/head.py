@@ -14,7 +14,7 @@ from headwise.interp.drawing.matrix import Matrix, head_view, recorded
 from headwise.interp.drawing.quantities import QUANTITIES
 from headwise.interp.errors import InputError, LoadError
 from headwise.interp.subject import same_tokens
-from headwise.pages._heads.choices import HeadsChoices, state
+from headwise.pages._heads.choices import MEAN, HeadsChoices, state
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.bar import Run, models_beside
 from headwise.pages._shared.buttons import choice
@@ -45,7 +45,8 @@ def head(run: Run, call: AttentionCall, picking: _canvas.Picking, edited: Captur
     if packed is not None:
         _canvas.heads(packed, key="all-heads")
     place = {each.layer: row for row, each in enumerate(cap.stack(call.stack))}
-    beside = [(place[layer], number) for layer, number in state.beside if layer in place]
+    rows = place | {MEAN: MEAN}
+    beside = [(rows[layer], number) for layer, number in state.beside if layer in rows]
     found = _canvas.Explorer(EXPLORER, packed, (place[call.layer], state.head), beside, state.pin, state.zoom)
     _canvas.large(found, shown.view, key="one", view=state.view, scale=state.scale, picking=picking)
     st.caption(_notes(call, shown.view))

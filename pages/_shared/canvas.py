@@ -90,10 +90,12 @@ def packed_grid(
     order: Sequence[tuple[int, int]] | None = None,
     height: int | None = None,
     compact: bool = False,
+    means: bool = False,
 ) -> bytes:
-    """What `grid` sends to the browser. Where an explorer knows what is chosen, it is the same for any choice."""
+    """What `grid` sends to the browser. Where an explorer knows what is chosen, it is the same for any choice.
+    ``means``: over all heads, over a layer's and over all layers', where the explorer has all heads."""
     header, arrays = grid_message(heads, order)
-    header |= {"height": height, "compact": compact}
+    header |= {"height": height, "compact": compact, "means": means}
     header |= {"explorer": selected} if isinstance(selected, str) else _chosen(selected, key)
     return pack(header, **arrays)
 

@@ -7,6 +7,7 @@ import torch
 from playwright.sync_api import Page, expect
 
 from headwise import capture
+from headwise.interp.drawing.means import mean_view
 from headwise.models import load
 from tests.browser.opening import grid, head, links_to, shows
 
@@ -167,3 +168,24 @@ def test_what_the_model_wrote_is_told_apart(visit, cap):
 def test_an_image_has_no_text(visit):
     page = visit(model="tiny-vit")
     expect(page.get_by_test_id("headwise-text")).to_have_count(0)
+
+
+def test_means_stand_beside_heads_and_are_told(page, cap):
+    """What the browser averages is what the library does."""
+    page.mouse.click(*thumbnail(page, 1, 8.15))  # the column after the last head
+    heads = page.get_by_test_id("headwise-head")
+    expect(heads).to_have_count(2)
+    expect(heads.nth(1)).to_have_attribute("data-head", "layer 1 · mean of 8 heads")
+    links_to(page, pinned="1.6-1.mean", layer="1", head="6")
+    word(page, 7).hover()
+    row = mean_view(cap, "decoder", layer=1).values[7]
+    found = re.findall(r"’ ([\d.]+)", heads.nth(1).get_by_test_id("headwise-readout").inner_text())
+    assert list(map(float, found)) == pytest.approx(row.sort(descending=True).values[: len(found)].tolist(), rel=1e-3)
+
+
+def test_a_link_opens_a_mean_of_all(visit, cap):
+    page = visit(text=TEXT, layer="1", head="6", pinned="mean.mean-mean.2")
+    heads = page.get_by_test_id("headwise-head")
+    expect(heads).to_have_count(3)
+    expect(heads.first).to_have_attribute("data-head", mean_view(cap, "decoder").title)
+    expect(heads.nth(1)).to_have_attribute("data-head", mean_view(cap, "decoder", head=2).title)

@@ -20,7 +20,7 @@ from headwise.interp.drawing.words import groups_of
 from headwise.interp.errors import InputError
 from headwise.interp.run.capture import Capture
 
-MOST = 4_000_000  # bytes of all heads together; above, a head travels when somebody looks at it
+MOST = 4 * 2**20  # bytes of all heads together; above, a head travels when somebody looks at it
 EXACT = 500_000  # bytes up to which numbers keep their float32
 LARGEST_HALF = 65_504.0
 PIXELS = 200_000  # bytes of the picture that heads lie over
@@ -64,7 +64,7 @@ def all_heads(
     cells = sum(call.heads * call.queries * call.keys for call in calls)
     if not calls or 2 * cells > MOST or max(max(call.queries, call.keys) for call in calls) > LARGEST_HEAD:
         return None
-    heads = _Heads(np.float32 if 4 * cells <= EXACT else np.float16)
+    heads = _Heads(np.float32 if 4 * cells <= EXACT else np.float16, [call.layer for call in calls])
     try:
         for row, call in enumerate(calls):
             for head in range(call.heads):
@@ -79,6 +79,7 @@ class _Heads:
     """The message as it grows. Labels and masks that heads share are sent once."""
 
     dtype: type
+    layers: list[int]
     entries: list[list[Any]] = field(default_factory=list)  # row, head, its axes, its mask or −1, first cell, title
     axes: dict[str, int] = field(default_factory=dict)  # a header as JSON → its number
     masks: dict[bytes, int] = field(default_factory=dict)
@@ -124,6 +125,7 @@ class _Heads:
         header = {
             "view": "heads",
             "explorer": explorer,
+            "layers": self.layers,
             "axes": [json.loads(text) for text in self.axes],
             "entries": self.entries,
             "exact": self.dtype is np.float32,
