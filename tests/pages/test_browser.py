@@ -147,10 +147,13 @@ def test_a_laptop_shows_all_heads_one_and_what_it_does_beside_each_other(page, w
     page.set_viewport_size({"width": width, "height": 800})
     left, middle, right = corners(page, "left", "head", "right")
     assert left["x"] + left["width"] <= middle["x"] and middle["x"] + middle["width"] <= right["x"]
-    assert max(box["y"] for box in (left, middle, right)) < 250  # no empty band above
-    for part in (grid(page), page.get_by_test_id("does"), head(page).locator(".hw-base")):
+    assert page.locator(".st-key-bar").bounding_box()["y"] < 70  # no empty band above,
+    assert max(box["y"] for box in (left, middle, right)) < 270  # also with the line of a first visit
+    drawn = head(page).locator(".hw-base").bounding_box()
+    assert drawn["y"] + drawn["height"] <= 800  # the whole head, without scrolling
+    for part in (grid(page), page.get_by_test_id("does"), page.get_by_test_id("effect")):
         box = part.bounding_box()
-        assert box["y"] + min(box["height"], 400) < 800
+        assert box["y"] + box["height"] < 800
 
 
 def test_a_projector_shows_all_heads_and_one_with_what_if_below_the_grid(page):
