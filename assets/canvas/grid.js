@@ -144,7 +144,7 @@ export class Grid {
             pixels[at] = bytes[i] === EMPTY ? empty : table[bytes[i]];
         }
     for (const place of this.means ? this.heads : []) {
-      if (place[0] >= 0 && place[1] >= 0) continue;
+      if ((place[0] >= 0 && place[1] >= 0) || !this.store.heads.has(place)) continue; // the new run's come in a moment
       const [layer, head] = [place[0] < 0 ? L : place[0], place[1] < 0 ? H : place[1]];
       this.store.heads.thumbnail(place, t).forEach((byte, i) => {
         pixels[(layer * t + Math.floor(i / t)) * across * t + head * t + (i % t)] = byte === EMPTY ? empty : table[byte];

@@ -30,7 +30,7 @@ def is_at(page: Page, model: str, tokens: int) -> None:
     """The model and the length of its text, as the page shows them."""
     headline = page.get_by_test_id("headline")
     expect(headline).to_contain_text(model)
-    expect(headline).to_contain_text(f"{tokens} tokens")
+    expect(headline).to_contain_text(f"{tokens:,} tokens")
     expect(page.get_by_role("combobox", name="Model")).to_have_value(re.compile(f"^{model}\\b"))
 
 
@@ -92,8 +92,9 @@ WATCH = """() => {
 def test_a_page_that_waits_says_so_and_is_not_white(visit):
     page = visit()
     page.evaluate(WATCH)
-    fill(page, "The Congress of the United States met. " * 240)
-    is_at(page, "tiny-decoder", count("tiny-decoder", "The Congress of the United States met. " * 240))
+    text = "The Congress of the United States met. " * 150
+    fill(page, text)
+    is_at(page, "tiny-decoder", count("tiny-decoder", text))
     said = [wait for wait in page.evaluate("window.waits") if "Running the model" in wait[0]]
     assert said and all(height > 300 and not stale for _, height, stale in said)
 
