@@ -29,7 +29,7 @@ border:1px solid color-mix(in srgb,currentColor 18%,transparent)}
 .says i{position:absolute;inset:0 auto 0 0;
 background:color-mix(in srgb,var(--st-primary-color,#0b6e99) 22%,transparent)}
 .says bdi,.says em{position:relative;font-style:normal}
-.says em{opacity:.65;margin-left:.35rem;font-size:.8rem;font-variant-numeric:tabular-nums}
+.says em{opacity:.8;margin-left:.35rem;font-size:.8rem;font-variant-numeric:tabular-nums}
 .st-key-next{min-width:0}
 .st-key-next button{min-height:1.6rem;padding:0 .5rem;border-radius:4px;
 background:linear-gradient(90deg,color-mix(in srgb,var(--st-primary-color,#0b6e99) 22%,transparent) var(--share),

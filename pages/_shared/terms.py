@@ -59,6 +59,8 @@ EXPLAIN = {
     "Another input": "The same model on another text: which heads look elsewhere?",
     "Another model": "The same text through another model.",
     "After an edit": "The same run, before and after heads are removed or changed.",
+    "First": "Where the head looks in the first run.",
+    "Second": "Where the head looks in the second run.",
     "Same number": "A head is held against the head of the same layer and number.",
     "Most alike": "A head is held against the one that looks most like it.",
 }
