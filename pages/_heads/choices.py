@@ -77,7 +77,7 @@ class HeadsChoices(HeadChoices):
     borrowed = Choice("", link=False)  # the text whose pattern may be swapped in
     trouble = Choice("", link=False)  # what was wrong with the last act
     heard = Choice("whole", among=("whole", "written"), link=False)  # which part of a score is played
-    greeted = Choice(False, link=False)  # has the first visit's line been sent away?
+    greeted = Choice(None, link=False)  # has the first visit's line been sent away? None until it is asked
     tour = Choice(-1, link=False)  # the step of the tour; −1: nobody takes it
     going = Choice(None, link=False, key="next")  # the token that was just chosen to go on with
     spoken = Choice(None, link=False)  # the run that is written on though that takes long

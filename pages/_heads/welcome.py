@@ -58,7 +58,9 @@ OUTLINE = "<style>.st-key-{}{{outline:3px solid #e0a030;outline-offset:4px;borde
 
 @fragment
 def welcome() -> None:
-    """Draw it, until it is sent away."""
+    """Draw it, until it is sent away; not for those who came by a link to something."""
+    if state.greeted is None:
+        state.greeted = bool(st.query_params)
     if state.tour >= 0:
         _tour()
     elif not state.greeted:
