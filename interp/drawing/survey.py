@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -87,13 +88,22 @@ class Survey:
 
         >>> place = {"stack": ["decoder"], "layer": [0], "head": [3]}
         >>> number, error = pd.DataFrame({**place, "self": [0.43]}), pd.DataFrame({**place, "self": [0.012]})
-        >>> Survey(number, {}, errors=error).said("decoder", 0, 3, "self")
+        >>> Survey(number, {}, errors=error, looked=(376, 1300)).said("decoder", 0, 3, "self")
         '0.43 ± 0.024'
         """
         at = (self.table["stack"] == stack) & (self.table["layer"] == layer) & (self.table["head"] == head)
-        number = f"{self.table.loc[at, metric].item():.3g}"
-        error = self.errors.loc[at, metric].item() if metric in self.errors else 0.0
-        return f"{number} ± {2 * error:.2g}" if error > 0 else number
+        return f"{self.table.loc[at, metric].item():.3g}{self.beside(stack, layer, head, metric)}"
+
+    def beside(self, stack: str, layer: int, head: int, metric: str) -> str:
+        """What stands beside a number: " ± 0.024", two standard errors, or nothing."""
+        if not self.sampled or metric not in self.errors:
+            return ""
+        error = self._places.at[(stack, layer, head), metric]
+        return f" ± {2 * error:.2g}" if error > 0 else ""
+
+    @cached_property
+    def _places(self) -> pd.DataFrame:
+        return self.errors.set_index(["stack", "layer", "head"])
 
 
 def survey(

@@ -7,7 +7,7 @@ from typing import Any
 from headwise.interp.drawing.paper.colour import COLOURS, SCALES
 from headwise.interp.drawing.quantities import QUANTITIES
 from headwise.pages._shared import changes
-from headwise.pages._shared.choices import MODEL, POSITIONS, Choice, HeadChoices, dashed, numbers
+from headwise.pages._shared.choices import INPUT, MODEL, POSITIONS, Choice, HeadChoices, dashed, numbers
 
 SIDES = ("after", "before", "change")  # of an edited run
 BESIDE = 4  # heads beside each other
@@ -85,6 +85,7 @@ class HeadsChoices(HeadChoices):
     figure_font = Choice(9.0, between=(3.0, 40.0), link=False)  # points
     figure_colours = Choice(COLOURS[0], among=COLOURS, link=False)
     figure_top = Choice(0.0, between=(0.0, None), link=False)  # at the end of the colour scale; 0: the largest
+    exact = Choice(False, link=False, until=INPUT)  # is every query of a long text looked at?
     whole_layer = Choice(True, link=False)  # of the numbers that are downloaded
     mapped = Choice(False, link=False)  # is the dear map of all removals wanted?
     pin = Choice(None, read=_token, write=lambda token: f"{token['axis']}-{token['index']}", until=POSITIONS)

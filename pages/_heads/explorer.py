@@ -33,14 +33,16 @@ PARTS = {"left": ("grid", "measures"), "head": ("one",), "right": ("does", "what
 
 
 def surveyed(run: Run) -> Survey:
-    """Every head, looked at once for all sessions."""
+    """Every head, looked at once for all sessions; of a long text from some of its queries, unless all are wanted."""
+    exact = state.exact
     bar = st.progress(0.0, text="Looking at every head …") if run.cost.survey_seconds > 0.5 else None
 
     def progress(fraction: float) -> None:
         if bar is not None:
             bar.progress(min(fraction, 1.0), text=f"Looking at every head … {fraction:.0%}")
 
-    found = server().made("survey", run.key, lambda: survey(run.capture, progress))
+    key = (run.key, "exact") if exact else run.key
+    found = server().made("survey", key, lambda: survey(run.capture, progress, exact=exact))
     if bar is not None:
         bar.empty()
     return found
@@ -67,6 +69,7 @@ def explorer(run: Run, found: Survey) -> None:
         _stacks(cap)
         only = filters(shown, table, words)
         grid(shown, found, table, before if shown is not run and state.side == "change" else None, only)
+        _looked(found)
     call = shown.capture.find(state.layer, state.stack)
     with parts["one"]:
         compared = now.run.capture if now.made and state.side == "change" else None
@@ -85,6 +88,21 @@ def explorer(run: Run, found: Survey) -> None:
         )
     with parts["measures"]:  # last: the rest stands while this counts
         _measures(run, table, now)
+
+
+def _looked(found: Survey) -> None:
+    """Of a long text: from how many of its queries the figures are, and the switch that asks for all of them."""
+    if not found.sampled and not state.exact:
+        return
+    figures = f"Figures {found.sampled}; ± is two standard errors." if found.sampled else "Figures from every query."
+    st.caption(figures)
+    st.toggle(
+        "Look at every query",
+        help="Exact figures and thumbnails; of a long text this takes longer than the run.",
+        **HeadsChoices.exact.widget,
+    )
+    if state.exact == bool(found.sampled):
+        st.rerun()
 
 
 def _stacks(cap: Capture) -> None:

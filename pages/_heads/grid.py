@@ -69,7 +69,10 @@ class _Shown:
             ordered = [(place[layer], head) for layer, head in every if only is None or (layer, head) in only]
         metric = self.order if self.order != "layer" else "entropy"
         captions = {
-            (place[layer], head): f"{METRIC_LABELS[metric]} {value:.3g}"
+            (
+                place[layer],
+                head,
+            ): f"{METRIC_LABELS[metric]} {value:.3g}{surveyed.beside(self.stack, layer, head, metric)}"
             for layer, head, value in zip(table.layer, table["head"], table[metric], strict=True)
         }
         heads = _canvas.Heads(

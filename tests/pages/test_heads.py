@@ -1,5 +1,6 @@
 """The Heads page without a browser: what it says for good and for bad input, and that sessions do not mix."""
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -196,3 +197,19 @@ def test_twenty_sessions_with_their_own_texts_and_models(minilm_folder):
         gaps = list(pool.map(session, range(20)))
     assert max(gaps) < 1e-6
     assert len(server.models.kept) == 2 and 0 < server.results.bytes <= server.results.room
+
+
+def test_a_long_text_says_what_it_is_from_and_looks_at_every_query_on_demand():
+    test = app()
+    test.text_area(key="text").set_value("The state of the Union. " * 240)
+    again(test)
+    assert not test.exception and not test.error
+    caption = next(c.value for c in test.caption if c.value.startswith("Figures"))
+    assert re.fullmatch(r"Figures from \d+ of 1,\d+ queries, spread over the text; ± is two standard errors\.", caption)
+    test.toggle(key="exact").set_value(True)
+    again(test)
+    assert not test.exception
+    assert "Figures from every query." in [c.value for c in test.caption]
+    test.text_area(key="text").set_value("A short one.")
+    again(test)
+    assert not [c.value for c in test.caption if c.value.startswith("Figures")]
