@@ -9,5 +9,5 @@ COPY . .
 RUN useradd --create-home headwise
 USER headwise
 EXPOSE 8501
-HEALTHCHECK CMD python -c "import urllib.request as u; u.urlopen('http://localhost:8501/_stcore/health')"
+HEALTHCHECK CMD python -c "import urllib.request as u; u.urlopen('http://localhost:8501/readyz')"
 CMD ["streamlit", "run", "app.py", "--server.address=0.0.0.0", "--server.headless=true"]

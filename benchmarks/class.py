@@ -221,7 +221,8 @@ async def lesson(server: Server, told: Told, options: argparse.Namespace) -> Non
             print(f"minute {minute // 60:3d} {server.memory:7.0f} MiB, {len(told.acted)} acts", flush=True)
     await everyone
     acts = len(told.acted) - acted_meanwhile
-    print(f"CPU        {1000 * (server.cpu - before) / max(acts, 1):7.0f} ms an act, of {acts} acts")
+    each = 1000 * (server.cpu - before) / acts if acts else float("nan")
+    print(f"CPU        {each:7.0f} ms an act, of the {acts} after all were open")
 
 
 def main() -> None:

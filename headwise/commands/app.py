@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import runpy
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,7 @@ def script() -> Path:
 def run(arguments: argparse.Namespace) -> int:
     """By Streamlit's own command, in this process: only that reads the config.toml beside the script."""
     port = [] if arguments.port is None else ["--server.port", str(arguments.port)]
+    signal.signal(signal.SIGINT, lambda *_: sys.exit())  # Ctrl-C is how the app ends, and no failure
     sys.argv = ["streamlit", "run", str(script()), *port, *arguments.options]
     runpy.run_module("streamlit", run_name="__main__")  # ends by SystemExit
     return 0
