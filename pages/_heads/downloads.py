@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from headwise.interp.analysis.effects import answers_at_all
@@ -15,6 +17,7 @@ from headwise.pages._heads.head import Shown
 from headwise.pages._shared import changes
 from headwise.pages._shared.bar import Run
 from headwise.pages._shared.code import capturing, placement
+from headwise.pages._shared.words import note
 
 
 def downloads(run: Run, call: AttentionCall, shown: Shown, edited: Run) -> None:
@@ -42,11 +45,12 @@ def downloads(run: Run, call: AttentionCall, shown: Shown, edited: Run) -> None:
             return getattr(export, f"picture_{kind}")(view, query, stamp=stamp, **options)
         return getattr(export, f"to_{kind}")(view, stamp=stamp, **options)
 
+    narrow = _why_not(figure) if options["paper"].width else None
     small = max(call.queries, call.keys) <= export.BERTVIZ_TOKENS
     wanted = [
-        ("PNG", f"{name}.png", "image/png", lambda: figure("png"), None),
-        ("SVG", f"{name}.svg", "image/svg+xml", lambda: figure("svg"), None),
-        ("PDF", f"{name}.pdf", "application/pdf", lambda: figure("pdf"), None),
+        ("PNG", f"{name}.png", "image/png", lambda: figure("png"), narrow),
+        ("SVG", f"{name}.svg", "image/svg+xml", lambda: figure("svg"), narrow),
+        ("PDF", f"{name}.pdf", "application/pdf", lambda: figure("pdf"), narrow),
         ("CSV", f"{name}.csv", "text/csv", lambda: export.to_csv(view), None),
         ("NPZ", f"{numbers}.npz", "application/octet-stream", lambda: export.to_npz(cap, call, head), None),
         (
@@ -71,8 +75,19 @@ def downloads(run: Run, call: AttentionCall, shown: Shown, edited: Run) -> None:
                 help=why_not,
             )
         _for_a_paper()
+    if narrow:
+        note(narrow)
     with st.expander("Show the code", icon=":material/code:"):
         st.code(code(run, call, minuend is not None, edited), language="python")
+
+
+def _why_not(figure: Callable[[str], bytes]) -> str | None:
+    """Why a figure as wide as was asked for cannot be drawn."""
+    try:
+        figure("svg")
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _for_a_paper() -> None:

@@ -213,3 +213,14 @@ def test_a_long_text_says_what_it_is_from_and_looks_at_every_query_on_demand():
     test.text_area(key="text").set_value("A short one.")
     again(test)
     assert not [c.value for c in test.caption if c.value.startswith("Figures")]
+
+
+def test_a_figure_too_narrow_for_its_labels_is_one_sentence():
+    test = app(model="tiny-decoder")
+    test.session_state["figure_width"], test.session_state["figure_font"] = 2.0, 30.0
+    test.run()
+    assert not test.exception
+    (told,) = [h.proto.body for h in test.get("html") if "make it wider or its font smaller" in h.proto.body]
+    off = {button.proto.label for button in test.get("download_button") if button.proto.disabled}
+    assert {"PNG", "SVG", "PDF"} <= off
+    assert "CSV" not in off
