@@ -19,8 +19,14 @@ function kind({ view, explorer }) {
   return explorer && view !== "grid" ? Panel : Figure;
 }
 
+/** Take no room on the page, not even that of a gap. */
+function hide(parent) {
+  const place = parent.getRootNode().host?.closest("[data-testid=stElementContainer]");
+  if (place) place.style.position = "absolute";
+}
+
 export default function ({ data, parentElement, setTriggerValue }) {
-  if (!data) return;
+  if (!data) return hide(parentElement); // it only brought the modules
   const mount = mounts.get(parentElement) ?? {};
   mounts.set(parentElement, mount);
   if (!same(data, mount.bytes)) [mount.bytes, mount.message] = [data, unpack(data)];
@@ -29,6 +35,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     mount.drawn?.unmount();
     mount.drawn = new Kind(parentElement, VIEWS);
   }
+  if (Kind === Arrival) hide(parentElement);
   mount.drawn.update(mount.message, (value) => setTriggerValue("event", value));
   return () => {
     mount.drawn.unmount();

@@ -6,7 +6,7 @@ import { Store } from "./store.js";
 import { visible } from "./text.js";
 
 const FAINT = 0.012; // of the scale: less is not coloured
-const HINT = "point at a word to look from it · click to pin it";
+const HINT = "point: look from a word · click: pin it";
 const MOVES = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -8, ArrowDown: 8, Home: -Infinity, End: Infinity };
 const other = { query: "key", key: "query" };
 
@@ -39,10 +39,7 @@ export class Words {
     this.words = { query: [], key: [] };
     const texts = ["key", "query"].filter((axis) => message[axis]); // what was read first stands first
     this.root.replaceChildren(...texts.map((axis) => this.text(axis, message[axis], texts.length > 1)));
-    this.hint = document.createElement("span");
-    this.hint.className = "hw-hint";
-    this.hint.textContent = HINT;
-    this.root.append(this.hint);
+    this.root.lastChild.dataset.hint = HINT;
     if (!message.key) this.words.key = this.words.query; // one text that looks at itself
   }
 
