@@ -220,7 +220,7 @@ def test_a_figure_too_narrow_for_its_labels_is_one_sentence():
     test.session_state["figure_width"], test.session_state["figure_font"] = 2.0, 30.0
     test.run()
     assert not test.exception
-    (told,) = [h.proto.body for h in test.get("html") if "make it wider or its font smaller" in h.proto.body]
+    assert sum("make it wider or its font smaller" in h.proto.body for h in test.get("html")) == 1
     off = {button.proto.label for button in test.get("download_button") if button.proto.disabled}
     assert {"PNG", "SVG", "PDF"} <= off
     assert "CSV" not in off
