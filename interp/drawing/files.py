@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -110,42 +111,22 @@ def to_png(
     it has at least 300 pixels an inch. Raises ValueError for an unknown scale or theme, and for a width in which the
     labels leave no room.
     """
-    return heatmap.draw(matrix, _print(Png, matrix, (scale, theme, paper), stamp, _parts_shown(matrix)))
+    look = {"scale": scale, "theme": theme, "stamp": stamp, "paper": paper}
+    return heatmap.draw(matrix, _print(Png, matrix, _parts_shown(matrix), **look))
 
 
-def to_svg(
-    matrix: Matrix,
-    *,
-    scale: str = "linear",
-    theme: str = "light",
-    stamp: Mapping[str, Any] | None = None,
-    paper: Paper = PLAIN,
-) -> bytes:
-    """The same figure as vectors and text, stamp in ``<metadata>``; above 96 cells a side one picture."""
-    return heatmap.draw(matrix, _print(Svg, matrix, (scale, theme, paper), stamp, _parts_shown(matrix)))
+def to_svg(matrix: Matrix, **look: Any) -> bytes:
+    """The same figure as vectors and text, stamp in ``<metadata>``; above 96 cells a side one picture. ``look``: the
+    keywords of ``to_png``."""
+    return heatmap.draw(matrix, _print(Svg, matrix, _parts_shown(matrix), **look))
 
 
-def to_pdf(
-    matrix: Matrix,
-    *,
-    scale: str = "linear",
-    theme: str = "light",
-    stamp: Mapping[str, Any] | None = None,
-    paper: Paper = PLAIN,
-) -> bytes:
+def to_pdf(matrix: Matrix, **look: Any) -> bytes:
     """The same as a page of PDF, its fonts within it, the stamp among its keywords."""
-    return heatmap.draw(matrix, _print(Pdf, matrix, (scale, theme, paper), stamp, _parts_shown(matrix)))
+    return heatmap.draw(matrix, _print(Pdf, matrix, _parts_shown(matrix), **look))
 
 
-def picture_png(
-    matrix: Matrix,
-    query: int = 0,
-    *,
-    scale: str = "linear",
-    theme: str = "light",
-    stamp: Mapping[str, Any] | None = None,
-    paper: Paper = PLAIN,
-) -> bytes:
+def picture_png(matrix: Matrix, query: int = 0, **look: Any) -> bytes:
     """What one query gives to each patch of a picture, painted over the picture, as a figure for print.
 
     ``query`` is a position of the axis that is both queries and keys: special tokens such as CLS first (0), then the
@@ -155,33 +136,17 @@ def picture_png(
     Raises ValueError for a matrix that lies on no picture or is pooled, cropped or a difference, for a grid that does
     not fit, and for a query that is not there.
     """
-    return picture.draw(matrix, query, _print(Png, matrix, (scale, theme, paper), stamp))
+    return picture.draw(matrix, query, _print(Png, matrix, **look))
 
 
-def picture_svg(
-    matrix: Matrix,
-    query: int = 0,
-    *,
-    scale: str = "linear",
-    theme: str = "light",
-    stamp: Mapping[str, Any] | None = None,
-    paper: Paper = PLAIN,
-) -> bytes:
+def picture_svg(matrix: Matrix, query: int = 0, **look: Any) -> bytes:
     """The same figure as SVG: two embedded pictures, vectors and text."""
-    return picture.draw(matrix, query, _print(Svg, matrix, (scale, theme, paper), stamp))
+    return picture.draw(matrix, query, _print(Svg, matrix, **look))
 
 
-def picture_pdf(
-    matrix: Matrix,
-    query: int = 0,
-    *,
-    scale: str = "linear",
-    theme: str = "light",
-    stamp: Mapping[str, Any] | None = None,
-    paper: Paper = PLAIN,
-) -> bytes:
+def picture_pdf(matrix: Matrix, query: int = 0, **look: Any) -> bytes:
     """The same figure as PDF."""
-    return picture.draw(matrix, query, _print(Pdf, matrix, (scale, theme, paper), stamp))
+    return picture.draw(matrix, query, _print(Pdf, matrix, **look))
 
 
 def cells_figure(
@@ -343,6 +308,7 @@ def _one_line(label: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in label)
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -364,13 +330,16 @@ def _names(span: Span) -> list[str]:
 def _print(
     pen: type,
     matrix: Matrix,
-    look: tuple[str, str, Paper],
-    stamp: Mapping[str, Any] | None,
     parts: Sequence[str] = (),
+    *,
+    scale: str = "linear",
+    theme: str = "light",
+    stamp: Mapping[str, Any] | None = None,
+    paper: Paper = PLAIN,
 ) -> Print:
-    """``look`` is scale, theme and paper."""
+    """``parts`` of the whole that is shown, for the small print; the keywords are those of ``to_png``."""
     about = dict(stamp) if stamp is not None else {"headwise": VERSION}
-    return Print(pen, *look[:2], about, (*parts, *matrix.left_out, *stamp_parts(about)), look[2])
+    return Print(pen, scale, theme, about, (*parts, *matrix.left_out, *stamp_parts(about)), paper)
 
 
 def _paper(kind: str, theme: str, stamp: Mapping[str, Any] | None) -> Print:

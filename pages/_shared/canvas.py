@@ -1,6 +1,6 @@
 """The browser canvas: every head as a picture; one head as a matrix, as edges, or over the picture it looks at.
 
-`grid` and `head` draw with one Streamlit component (`assets/canvas`, plain JavaScript, no build step).
+All draw with one Streamlit component (`assets/canvas`, plain JavaScript, no build step).
 Python only packs: colours, scales, labels and hovering are the browser's, so the mouse costs no rerun.
 
 An `Explorer` is several pictures that belong together (`assets/explorer`): all heads travel once (`heads`), and grid,
@@ -47,7 +47,7 @@ def modules() -> None:
 
 
 def event(key: str) -> dict[str, Any]:
-    """What the user just did in the picture `key`, or {}: what `grid` or `head` will return in this run.
+    """What the user just did in the picture `key`, or {}: what the picture will return in this run.
 
     Ask before drawing, because the answer usually changes what is drawn (`selected`, a zoom).
     """
@@ -60,28 +60,6 @@ def turn(key: str) -> int | None:
     return _raw_event(key).get("turn")
 
 
-def grid(
-    heads: Heads,
-    *,
-    key: str,
-    selected: tuple[int, int] | str,
-    order: Sequence[tuple[int, int]] | None = None,
-    height: int | None = None,
-    compact: bool = False,
-) -> dict[str, int] | None:
-    """Draw all heads as one picture of thumbnails, and return the head just chosen, once.
-
-    selected: (layer, head), outlined. The browser outlines a choice at once; yours counts when it changes. Or the name
-        of the explorer that knows: then its large head tells what is chosen, and nothing is returned here.
-    order: (layer, head) pairs, all or some: the grid is wrapped in that order, with captions like "3.5".
-    height: pixels; a taller grid scrolls.
-    compact: in a narrow window it leaves room for what stands below it.
-
-    Returns {"layer": int, "head": int} in the run that a click or a key started, else None.
-    """
-    return send(key, packed_grid(heads, key=key, selected=selected, order=order, height=height, compact=compact))
-
-
 def packed_grid(
     heads: Heads,
     *,
@@ -92,8 +70,17 @@ def packed_grid(
     compact: bool = False,
     means: bool = False,
 ) -> bytes:
-    """What `grid` sends to the browser. Where an explorer knows what is chosen, it is the same for any choice.
-    ``means``: over all heads, over a layer's and over all layers', where the explorer has all heads."""
+    """All heads as one picture of thumbnails, to be `send`-t; that returns {"layer": int, "head": int} in the run that
+    a click or a key started.
+
+    selected: (layer, head), outlined. The browser outlines a choice at once; yours counts when it changes. Or the name
+        of the explorer that knows: then its large head tells what is chosen, nothing is returned here, and the message
+        is the same for any choice.
+    order: (layer, head) pairs, all or some: the grid is wrapped in that order, with captions like "3.5".
+    height: pixels; a taller grid scrolls.
+    compact: in a narrow window it leaves room for what stands below it.
+    means: over all heads, over a layer's and over all layers', where the explorer has all heads.
+    """
     header, arrays = grid_message(heads, order)
     header |= {"height": height, "compact": compact, "means": means}
     header |= {"explorer": selected} if isinstance(selected, str) else _chosen(selected, key)

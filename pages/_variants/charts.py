@@ -12,7 +12,6 @@ from headwise.models.variants.offered import OFFERED
 from headwise.models.variants.timing import ASYMPTOTE, LENGTHS, Timed, timed
 from headwise.pages._shared.bar import Run
 from headwise.pages._shared.files import csv, file_buttons
-from headwise.pages._shared.shelf import server
 from headwise.pages._shared.words import heading, note
 from headwise.pages._shared.work import Work, worked
 from headwise.pages._variants.choices import SIDES, VariantsChoices, state
@@ -56,14 +55,9 @@ def _curve(run: Run, call: AttentionCall, head: int, side: str) -> list[tuple[in
     """(value, work as a share of the pairs, error) of a few values of its first option."""
     name, option, options = getattr(state, side), _grown(side), turned()
     values = sorted({max(option.low, option.high >> step, 1) for step in range(STEPS)})
-    others = tuple(sorted((o.name, options[o.name]) for o in OFFERED[name].options if o is not option))
-
-    def make() -> list[tuple[int, float, float]]:
-        found = [(value, {**options, option.name: value}) for value in values]
-        made = [(value, through(call, head, name, new), new) for value, new in found]
-        return [(value, work(one, name, new), one.error) for value, one, new in made]
-
-    return server().made("mechanisms", (run.key, call.name, head, name, others), make)
+    found = [(value, {**options, option.name: value}) for value in values]
+    made = [(value, through(run, call, head, name, new), new) for value, new in found]
+    return [(value, work(one, name, new), one.error) for value, one, new in made]
 
 
 def _hover(label: str, value: int, seen: float, error: float) -> str:

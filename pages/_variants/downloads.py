@@ -10,10 +10,11 @@ from headwise.pages._shared.files import figure_look, file_buttons
 
 def files(run: Run, view: Matrix, title: str, name: str) -> None:
     """Buttons for a head under a mechanism."""
-    theme, stamp = figure_look(run, title)["theme"], export.stamp(run.capture)
+    look = figure_look(run, title)
+    theme, stamp = look["theme"], look["stamp"] | {"notes": [title, *look["stamp"]["notes"]]}
     file_buttons(
         name,
-        png=lambda: export.to_png(view, theme=theme, stamp=f"{title} · {stamp}"),
-        svg=lambda: export.to_svg(view, theme=theme, stamp=f"{title} · {stamp}"),
+        png=lambda: export.to_png(view, theme=theme, stamp=stamp),
+        svg=lambda: export.to_svg(view, theme=theme, stamp=stamp),
         csv=lambda: export.to_csv(view),
     )

@@ -38,7 +38,7 @@ def explorer(run: Run) -> None:
     first = _first(run)
     call, head = _head(run, first)
     try:
-        sides = [put_through(call, head, name) for name in SIDES]
+        sides = [put_through(run, call, head, name) for name in SIDES]
     except InputError as error:
         st.error(plain(str(error)))
         share(run, state, **first)

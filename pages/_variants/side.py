@@ -16,6 +16,7 @@ from headwise.models.variants.beside import Beside, beside, looks_back, reached
 from headwise.models.variants.offered import OFFERED, Head
 from headwise.pages._shared import canvas as _canvas
 from headwise.pages._shared.bar import Run
+from headwise.pages._shared.shelf import server
 from headwise.pages._shared.words import SMALL, heading, note
 from headwise.pages._variants.choices import VariantsChoices, state
 from headwise.pages._variants.downloads import files
@@ -42,13 +43,16 @@ STYLE = """<style>
 </style>"""
 
 
-def put_through(call: AttentionCall, head: int, side: str) -> Beside:
+def put_through(run: Run, call: AttentionCall, head: int, side: str) -> Beside:
     """The head under the mechanism of a side. Raises InputError where it cannot be put through one."""
-    return through(call, head, getattr(state, side), turned())
+    return through(run, call, head, getattr(state, side), turned())
 
 
-def through(call: AttentionCall, head: int, name: str, options: Mapping[str, int]) -> Beside:
-    return beside(call, head, made(call, name, options))
+def through(run: Run, call: AttentionCall, head: int, name: str, options: Mapping[str, int]) -> Beside:
+    """The head under a mechanism, its figures once for all who look."""
+    own = tuple((option.name, options[option.name]) for option in OFFERED[name].options)
+    key = (run.key, call.name, head, name, own)
+    return server().made("mechanisms", key, lambda: beside(call, head, made(call, name, options)))
 
 
 def made(call: AttentionCall, name: str, options: Mapping[str, int]) -> Mechanism:

@@ -156,7 +156,7 @@ def draw_grid(case):
     )
     chosen = st.session_state.get("chosen", (1, 2))
     how = {"order": order if case == "sorted" else None, "compact": case == "compact-grid"}
-    return _canvas.grid(shown, key="grid", selected=chosen, **how)
+    return _canvas.send("grid", _canvas.packed_grid(shown, key="grid", selected=chosen, **how))
 
 
 def show(shown, **how):

@@ -40,6 +40,13 @@ def test_a_slider_is_heard_and_travels_in_the_address(page):
     expect(page.get_by_text("Window(4, 0)").first).to_be_visible()
 
 
+def test_its_pictures_can_be_taken_home(page):
+    png, svg = (downloaded(page, kind, 1) for kind in ("PNG", "SVG"))
+    assert png[1:4] == b"PNG"
+    assert b"Longformer" in svg  # the small print says through what
+    assert downloaded(page, "CSV", 1).decode("utf-8-sig").startswith("query / key")
+
+
 def test_another_mechanism_its_time_here_and_its_numbers(page):
     page.locator(".st-key-variant-left").get_by_role("combobox").first.click()
     page.get_by_role("option", name="BigBird", exact=True).click()
