@@ -37,6 +37,7 @@ KINDS = {
     "inputs": Kind(slot=True),  # a model may write its own target, a recording becomes a spectrogram
     "capture": Kind(slot=True),
     "survey": Kind(slot=True),
+    "furthest": Kind(),  # the head that looks furthest
     "measured": Kind(),
     "chips": Kind(),
     "card": Kind(),

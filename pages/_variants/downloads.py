@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import streamlit as st
+
 from headwise.interp.drawing import files as export
 from headwise.interp.drawing.matrix import Matrix
 from headwise.pages._shared.bar import Run
@@ -9,7 +11,15 @@ from headwise.pages._shared.files import figure_look, file_buttons
 
 
 def files(run: Run, view: Matrix, title: str, name: str) -> None:
-    """Buttons for a head under a mechanism."""
+    """Buttons for a head under a mechanism, made when somebody unfolds them: sliders are to be quick."""
+    icon = {"icon": ":material/download:", "type": "tertiary", "help": "PNG, SVG, CSV"}
+    place = st.popover("", key=f"{name}-files", on_change="rerun", **icon)
+    if place.open:
+        with place:
+            _buttons(run, view, title, name)
+
+
+def _buttons(run: Run, view: Matrix, title: str, name: str) -> None:
     look = figure_look(run, title)
     theme, stamp = look["theme"], look["stamp"] | {"notes": [title, *look["stamp"]["notes"]]}
     file_buttons(

@@ -27,8 +27,6 @@ STYLE = """<style>
 .st-key-variants > * { min-width: 0; width: 100% }
 .st-key-variants [data-testid=stVerticalBlock] { gap: .45rem }
 .st-key-variants code { font-size: .74rem }
-.st-key-variants [data-testid=stDownloadButton] button { min-height: 1.75rem; padding: 0 .6rem }
-.st-key-variants [data-testid=stDownloadButton] p { font-size: .8rem }
 </style>"""
 
 
@@ -61,8 +59,12 @@ def _first(run: Run) -> dict[str, Any]:
     cap = run.capture
     stack = state.stack if state.stack in cap.stacks else next(c.stack for c in cap.calls if c.kind == "self")
     layers = [call.layer for call in cap.stack(stack) if call.kind == "self"]
-    table = server().made("survey", run.key, lambda: survey(cap)).table
-    layer, head = furthest_head(table[(table["stack"] == stack) & table.layer.isin(layers)])
+
+    def furthest() -> tuple[int, int]:
+        table = server().made("survey", run.key, lambda: survey(cap)).table
+        return furthest_head(table[(table["stack"] == stack) & table.layer.isin(layers)])
+
+    layer, head = server().made("furthest", (run.key, stack), furthest)
     return {"stack": stack, "layer": layer, "head": head}
 
 
