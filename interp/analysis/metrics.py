@@ -309,7 +309,7 @@ def measure(
                 sizes = drawn.sizes[done // drawn.draws :][: len(query) // drawn.draws]
                 rows = replace(rows, sizes=sizes.to(query.device), draws=drawn.draws)
             done += len(query)
-            shares = as_shares(weights) if call.linear else weights
+            shares = _shares(weights) if call.linear else weights
             for metric in measures:
                 metric.update(shares, rows)
             total = call.queries if drawn is None else len(drawn.rows)
@@ -417,7 +417,7 @@ def _real(call: AttentionCall) -> tuple[Tensor, Tensor]:
     return sides[0], sides[1]
 
 
-def as_shares(weights: Tensor) -> Tensor:
+def _shares(weights: Tensor) -> Tensor:
     """Weights that no softmax made, which may be negative, as shares of each row's sum of sizes: what a head weighs
     against is looked at too."""
     sizes = weights.abs()

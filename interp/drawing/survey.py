@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -35,16 +35,12 @@ class Thumbnails(Metric):
         self.parts: list[Tensor] = []
 
     def update(self, weights, rows):
-        self.add(weights[self.batch], int(rows.query[0, 0]), None if rows.sizes is None else rows.draws)
-
-    def add(self, shown: Tensor, start: int, draws: int | None = None) -> None:
-        """A band of weights (H, R, K) that begins with query ``start``; of each stratum's ``draws``, where it was
-        drawn."""
+        shown = weights[self.batch]
         if self.ends is not None:
             queries, keys = self.ends
-            shown = shown[:, : max(0, queries - start), :keys]
+            shown = shown[:, : max(0, queries - int(rows.query[0, 0])), :keys]
         shown = _pooled(shown, self.size)  # (H, R, t)
-        self.parts.append(shown if draws is None else shown.unflatten(1, (-1, draws)).amax(2))
+        self.parts.append(shown if rows.sizes is None else shown.unflatten(1, (-1, rows.draws)).amax(2))
 
     def result(self):
         """→ (H, t, t) float32, t ≤ size."""
@@ -156,15 +152,15 @@ def grid_pictures(cap: Capture, surveyed: Survey, stack: str) -> np.ndarray:
     picture = np.full((len(calls), max(c.heads for c in calls), size, size), np.nan, np.float32)
     for row, call in enumerate(calls):
         small = surveyed.thumbnails[stack, call.layer]  # (H, rows, columns)
-        picture[row, : call.heads] = pictured(cap, [call], small, min(surveyed.batch, call.batch - 1), size)
+        picture[row, : call.heads] = _pictured(cap, call, small, min(surveyed.batch, call.batch - 1), size)
     return picture
 
 
-def pictured(cap: Capture, calls: Sequence[AttentionCall], small: Tensor, batch: int, size: int) -> np.ndarray:
-    """Thumbnails (H, rows, columns) as a grid shows them, (H, size, size): NaN where none of the calls allows anything
-    and nothing leaked."""
+def _pictured(cap: Capture, call: AttentionCall, small: Tensor, batch: int, size: int) -> np.ndarray:
+    """Thumbnails (H, rows, columns) as a grid shows them, (H, size, size): NaN where nothing is allowed and nothing
+    leaked."""
     small = small.sqrt().cpu().float()
-    cells = torch.stack([_promised_cells(cap, call, small.shape[1:], batch) for call in calls]).any(0)
+    cells = _promised_cells(cap, call, small.shape[1:], batch)
     small = torch.where(cells | (small > LEAK**0.5), small, math.nan)
     return F.interpolate(small[None], (size, size))[0].numpy()  # nearest
 

@@ -1,16 +1,13 @@
 """Means of heads against averages of their own weights."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from headwise import capture, load
-from headwise.interp.attention.sampling import EXACT, drawn
 from headwise.interp.drawing.matrix import ALLOWED, FORBIDDEN, head_view
-from headwise.interp.drawing.means import mean_pictures, mean_view
-from headwise.interp.drawing.survey import grid_pictures, survey
+from headwise.interp.drawing.means import mean_view
 from headwise.interp.subject import Inputs
 from headwise.models import wrap
 
@@ -84,50 +81,6 @@ def test_a_cell_is_forbidden_where_it_is_to_all():
     assert torch.equal(narrow, torch.where((back >= 0) & (back <= 1), ALLOWED, FORBIDDEN).to(torch.uint8))
 
 
-def test_thumbnails_of_means_stand_beside_those_of_single_heads(cap):
-    found = survey(cap)
-    single, pictures = grid_pictures(cap, found, "decoder"), mean_pictures(cap, found, "decoder")
-    layers, heads = single.shape[:2]
-    np.testing.assert_array_equal(pictures[:layers, :heads], single)
-    weights = every(cap)
-    future = torch.ones(weights.shape[2:]).triu(1).bool()
-    for place, by_hand in (
-        ((0, heads), weights[0].mean(0)),
-        ((layers, 1), weights[:, 1].mean(0)),
-        ((layers, heads), weights.mean((0, 1))),
-    ):
-        np.testing.assert_allclose(pictures[place], by_hand.sqrt().masked_fill(future, torch.nan), atol=1e-5)
-
-
-def test_means_of_a_long_text_are_of_the_queries_that_were_drawn():
-    class Attends(nn.Module):
-        def forward(self, q, k):
-            return F.scaled_dot_product_attention(q, k, k, is_causal=True)
-
-    length = EXACT + 76
-    q, k = torch.randn(2, 1, 3, length, 8, generator=torch.Generator().manual_seed(0))
-    cap = capture(wrap(Attends(), kind="decoder"), Inputs({"q": q, "k": k}))
-    pictures = mean_pictures(cap, survey(cap), "decoder")
-    sample, width = drawn(length), -(-length // 48)
-    mean = torch.stack([cap.calls[0].weights(head)[0, sample.rows] for head in range(3)]).mean(0)
-    down = mean.view(-1, 8, length).amax(1)  # of eight draws
-    by_hand = F.max_pool1d(down[None], width, ceil_mode=True)[0]
-    seen = torch.ones(len(by_hand), len(by_hand)).tril().bool()
-    np.testing.assert_allclose(pictures[0, 3][seen], by_hand.sqrt()[seen], atol=1e-6)
-
-
-def test_where_layers_differ_only_heads_are_averaged():
-    cap = capture(load("tiny-transformer-xl"), "The people of the United States " * 6)
-    call = cap.calls[0]
-    shapes = {one.shape for one in cap.calls}
-    pictures = mean_pictures(cap, survey(cap), call.stack)
-    assert np.isfinite(pictures[0, -1]).any()
-    if len(shapes) > 1:
-        assert np.isnan(pictures[-1]).all()
-        with pytest.raises(ValueError, match="which have no mean"):
-            mean_view(cap, call.stack)
-
-
 def test_a_stack_whose_layers_have_other_positions_has_no_mean():
     class Pools(nn.Module):
         def __init__(self):
@@ -144,5 +97,3 @@ def test_a_stack_whose_layers_have_other_positions_has_no_mean():
     cap = capture(wrap(Pools(), kind="encoder"), Inputs({"q": torch.randn(1, 2, 6, 4)}))
     with pytest.raises(ValueError, match="have 3 × 3 and 6 × 6 positions, which have no mean"):
         mean_view(cap, "encoder")
-    pictures = mean_pictures(cap, survey(cap), "encoder")
-    assert np.isnan(pictures[2]).all() and np.isfinite(pictures[:2, 2]).any()
