@@ -16,9 +16,7 @@ from headwise.interp.run.capture import capture
 from headwise.interp.subject import Inputs, Subject
 
 PROBE = 8  # tokens of the probe
-SURVEY_OPERATIONS = (
-    800  # a weight's exp, logarithm, sums and pooling, in the time of as many operations of a matrix product
-)
+SURVEY_OPERATIONS = 800  # of a matrix product, in the time of a weight's exp, logarithm, sums and pooling
 MOST = 16  # probes that are remembered with a subject
 TARGET = ("decoder_", "tgt")  # how arguments of the target begin; the others are of the source, or the only sequence
 
