@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -14,12 +15,24 @@ from torch import Tensor, nn
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.check.errors import CheckError, DoesNotApply, OutOfTime, Refused, crashed, first_line
 from headwise.interp.check.expectation import Expectation
-from headwise.interp.check.gaps import ACROSS_SHAPES, gap, rounding
+from headwise.interp.check.gaps import ACROSS_SHAPES, CLEAR, gap, rounding
 from headwise.interp.check.locate import watch
 from headwise.interp.check.report import FAILED, Finding, Probed
 from headwise.interp.check.state import Snapshot
-from headwise.interp.check.target import BASE, Mode, Target
+from headwise.interp.check.target import BASE, Batch, Mode, Target
+from headwise.interp.check.target.layout import plain, time_first
 from headwise.interp.run.parts import modules_below
+
+LARGE = 50_000_000  # parameters above which no copy is made
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How what may not be seen is replaced."""
+
+    seed: int = 1
+    scale: float = 1.0
+    only: int | None = None  # one stream of several
 
 
 @dataclass
@@ -29,10 +42,11 @@ class Leak:
     query: int
     b: int
     effect: float
-    x: Tensor
-    other: Tensor
+    x: Batch
+    other: Batch
     where: Tensor
-    changed: Tensor  # (B, T') bool
+    only: int | None = None  # the stream that was changed, where it was one of several
+    double: bool = False  # it was confirmed in float64, and is looked for there
 
 
 class Bench:
@@ -52,8 +66,11 @@ class Bench:
         if target.snapshot is None:  # before the first run: what a module builds or keeps in a run is undone
             target.snapshot = Snapshot(target.module)
         self.refused: list[tuple[int, int, Exception]] = []  # (B, T, what the model raised)
+        self._counts: dict[int, int | None] = {}
         self._first_run()
-        self.per_output = target.feed.positional and target.layout != "pooled"
+        self.answer = self.out  # the model's own, also where a module inside is watched
+        self._look_inside()
+        self.per_output = target.feed.positional and not target.pooled
         self.seconds_a_run = self._pace()
         self.positions = self._output_positions(self.options.positions)
         self.calls = self.watched_calls()
@@ -70,7 +87,7 @@ class Bench:
     def _first_run(self) -> None:
         """Sets ``x``, the first input that the model takes, ``out``, its output, and their ``batch`` and ``length``."""
         target, crash = self.target, None
-        for b, t in target.candidates(self.expect.batch, self.expect.size or self.options.length):
+        for b, t in target.candidates(self.expect.batch, self.options.length, self.expect.size):
             try:
                 x = target.feed.draw(b, t)
                 raw = target.raw(x)
@@ -78,7 +95,7 @@ class Bench:
                     raw = target.raw(x)
                 target.settle(raw, x)
                 self.out = target.read(raw, x)
-                self.x, self.batch, self.length = x, b, t
+                self.x, self.batch, self.length = x, x.size, x.length
                 return
             except Refused as refusal:
                 self.refused.append((b, t, refusal.error))
@@ -90,6 +107,35 @@ class Bench:
             raise CheckError(f"{target.name} could not be set up: {crashed(crash)}.") from crash
         raise CheckError(_refusal(target, self.refused))
 
+    def _look_inside(self) -> None:
+        """Of one output a sequence: the last module with an output at each position is watched in its place."""
+        target = self.target
+        if not (target.feed.positional and target.pooled) or self.expect.free:
+            return
+        try:
+            _, watcher, _ = watch(target, self.x, operations=False)
+        except Refused:
+            return
+        for visit in reversed(watcher.visits_made):
+            for t in visit.outputs if visit.name else []:
+                for layout in (plain(t.ndim), time_first(t.ndim)) if t.ndim >= 3 and t.is_floating_point() else ():
+                    if tuple(t.shape[layout.axes.index(axis)] for axis in "BT") == (self.batch, self.length):
+                        target.look_inside(visit.name, layout)
+                        self.out = target.run(self.x)
+                        return
+
+    @contextmanager
+    def answering(self):
+        """What is read is the model's own answer, also where a module inside it is watched."""
+        out, per_output = self.out, self.per_output
+        if self.target.inner is not None:
+            self.out, self.per_output = self.answer, False
+        try:
+            with self.target.answering():
+                yield
+        finally:
+            self.out, self.per_output = out, per_output
+
     def _pace(self) -> float:
         start = time.monotonic()
         out = self.target.run(self.x)
@@ -97,7 +143,7 @@ class Bench:
         return time.monotonic() - start
 
     def _output_positions(self, positions) -> Tensor:
-        """Input position that each output stands at: its own, or, for fewer outputs, the end of its stride."""
+        """Input position that each output stands at: its own, or, for fewer outputs, the last input it waits for."""
         given = self.out.shape[1]
         if positions is not None:
             index = torch.as_tensor([positions(j) for j in range(given)] if callable(positions) else positions)
@@ -108,12 +154,47 @@ class Bench:
             return index.clamp(0, self.length - 1)
         if not self.per_output or given == self.length:
             return torch.arange(given)
-        stride = max(1, round(self.length / given))
+        index = self._waits(given)
+        step = int(index.diff().max()) if given > 1 else self.length
         self.notes.append(
-            f"{given} outputs for {self.length} inputs: output j was taken to stand at "
-            f"input {stride}·j + {stride - 1}; say positions= to change that"
+            f"{given} outputs for {self.length} inputs: output j was taken to stand at input {step}·j + "
+            f"{int(index[0])}, the last one it waits for; say positions= to change that"
         )
-        return ((torch.arange(given) + 1) * stride - 1).clamp(max=self.length - 1)
+        return index
+
+    def _waits(self, given: int) -> Tensor:
+        """The length at which each output first appears, less one; even strides where that was not seen."""
+        stride = max(1, round(self.length / given))
+        even = ((torch.arange(given) + 1) * stride - 1).clamp(max=self.length - 1)
+        counts = {n: self.outputs_of(n) for n in range(self.length, max(1, self.length - 2 * stride - 1), -1)}
+        falls = [n for n in counts if counts.get(n - 1) is not None and counts[n] == counts[n - 1] + 1]
+        if len(falls) < 2 or falls[0] - falls[1] != stride:
+            return even
+        last = falls[0] - 1 + stride * (given - counts[falls[0]])  # the position that the last output waits for
+        return (last - stride * torch.arange(given - 1, -1, -1)).clamp(0, self.length - 1)
+
+    def outputs_of(self, length: int) -> int | None:
+        """How many outputs a sequence of this length has; None where it cannot be run."""
+        if length == self.length:
+            return self.out.shape[1]
+        if length not in self._counts:
+            try:
+                self._counts[length] = self.run(self.x.cut(0, length)).shape[1] if self.target.feed.cuts else None
+            except Refused:
+                self._counts[length] = None
+        return self._counts[length]
+
+    def real_outputs(self, real: Tensor) -> Tensor:
+        """Outputs (B, T') that stand at real positions (B, T) of a row padded on one side."""
+        given = self.out.shape[1]
+        if given == self.length or not self.per_output:
+            return real if given == self.length else torch.ones(len(real), given, dtype=torch.bool)
+        where = torch.zeros(len(real), given, dtype=torch.bool)
+        for b, row in enumerate(real.tolist()):
+            n = min(self.outputs_of(sum(row)) or 0, given)
+            where[b, :n] = row[0]
+            where[b, given - n :] |= row[-1]
+        return where
 
     def watched_calls(self) -> list[AttentionCall]:
         """The attention calls of a run of ``x``, as far as they can be seen."""
@@ -152,6 +233,15 @@ class Bench:
             if finding.cls not in besides:
                 raise DoesNotApply(f"a {finding.cls} was found: repair that first")
 
+    def only_promised(self) -> None:
+        """Is there anything an output may not see?"""
+        if not self.target.feed.positional:
+            raise DoesNotApply("the input is one whole, not a sequence", moot=self.expect.free)
+        if not self.per_output:
+            raise DoesNotApply("the output has no time axis to cut at", moot=self.expect.free)
+        if bool(self.reach.all()):
+            raise DoesNotApply("every output may see every input", moot=True)
+
     def only_with_outputs(self) -> None:
         """What depends on outputs that hold makes no sense while they do not."""
         if not self.per_output:
@@ -159,10 +249,10 @@ class Bench:
         self.only_without()
 
     # -- comparing ------------------------------------------------------------------------------------------------
-    def run(self, x: Tensor, mask: Tensor | None = None, mode: Mode = BASE, **extra) -> Tensor:
+    def run(self, x: Batch, mask: Tensor | None = None, mode: Mode = BASE, **extra) -> Tensor:
         return self.target.run(x, mask, mode=mode, **extra)
 
-    def takes(self, x: Tensor) -> bool:
+    def takes(self, x: Batch) -> bool:
         """Does the model run on ``x``?"""
         try:
             self.run(x)
@@ -183,6 +273,13 @@ class Bench:
             return 0.0, gaps
         return worst, gaps
 
+    def draws(self) -> list[Draw]:
+        """Ways to replace what may not be seen: all streams at once, and each of several alone."""
+        hot = self.target.feed.hot
+        large = 1.0 if all(self.target.feed.streams[i].alphabet is not None for i in hot) else 30.0
+        alone = [Draw(1, 1.0, i) for i in hot] if len(hot) > 1 else []
+        return [Draw(), Draw(2, large), *alone]
+
     # -- leaks ----------------------------------------------------------------------------------------------------
     def queries(self, share: float) -> list[int]:
         """Outputs to look at: all, or as many as fit, spread so that both ends and neighbours are among them."""
@@ -193,9 +290,7 @@ class Bench:
         spread = torch.linspace(0, total - 1, max(2, n // 2)).round().int().tolist()
         return sorted({*spread, *(min(total - 1, s + 1) for s in spread)})[:n]
 
-    def leaks(
-        self, queries: list[int], mode: Mode = BASE, *, x: Tensor | None = None, seed: int = 1, scale: float = 1.0
-    ) -> Iterator[Leak]:
+    def leaks(self, queries: list[int], mode: Mode = BASE, *, draw: Draw, x: Batch | None = None) -> Iterator[Leak]:
         """For each query: replace everything it may not see, and watch every output that may see none of it."""
         x = self.x if x is None else x
         base = self.run(x, mode=mode)
@@ -205,21 +300,39 @@ class Bench:
             where = ~self.reach[:, query]  # (B, T)
             if not bool(where.any()):
                 continue
-            other = self.target.feed.perturb(x, where, seed=seed, scale=scale)
-            out = self.run(other, mode=mode)
-            hold = ~(self.reach & where[:, None, :]).any(-1)  # (B, T'): outputs that may see none of what changed
-            gaps = gap(base, out, hold.to(base.device)).cpu()
+            other = self.target.feed.perturb(x, where, seed=draw.seed, scale=draw.scale, only=draw.only)
+            gaps = self._held(base, self.run(other, mode=mode), where)
             worst = float(gaps.max())
-            if worst > self.rounding:
+            double = self.rounding < worst < CLEAR
+            if double and (sure := self._in_double(x, other, where, mode)) is not None:
+                gaps, worst = sure, float(sure.max())
+            if worst > (rounding(torch.float64) if double and sure is not None else self.rounding):
                 b, q = divmod(int(gaps.argmax()), gaps.shape[1])
-                yield Leak(q, b, worst, x, other, where, gaps > self.rounding)
+                yield Leak(q, b, worst, x, other, where, draw.only, double and sure is not None)
             else:
                 self.tolerated = max(self.tolerated, worst)
 
-    def dependency(self, x: Tensor | None = None, mode: Mode = BASE, b: int = 0, seed: int = 3) -> Tensor:
+    def _held(self, base: Tensor, out: Tensor, where: Tensor) -> Tensor:
+        """Changes (B, T') of outputs that may see none of what changed ``where`` (B, T)."""
+        hold = ~(self.reach & where[:, None, :]).any(-1)
+        return gap(base, out, hold.to(base.device)).cpu()
+
+    def _in_double(self, x: Batch, other: Batch, where: Tensor, mode: Mode) -> Tensor | None:
+        """The same changes in float64; None where the model does not run in it, or computes in less."""
+        with self.doubled() as took:
+            if not took:
+                return None
+            try:
+                base = self.run(x.to(torch.float64), mode=mode)
+                out = self.run(other.to(torch.float64), mode=mode)
+            except Refused:
+                return None
+        return self._held(base, out, where) if base.dtype == torch.float64 else None
+
+    def dependency(self, x: Batch | None = None, mode: Mode = BASE, b: int = 0, seed: int = 3) -> Tensor:
         """Output × input: change one position at a time → bool (T', T)."""
         x = self.x[b : b + 1] if x is None else x[b : b + 1]
-        length = x.shape[self.target.feed.time]
+        length = x.length
         base = self.run(x, mode=mode)
         seen = torch.zeros(base.shape[1], length, dtype=torch.bool)
         for key in range(length):
@@ -231,11 +344,26 @@ class Bench:
         return seen
 
     @contextmanager
+    def doubled(self):
+        """Runs in float64, on a copy of the model; yields False where it cannot be copied."""
+        target = self.target
+        if target.feed.dtype not in (torch.float32, torch.bfloat16, torch.float16) or target.parameters_n > LARGE:
+            yield False
+            return
+        try:
+            module = copy.deepcopy(target.module).double()
+        except (RuntimeError, TypeError, NotImplementedError, ValueError, AttributeError):  # not every module can be
+            yield False
+            return
+        with target.as_copy(module, torch.float64):
+            yield True
+
+    @contextmanager
     def amplified(self, size: float = 300.0):
         """Attention scores as large as ``size``, as trained models with confident heads have: the weights inside
         attention grow.
         """
-        factor = min(200.0, max(2.0, (size / max(self._largest_score(), 1e-3)) ** 0.5))
+        factor = min(size**0.5, 1000.0, max(2.0, (size / max(self._largest_score(), 1e-3)) ** 0.5))
         grown = self._attention_weights()
         copies = [(p, p.detach().clone()) for p in grown]
         snapshot = self.target.snapshot
@@ -244,7 +372,7 @@ class Bench:
                 for p in grown:
                     p.mul_(factor)
             self.target.snapshot = Snapshot(self.target.module)
-            yield
+            yield factor
         finally:
             self.target.snapshot = snapshot
             with torch.no_grad():
@@ -282,14 +410,14 @@ def _refusal(target: Target, refused: list[tuple[int, int, Exception]]) -> str:
             "inputs=, a tensor (B, T) of ids or (B, T, C) of floats."
         )
     b, t, error = refused[0]
-    given = {target.feed.stream, *target.feed.fixed(1)}
+    given = target.feed.names
     required = [n for n, p in target.parameters.items() if p.default is p.empty and n not in given]
     if target.forward is None and required and isinstance(error, TypeError):
         return (
             f"{target.name}.forward wants {', '.join(required)} besides its input: "
             "give inputs= as a dict of its arguments, or forward=."
         )
-    what = "the inputs given" if target.feed.forced is not None else f"random inputs of batch {b}, length {t}"
+    what = "the inputs given" if target.feed.forced else f"random inputs of batch {b}, length {t}"
     return (
         f"{target.name} raised {type(error).__name__} on {what}: {first_line(error)[:200]}. Give "
         "inputs= that it takes, or forward=(model, x, attention_mask)."

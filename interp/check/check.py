@@ -18,7 +18,7 @@ from headwise.interp.check.errors import CheckError, DoesNotApply, OutOfTime, Re
 from headwise.interp.check.expectation import Expectation
 from headwise.interp.check.options import Options, Progress
 from headwise.interp.check.probes import PROBES, Probe
-from headwise.interp.check.report import APPLIED, FAILED, LATE, MOOT, REFUSED, Edges, Finding, Probed, Report
+from headwise.interp.check.report import APART, APPLIED, FAILED, LATE, MOOT, REFUSED, Edges, Finding, Probed, Report
 from headwise.interp.check.state import Snapshot, random_streams_kept
 from headwise.interp.check.target import Target
 from headwise.interp.masks import Bidirectional, Causal, Mask
@@ -42,6 +42,10 @@ def check(
     length: int | None = None,
     positions: Callable[[int], int] | Sequence[int] | None = None,
     output: Callable | None = None,
+    layout: str | None = None,
+    known_ahead: Sequence[str] = (),
+    padding_mask: str | None = None,
+    padding: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Does a model keep its mask? Runs every probe that applies and says which did not, and why.
@@ -57,6 +61,12 @@ def check(
     ``packed(model, x, segment_ids) → output`` for several documents in a row; ``pad_id`` for models that tell padding
     by the token. ``output(raw) → tensor`` picks the tensor to watch, ``positions`` the input position that each output
     stands at, where there are fewer outputs.
+
+    ``layout`` says where samples (B), time (T) and features stand, as in einops: ``"(T, B, C) -> (T, B, V)"``, of
+    several inputs ``"skill: (B, T), answer: (B, T) -> (B, T, V)"``; without it that is told from runs of two lengths
+    and two batch sizes, and the report says how. All inputs with the same positions are changed, one by one and
+    together, but for masks, position ids and those named in ``known_ahead``. ``padding_mask`` names the argument that
+    says what is padding; ``padding`` = "left" or "right" says on which side the model is padded in use.
 
     ``modes``: "all", or "base" for eval and no_grad alone. ``dtypes``: those to try beside the model's own.
     ``budget`` in seconds. ``progress(name, share)`` is told of each probe.
@@ -88,6 +98,10 @@ def check(
         length=length,
         positions=positions,
         output=output,
+        layout=layout,
+        known_ahead=(known_ahead,) if isinstance(known_ahead, str) else tuple(known_ahead),
+        padding_mask=padding_mask,
+        padding=padding,
         progress=progress,
     )
     started = time.monotonic()
@@ -163,7 +177,7 @@ def _probed(bench: Bench, probe: Probe) -> Probed:
     try:
         status, detail = APPLIED, _drain(probe.run(bench), bench.findings)
     except DoesNotApply as why:
-        status, detail = MOOT, str(why)
+        status, detail = MOOT if why.moot else APART, str(why)
     except OutOfTime:
         status, detail = LATE, f"the budget of {bench.options.budget:g} s ran out in it"
     except Refused as refusal:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -30,8 +31,10 @@ class Shown:
 
 def describe(bench: Bench, leak: Leak, mode: Mode, probe: str) -> Finding:
     """A leak, located, explained, drawn and shrunk."""
-    evidence = locate(bench.target, bench.expect, leak.x, leak.other, leak.b, mode)
-    seen, smallest = shrunk(bench, leak, mode)
+    with bench.doubled() if leak.double else nullcontext():
+        x, other = (v.to(bench.target.feed.dtype) for v in (leak.x, leak.other))
+        evidence = locate(bench.target, bench.expect, x, other, leak.b, mode)
+        seen, smallest = shrunk(bench, replace(leak, x=x, other=other), mode)
     expected = bench.reach[leak.b][: seen.shape[0], : seen.shape[1]]
     evidence = evidence or nowhere(bench)
     verdict = explain(evidence, bench.expect, seen & ~expected if seen.shape == expected.shape else ~expected)
@@ -76,9 +79,9 @@ def finding(verdict: Verdict, evidence: Evidence, shown: Shown, then: str, **kno
 def shrunk(bench: Bench, leak: Leak, mode: Mode) -> tuple[Tensor, dict]:
     """The dependency square at the smallest length that still leaks → (bool (T', T), what is smallest)."""
     full, single = bench.length, bench.expect.batch is None
-    fixed = bench.expect.size is not None or len(bench.positions) != full or not single
+    fixed = bench.expect.size is not None or len(bench.positions) != full or not single or not bench.target.feed.cuts
     for length in [] if fixed else [t for t in SHORT if t < full]:
-        x = leak.x.narrow(bench.target.feed.time, 0, length)
+        x = leak.x.cut(0, length)
         x = x[leak.b : leak.b + 1] if single else x
         reach = bench.expect.reach(bench.layers, length, leak.b)
         try:

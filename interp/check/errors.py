@@ -29,7 +29,11 @@ class OutOfTime(Exception):
 
 
 class DoesNotApply(Exception):
-    """A probe has nothing to do here. The message says why."""
+    """A probe has nothing to do here. The message says why; ``moot``: nothing is promised that it could test."""
+
+    def __init__(self, why: str, *, moot: bool = False):
+        super().__init__(why)
+        self.moot = moot
 
 
 class Refused(Exception):

@@ -20,7 +20,7 @@ from headwise.interp.attention.call import AttentionCall
 from headwise.interp.check.errors import CheckError, OutOfTime, Refused, handed
 from headwise.interp.check.expectation import Expectation
 from headwise.interp.check.state import same_bits
-from headwise.interp.check.target import BASE, Mode, Target
+from headwise.interp.check.target import BASE, Batch, Mode, Target
 from headwise.interp.run.parts import layer_number
 from headwise.interp.run.tap import Recorder, listen
 
@@ -222,7 +222,7 @@ class Silent(TorchFunctionMode):
 
 def watch(
     target: Target,
-    x: Tensor,
+    x: Batch,
     mask: Tensor | None = None,
     *,
     mode: Mode = BASE,
@@ -233,7 +233,7 @@ def watch(
     """One watched run → (output (B, T, F), Watcher, Operations | None). Raises Refused where the model raises, by
     itself or for want of torch's fused paths.
     """
-    watcher = Watcher(target.module, x.shape[0], length or x.shape[target.feed.time])
+    watcher = Watcher(target.module, x.size, length or x.length)
     noted = Operations(watcher, watcher.length) if operations else None
     try:
         with listen(watcher, operations=operations), noted or nullcontext():
@@ -248,12 +248,12 @@ def watch(
 
 
 def locate(
-    target: Target, expect: Expectation, x: Tensor, other: Tensor, b: int, mode: Mode = BASE, mask: Tensor | None = None
+    target: Target, expect: Expectation, x: Batch, other: Batch, b: int, mode: Mode = BASE, mask: Tensor | None = None
 ) -> Evidence | None:
     """Where content that differs between ``x`` and ``other`` first reaches a position of sample ``b`` that may not see
     it. ``mask`` (B, T) is the padding mask the runs are given: only its real positions count.
     """
-    length = x.shape[target.feed.time]
+    length = x.length
     rows = mask[b].bool().cpu() if mask is not None else torch.ones(length, dtype=torch.bool)
     look = Look(expect, length, b, rows=rows)
     for operations in (True, False):  # the tap closes torch's fused paths: a leak in one shows without it only

@@ -24,4 +24,8 @@ class Options:
     length: int | None = None
     positions: Callable[[int], int] | Sequence[int] | None = None
     output: Callable | None = None
+    layout: str | None = None
+    known_ahead: Sequence[str] = ()
+    padding_mask: str | None = None
+    padding: str | None = None
     progress: Progress | None = None

@@ -7,6 +7,7 @@ from torch import Tensor
 from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import Refused
 from headwise.interp.check.locate import Watcher
+from headwise.interp.check.target import Batch
 from headwise.interp.run.tap import listen
 
 
@@ -29,14 +30,14 @@ class Trail(Watcher):
         super().leave(module, args, kwargs, output)
 
 
-def where_raised(bench: Bench, x: Tensor) -> str | None:
+def where_raised(bench: Bench, x: Batch) -> str | None:
     """The last attention begun before the model raised on ``x``, else the last module."""
     trail = _followed(bench, x)
     return next((v for v in reversed(trail) if "att" in v.lower()), trail[-1] if trail else None)
 
 
-def _followed(bench: Bench, x: Tensor) -> list[str]:
-    trail = Trail(bench.target.module, x.shape[0], bench.length)
+def _followed(bench: Bench, x: Batch) -> list[str]:
+    trail = Trail(bench.target.module, x.size, bench.length)
     try:
         with listen(trail, operations=False):
             bench.run(x)
@@ -45,7 +46,7 @@ def _followed(bench: Bench, x: Tensor) -> list[str]:
     return []
 
 
-def innermost_broken(bench: Bench, x: Tensor, mask: Tensor | None) -> str | None:
+def innermost_broken(bench: Bench, x: Batch, mask: Tensor | None) -> str | None:
     """The innermost module that ended without an output."""
     trail = Trail(bench.target.module, bench.batch, bench.length)
     try:

@@ -149,7 +149,8 @@ class Finding:
 setattr(Finding, "class", property(lambda self: self.cls))  # the word JSON uses, for getattr(finding, "class")
 
 
-APPLIED, MOOT, REFUSED, LATE, FAILED = "applied", "does not apply", "the model raised", "out of time", "failed"
+APPLIED, REFUSED, LATE, FAILED = "applied", "the model raised", "out of time", "failed"
+MOOT, APART = "nothing to test", "does not apply"  # nothing is promised; what is promised is not to be tested here
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Probed:
     id: str  # "content", "padding" …: the name of the probe in code
     letter: str
     name: str
-    status: str  # APPLIED | MOOT | REFUSED | LATE | FAILED (in our own code: an error of ours)
+    status: str  # APPLIED | MOOT | APART | REFUSED | LATE | FAILED (in our own code: an error of ours)
     detail: str
     seconds: float = 0.0
 
@@ -211,7 +212,7 @@ class Report:
     @property
     def tested(self) -> bool:
         """Did the probe of the promise itself come to an end, or a finding before it?"""
-        return bool(self.findings) or all(p.id != PROMISE for p in self.untested)
+        return bool(self.findings) or any(p.id == PROMISE and p.status in (APPLIED, MOOT) for p in self.probed)
 
     @property
     def verdict(self) -> str:

@@ -16,7 +16,7 @@ from headwise.interp.check.locate import Watcher, watch
 from headwise.interp.check.probes.sides import position_ids, side
 from headwise.interp.check.report import Finding
 from headwise.interp.check.state import seed_everything
-from headwise.interp.check.target import BASE
+from headwise.interp.check.target import BASE, Batch
 from headwise.interp.run.parts import layer_number
 from headwise.interp.run.tap import listen
 
@@ -114,7 +114,7 @@ def stepper(bench: Bench) -> Callable:
     if "past_key_values" not in target.parameters and not target.open:
         raise DoesNotApply("the module takes no past_key_values")
     try:
-        first = target.raw(bench.x.narrow(target.feed.time, 0, 2), use_cache=True)
+        first = target.raw(bench.x.cut(0, 2), use_cache=True)
     except Refused as refusal:
         if isinstance(refusal.error, TypeError):
             raise DoesNotApply(f"the module takes no use_cache ({refusal})") from refusal
@@ -139,7 +139,7 @@ def _decode(bench: Bench, step: Callable, plan: Plan, until: int | None = None) 
     with target.untouched(), target.in_mode(BASE):
         for n in plan.chunks[:until]:
             target.deadline()
-            chunk = bench.x.narrow(target.feed.time, at, n)
+            chunk = bench.x.cut(at, n)
             seed_everything(0)
             out, state = step(chunk, state)
             parts.append(target.read(out, chunk))
@@ -214,7 +214,7 @@ def _watched(bench: Bench, step: Callable, plan: Plan, index: int) -> Watcher:
     return watcher
 
 
-def _padded(bench: Bench, x: Tensor):
+def _padded(bench: Bench, x: Batch):
     """Left padding and a cache together, as batched generation does."""
     target, half = bench.target, bench.length // 2
     made = side("left", (bench.batch, bench.length), x.device)
@@ -222,10 +222,10 @@ def _padded(bench: Bench, x: Tensor):
     try:
         full = bench.run(x, made.mask, **positions)
         first = target.raw(
-            x[:, :half], made.mask[:, :half], use_cache=True, **{name: p[:, :half] for name, p in positions.items()}
+            x.cut(0, half), made.mask[:, :half], use_cache=True, **{name: p[:, :half] for name, p in positions.items()}
         )
         rest = target.raw(
-            x[:, half:],
+            x.cut(half, bench.length - half),
             made.mask,
             use_cache=True,
             past_key_values=first.past_key_values,
@@ -234,7 +234,7 @@ def _padded(bench: Bench, x: Tensor):
     except Refused as refusal:
         bench.notes.append(f"cache with left padding raised {refusal.brief()}")
         return
-    out = torch.cat([target.read(first, x[:, :half]), target.read(rest, x[:, half:])], 1)
+    out = torch.cat([target.read(first, x.cut(0, half)), target.read(rest, x.cut(half, bench.length - half))], 1)
     worst, _ = bench.across(full, out, made.mask.bool())
     if worst:
         chunks = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import DoesNotApply, handed, theirs
 from headwise.interp.check.findings import found
-from headwise.interp.check.target import Mode
+from headwise.interp.check.target import Batch, Mode
 
 SMALL = 1e-6  # of the largest gradient: rounding
 
@@ -26,9 +26,8 @@ class Steepest:
 
 
 def gradient(bench: Bench):
-    bench.only_with_outputs()
-    if bool(bench.reach.all()):
-        raise DoesNotApply("every output may see every input")
+    bench.only_promised()
+    bench.only_without()
     if not bench.out.is_floating_point():
         raise DoesNotApply("the output has no gradient")
     x = bench.x[:1] if bench.expect.batch is None else bench.x
@@ -48,11 +47,11 @@ def gradient(bench: Bench):
     return f"{len(queries)} outputs"
 
 
-def _entry(bench: Bench, x: Tensor) -> tuple[Tensor, Tensor]:
+def _entry(bench: Bench, x: Batch) -> tuple[Tensor, Tensor]:
     """(the tensor that gradients are taken to, the output): the input itself, or what its embedding made of it."""
-    if x.is_floating_point():
-        leaf = x.detach().clone().requires_grad_()
-        out = bench.run(leaf, mode=Mode(grad=True))
+    if x.first.is_floating_point():
+        leaf = x.first.detach().clone().requires_grad_()
+        out = bench.run(replace(x, parts=(leaf, *x.parts[1:])), mode=Mode(grad=True))
     else:
         leaf, out = _embedded(bench, x)
     if leaf is None or not out.requires_grad:
@@ -60,7 +59,7 @@ def _entry(bench: Bench, x: Tensor) -> tuple[Tensor, Tensor]:
     return leaf, out
 
 
-def _embedded(bench: Bench, x: Tensor) -> tuple[Tensor | None, Tensor]:
+def _embedded(bench: Bench, x: Batch) -> tuple[Tensor | None, Tensor]:
     entry: list[Tensor] = []
 
     def leaf(module, args, output):
@@ -117,8 +116,6 @@ def _steepest(bench: Bench, entry: Tensor, out: Tensor, queries: list[int]) -> S
 
 def _time_first(bench: Bench, slope: Tensor) -> Tensor:
     """The gradient of sample 0 → (T, F)."""
-    if bench.x.is_floating_point():
-        slope = slope.movedim(bench.target.feed.time, 1)
-    elif slope.shape[1] != bench.length:
+    if not bench.x.first.is_floating_point() and slope.shape[1] != bench.length:
         slope = slope.transpose(0, 1)
     return slope[0].reshape(slope.shape[1], -1)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import DoesNotApply, Refused
 from headwise.interp.check.findings import found
 from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import watch
+from headwise.interp.check.target import Batch
 from headwise.interp.run.parts import layer_number
 
 
 def growth(bench: Bench):
-    if not bench.per_output or not bench.expect.is_causal() or bench.expect.size is not None:
+    if (
+        not bench.per_output
+        or not bench.expect.is_causal()
+        or bench.expect.size is not None
+        or not bench.target.feed.cuts
+    ):
         raise DoesNotApply("only a causal promise without fixed lengths says so")
     bench.only_without()
     tried = []
     for length in dict.fromkeys((max(2, bench.length // 2), bench.length - 1)):
-        x = bench.x.narrow(bench.target.feed.time, 0, length)
+        x = bench.x.cut(0, length)
         try:
             short = bench.run(x)
         except Refused as refusal:
@@ -48,7 +52,7 @@ def growth(bench: Bench):
     return f"the first {' and '.join(map(str, tried))} of {bench.length}"
 
 
-def _grown(bench: Bench, x: Tensor, length: int) -> str | None:
+def _grown(bench: Bench, x: Batch, length: int) -> str | None:
     """The first module whose output at the first ``length`` positions differs."""
     _, one, _ = watch(bench.target, bench.x)
     _, two, _ = watch(bench.target, x)

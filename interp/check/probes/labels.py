@@ -17,17 +17,17 @@ SHIFTED_INSIDE, SHIFTED_OUTSIDE = ("labels", "label", "lm_labels"), ("targets", 
 
 def labels(bench: Bench):
     target, name = bench.target, _argument(bench)
-    x, outside = bench.x, name in SHIFTED_OUTSIDE
+    x, outside = bench.x.first, name in SHIFTED_OUTSIDE
     ids = target.feed.other_ids(x, seed=263) if target.decodes_a_source else x
     given = torch.cat([x[:, 1:], x[:, :1]], 1) if outside else ids
     try:
-        raw = target.raw(x, **{name: given})
+        raw = target.raw(bench.x, **{name: given})
     except Refused as refusal:
         raise DoesNotApply(f"{name}= raised {refusal.kind}: {str(refusal)[:100]}") from refusal
     loss = _loss(raw)
     if loss is None:
         raise DoesNotApply("it returns no scalar loss")
-    logits = bench.run(x)
+    logits = bench.run(bench.x)
     values = {shift: _cross_entropy(logits, given, shift) for shift in (-1, 0, 1, 2, 3)}
     close = [shift for shift, value in values.items() if abs(value - float(loss)) <= 1e-3 * max(1.0, abs(value))]
     promised = 0 if target.decodes_a_source or not bench.expect.is_causal() or outside else 1
@@ -49,7 +49,7 @@ def _argument(bench: Bench) -> str:
     if name is None:
         raise DoesNotApply("it takes no labels")
     alphabet, each = target.feed.alphabet, len(bench.positions) == bench.length
-    if alphabet is None or not bench.per_output or bench.x.ndim != 2 or not each:
+    if alphabet is None or not bench.per_output or bench.x.first.ndim != 2 or target.inner or not each:
         raise DoesNotApply("labels of a token model only")
     if bench.out.shape[-1] <= int(alphabet.max()):
         raise DoesNotApply("the output has no logits over the vocabulary")

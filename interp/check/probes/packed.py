@@ -17,6 +17,7 @@ from headwise.interp.check.findings import found, of
 from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import locate
 from headwise.interp.check.report import Finding, edges
+from headwise.interp.check.target import Batch
 from headwise.interp.masks import Packed
 
 
@@ -27,7 +28,7 @@ class Meeting:
     effect: float
     document: int
     query: int
-    other: Tensor
+    other: Batch
 
 
 def packed(bench: Bench):
@@ -46,7 +47,7 @@ def packed(bench: Bench):
         yield _leak(bench, x, ids, max(meetings, key=lambda m: m.effect))
         return f"documents of {sizes}"
     for end, size in _documents(sizes):
-        alone = _caller(bench, torch.zeros(size, dtype=torch.long))(x.narrow(bench.target.feed.time, end - size, size))
+        alone = _caller(bench, torch.zeros(size, dtype=torch.long))(x.cut(end - size, size))
         worst, _ = bench.across(alone, base[:, end - size : end])
         if worst:
             differs = f"{end - size}…{end - 1}"
@@ -70,8 +71,8 @@ def _applies(bench: Bench) -> bool:
     if not given and not (target.hugging and target.position_name == "position_ids" and expect.is_causal()):
         raise DoesNotApply("no packed(model, x, segment_ids) is given")
     fixed = expect.size is not None or expect.batch is not None
-    if not bench.per_output or fixed or len(bench.positions) != bench.length:
-        raise DoesNotApply("the promise fixes its lengths")
+    if not bench.per_output or fixed or len(bench.positions) != bench.length or not target.feed.cuts:
+        raise DoesNotApply("the promise, or the layout, fixes its lengths")
     return given
 
 
@@ -98,7 +99,7 @@ def _meetings(bench: Bench, row: Callable, base: Tensor, sizes: list[int]):
                 yield Meeting(float(gaps.max()), document, query=int(gaps[0].argmax()), other=other)
 
 
-def _caller(bench: Bench, ids: Tensor) -> Callable[[Tensor], Tensor]:
+def _caller(bench: Bench, ids: Tensor) -> Callable[[Batch], Tensor]:
     """x → output (1, T, F) of a row packed by ``ids``."""
     if bench.target.packed is not None:
         segments = ids[None].to(bench.x.device)
@@ -108,7 +109,7 @@ def _caller(bench: Bench, ids: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda x: bench.run(x, position_ids=position[None].to(x.device))
 
 
-def _leak(bench: Bench, x: Tensor, ids: Tensor, meeting: Meeting) -> Finding:
+def _leak(bench: Bench, x: Batch, ids: Tensor, meeting: Meeting) -> Finding:
     target = bench.target
     expect = Expectation(tuple(m & Packed(ids.tolist()) for m in bench.expect.masks))
     segments, forward = ids[None].to(x.device), target.forward

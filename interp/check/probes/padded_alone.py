@@ -15,6 +15,7 @@ from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import ROUTES, watch
 from headwise.interp.check.probes.sides import Padded
 from headwise.interp.check.report import Finding
+from headwise.interp.check.target import Batch
 from headwise.interp.masks import Prefix
 
 POSITION = re.compile(r"pos|wpe|rope|rotary", re.IGNORECASE)
@@ -26,7 +27,7 @@ class Lone:
 
     b: int
     start: int  # where it stands in the padded row
-    x: Tensor  # (1, n, …)
+    x: Batch  # (1, n, …)
     mask: Tensor | None
     extra: dict[str, Tensor]
 
@@ -76,7 +77,7 @@ def _lone(bench: Bench, padded: Padded, b: int) -> Lone:
     return Lone(
         b,
         start,
-        x=padded.x[b : b + 1].narrow(target.feed.time, start, n),
+        x=padded.x[b : b + 1].cut(start, n),
         mask=torch.ones(1, n, dtype=torch.long, device=device) if target.padding.name else None,
         extra={target.position_name: torch.arange(n, device=device)[None]} if target.position_name else {},
     )

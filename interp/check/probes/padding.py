@@ -18,13 +18,22 @@ from headwise.interp.check.probes.padded_nan import broken
 from headwise.interp.check.probes.padded_source import source
 from headwise.interp.check.probes.sides import Padded, Side, position_ids, side
 from headwise.interp.check.report import Finding, edges
-from headwise.interp.check.target import BASE, Mode, other_modes
-from headwise.interp.check.target.feeding import spread
+from headwise.interp.check.target import BASE, Batch, Mode, other_modes
 from headwise.interp.check.told import masks_queries
 from headwise.interp.masks import Prefix
 
 
 def padding(bench: Bench):
+    """Of the outputs at each position, and of a model's one answer."""
+    before = len(bench.findings)
+    done = yield from _padding(bench)
+    if bench.target.inner is not None and len(bench.findings) == before:
+        with bench.answering():
+            done = yield from _padding(bench)
+    return done
+
+
+def _padding(bench: Bench):
     target, expect = bench.target, bench.expect
     bench.only_without(besides=("window", "prefix", "state", "labels"))
     used, before = [], len(bench.findings)
@@ -60,11 +69,10 @@ def padding(bench: Bench):
 
 def _applies(bench: Bench) -> None:
     expect = bench.expect
-    if not bench.target.feed.positional:
+    if not bench.target.feed.cuts:
         raise DoesNotApply("the input is one whole, not a padded sequence")
-    fewer = bench.per_output and len(bench.positions) != bench.length and not expect.free
-    if expect.size is not None or expect.batch is not None or fewer:
-        raise DoesNotApply("the promise fixes its lengths")
+    if expect.batch is not None:
+        raise DoesNotApply("the promise differs by sample")
 
 
 def _settle_dtype(bench: Bench) -> None:
@@ -84,14 +92,14 @@ def _one_side(bench: Bench, made: Side):
     x, mask, extra = bench.x, made.mask, position_ids(bench, made)
     real = made.mask.bool().cpu()
     if target.padding.name is None:  # the model tells padding by pad_id
-        x, mask = torch.where(spread(made.mask.bool(), x), x, torch.full_like(x, target.feed.pad_id)), None
+        x, mask = target.feed.hidden(x, made.mask.bool()), None
     elif target.padding.ambiguous:
         _settle_polarity(bench, made, extra)
     base = bench.run(x, mask, **extra)
     if base.shape[1] != bench.out.shape[1]:
         yield _truncated(bench, made, base)
         return True
-    where = real if base.shape[1] == bench.length else torch.ones(base.shape[:2], dtype=torch.bool)
+    where = bench.real_outputs(real)
     padded = Padded(made, x, mask=mask, extra=extra, base=base, where=where)
     if base.is_floating_point() and bool((~base.isfinite()).any(-1)[where].any()):
         yield broken(bench, padded)
@@ -105,7 +113,7 @@ def _one_side(bench: Bench, made: Side):
 
 def _modes(bench: Bench, padded: Padded) -> Finding | None:
     """Content under the padding, in every mode; and all modes must agree on real positions."""
-    leaks: dict[Mode, tuple[float, Tensor] | None] = {}
+    leaks: dict[Mode, tuple[float, Batch] | None] = {}
     for mode in (BASE, *other_modes(bench.target)):
         if mode.ones:
             continue
@@ -142,7 +150,7 @@ def _settle_polarity(bench: Bench, made: Side, extra: dict) -> None:
     argument.keeps = True
 
 
-def _content(bench: Bench, made: Side, x: Tensor, mode: Mode, *, extra: dict, where: Tensor):
+def _content(bench: Bench, made: Side, x: Batch, mode: Mode, *, extra: dict, where: Tensor):
     """(effect, other input) when other content under the padding changes real positions in ``mode``."""
     base = bench.run(x, made.mask, mode, **extra)
     hidden = ~made.mask.bool().cpu()
@@ -182,7 +190,7 @@ def _leak(bench: Bench, padded: Padded, leaks: dict) -> Finding:
     )
 
 
-def _located(bench: Bench, expect: Expectation, padded: Padded, other: Tensor, mode: Mode) -> Evidence:
+def _located(bench: Bench, expect: Expectation, padded: Padded, other: Batch, mode: Mode) -> Evidence:
     """Where the content under the last sample's padding enters. Position ids go with every padded run."""
     target, made = bench.target, padded.made
     fixed = target.feed.fixed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from headwise.interp.check.locate import watch
 from headwise.interp.check.probes.sides import side
 from headwise.interp.check.raising import innermost_broken
 from headwise.interp.check.report import Finding
+from headwise.interp.check.target import Batch
 from headwise.interp.run.parts import layer_number
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -32,9 +32,8 @@ def precision(bench: Bench):
         except (RuntimeError, TypeError, NotImplementedError) as error:  # not every module can be copied
             skipped.append(f"{short(dtype)}: the module could not be copied ({type(error).__name__})")
             continue
-        with _cast(bench, module, dtype):
-            x = bench.x.to(dtype) if bench.x.is_floating_point() else bench.x
-            broken, why = _one(bench, x, dtype)
+        with target.as_copy(module, dtype):
+            broken, why = _one(bench, bench.x.to(dtype), dtype)
         if broken is not None:
             yield broken
             return f"stopped at {short(dtype)}"
@@ -59,25 +58,7 @@ def _wanted(bench: Bench) -> list[torch.dtype]:
     return wanted
 
 
-@contextmanager
-def _cast(bench: Bench, module: torch.nn.Module, dtype: torch.dtype):
-    """The bench works on this copy of the model, with its fixed inputs in the same dtype."""
-    target, feed = bench.target, bench.target.feed
-    before = target.module, feed.dtype, target.snapshot, target.stateless
-    fixed = feed.fixed
-
-    def cast(value):
-        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-    try:
-        target.module, feed.dtype, target.snapshot, target.stateless = module, dtype, None, True
-        with target.beside(lambda batch: {k: cast(v) for k, v in fixed(batch).items()}):
-            yield
-    finally:
-        target.module, feed.dtype, target.snapshot, target.stateless = before
-
-
-def _one(bench: Bench, x: Tensor, dtype: torch.dtype) -> tuple[Finding | None, str]:
+def _one(bench: Bench, x: Batch, dtype: torch.dtype) -> tuple[Finding | None, str]:
     """(what is broken in this dtype, why it could not be told)."""
     for mask in _masks(bench, x):
         try:
@@ -101,10 +82,10 @@ def _one(bench: Bench, x: Tensor, dtype: torch.dtype) -> tuple[Finding | None, s
     return _leak(bench, x, dtype), ""
 
 
-def _masks(bench: Bench, x: Tensor) -> list[Tensor | None]:
+def _masks(bench: Bench, x: Batch) -> list[Tensor | None]:
     """No mask, and padding where the model takes it."""
     target = bench.target
-    if not (target.padding.name and target.feed.positional) or bench.expect.size is not None or target.decodes_a_source:
+    if not (target.padding.name and target.feed.cuts) or bench.expect.size is not None or target.decodes_a_source:
         return [None]
     where = "left" if bench.expect.is_causal() else "right"
     return [None, side(where, (bench.batch, bench.length), x.device).mask]
@@ -129,7 +110,7 @@ def _not_finite(bench: Bench, out: Tensor, mask: Tensor | None) -> bool:
     return bool(bad[mask.bool().cpu()].any() if padded else bad.any())
 
 
-def _leak(bench: Bench, x: Tensor, dtype: torch.dtype) -> Finding | None:
+def _leak(bench: Bench, x: Batch, dtype: torch.dtype) -> Finding | None:
     """P again, at a few cuts."""
     if not bench.per_output or bool(bench.reach.all()):
         return None
@@ -147,7 +128,7 @@ def _leak(bench: Bench, x: Tensor, dtype: torch.dtype) -> Finding | None:
     return None
 
 
-def _first_bad(bench: Bench, x: Tensor, mask: Tensor | None) -> str | None:
+def _first_bad(bench: Bench, x: Batch, mask: Tensor | None) -> str | None:
     """The first module with an output that is not finite at a real position."""
     real = None if mask is None else mask.bool()
     _, watcher, _ = watch(bench.target, x, mask)

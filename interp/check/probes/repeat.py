@@ -48,7 +48,7 @@ def repeat(bench: Bench):
 def _stale(bench: Bench, held: Snapshot, first: Tensor, length: int) -> float:
     """How much an input of another length, run before, changes the output; ∞ where it makes the model raise."""
     target = bench.target
-    if bench.expect.size is not None or not target.feed.positional or target.feed.forced is not None:
+    if bench.expect.size is not None or not target.feed.cuts or target.feed.forced:
         return 0.0
     short = target.feed.draw(bench.batch, length, seed=9)
     try:

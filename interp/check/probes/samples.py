@@ -16,6 +16,7 @@ from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import ROUTES, changed_positions, watch
 from headwise.interp.check.raising import where_raised
 from headwise.interp.check.report import Finding
+from headwise.interp.check.target import Batch
 from headwise.interp.run.parts import layer_number
 
 SIZES = (1, 2, 3, 4, 5, 8)  # batches to try where one was refused
@@ -33,7 +34,7 @@ def samples(bench: Bench):
             bench.run(x)
         except Refused as refusal:
             raise DoesNotApply(f"it takes a batch of one only ({refusal.kind})") from refusal
-    batch = x.shape[0]
+    batch = x.size
     base = bench.run(x)
     for changed in range(min(batch, 3)):
         if (joined := _joined(bench, x, base, changed)) is not None:
@@ -45,8 +46,8 @@ def samples(bench: Bench):
     return f"{min(batch, 3)} samples changed in turn, and one alone"
 
 
-def _alone(bench: Bench, x: Tensor, base: Tensor):
-    batch, alone = x.shape[0], bench.run(x[:1])
+def _alone(bench: Bench, x: Batch, base: Tensor):
+    batch, alone = x.size, bench.run(x[:1])
     same = alone.shape == base[:1].shape
     worst = bench.across(base[:1], alone)[0] if same else math.inf
     if worst:
@@ -61,9 +62,9 @@ def _alone(bench: Bench, x: Tensor, base: Tensor):
         )
 
 
-def _joined(bench: Bench, x: Tensor, base: Tensor, changed: int) -> Finding | None:
+def _joined(bench: Bench, x: Batch, base: Tensor, changed: int) -> Finding | None:
     """Another sample that changes with the content of sample ``changed``."""
-    where = torch.zeros(x.shape[0], bench.length if bench.target.feed.positional else 1, dtype=torch.bool)
+    where = torch.zeros(x.size, x.length, dtype=torch.bool)
     where[changed] = True
     keep = torch.ones(base.shape[:2], dtype=torch.bool, device=base.device)
     keep[changed] = False
@@ -88,7 +89,7 @@ class Samples:
     effect: float
 
 
-def _between(bench: Bench, x: Tensor, other: Tensor, seen: Samples) -> Finding:
+def _between(bench: Bench, x: Batch, other: Batch, seen: Samples) -> Finding:
     attention, name, layer = _first_joined(bench, x, other, seen.b)
     routing = name is not None and any(w in name.lower() for w in ROUTES)
     return found(
@@ -99,20 +100,20 @@ def _between(bench: Bench, x: Tensor, other: Tensor, seen: Samples) -> Finding:
         layer=layer,
         inside="attention" if attention else "outside attention",
         effect=seen.effect,
-        smallest={"batch": x.shape[0], "length": bench.length, "changed sample": seen.changed},
+        smallest={"batch": x.size, "length": bench.length, "changed sample": seen.changed},
         b=seen.b,
         changed=seen.changed,
         first=name or "the module itself",
-        batch=x.shape[0],
+        batch=x.size,
     )
 
 
-def _first_joined(bench: Bench, x: Tensor, other: Tensor, b: int) -> tuple[bool, str | None, int | None]:
+def _first_joined(bench: Bench, x: Batch, other: Batch, b: int) -> tuple[bool, str | None, int | None]:
     """(is it attention, module, layer) where another sample's content first reaches sample ``b``."""
     if not bench.target.feed.positional:
         return False, None, None
     calls: list = []
-    moved = partial(changed_positions, length=x.shape[bench.target.feed.time], b=b, batch=x.shape[0])
+    moved = partial(changed_positions, length=x.length, b=b, batch=x.size)
     for operations in (True, False):
         _, one, _ = watch(bench.target, x, operations=operations)
         _, two, _ = watch(bench.target, other, operations=operations)
@@ -122,7 +123,7 @@ def _first_joined(bench: Bench, x: Tensor, other: Tensor, b: int) -> tuple[bool,
                 inner = {(c.name, c.occurrence) for c in one.calls[slice(*v.calls)]}
                 call = next((c for c in calls if (c.name, c.occurrence) in inner), None)
                 if call is not None:
-                    attention = call.queries == x.shape[0] or call.batch != x.shape[0]
+                    attention = call.queries == x.size or call.batch != x.size
                 else:
                     attention = "att" in v.type.lower() or isinstance(v.module, nn.RNNBase)
                 return attention, v.name, next((c.layer for c in calls if c.name == v.name), layer_number(v.name))
@@ -132,7 +133,7 @@ def _first_joined(bench: Bench, x: Tensor, other: Tensor, b: int) -> tuple[bool,
 def _shape(bench: Bench):
     """A batch that it refused, while it takes others: a mask that only fits by accident."""
     b, t, error = bench.refused[0]
-    if bench.target.feed.forced is not None or t != bench.length or b == bench.batch:
+    if bench.target.feed.forced or t != bench.length or b == bench.batch:
         return
     taken = [n for n in SIZES if bench.takes(_drawn(bench, n))]
     broken = [n for n in SIZES if n not in taken]
@@ -154,5 +155,5 @@ def _shape(bench: Bench):
     )
 
 
-def _drawn(bench: Bench, batch: int) -> Tensor:
+def _drawn(bench: Bench, batch: int) -> Batch:
     return bench.target.feed.draw(batch, bench.length, seed=14)

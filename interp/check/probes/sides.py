@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from headwise.interp.check.bench import Bench
+from headwise.interp.check.target import Batch
 from headwise.interp.masks import Padding
 
 
@@ -25,7 +26,7 @@ class Padded:
     """A batch padded on one side, as the model is given it."""
 
     made: Side
-    x: Tensor
+    x: Batch
     mask: Tensor | None  # None where the model tells padding by pad_id
     extra: dict[str, Tensor]  # position ids
     base: Tensor  # the output in the base mode

@@ -1,11 +1,14 @@
 """The model under check as one function: ``target.run(x, mask) → output (B, T, F)``, whatever the module calls its
 arguments.
 
-``feeding`` finds inputs that it takes, ``modes`` the ways to run it, ``masking`` how it is told of padding, ``layouts``
-where time stands in what it returns; ``target`` is where the model runs, and nowhere else.
+Read in this order: ``layout`` (where samples and positions stand in a tensor), ``streams`` (an input in one order),
+``given`` and ``ways`` (inputs of the caller, or told from the layers), ``feeding`` (drawing and changing them),
+``masking`` (how it is told of padding), ``modes`` (the ways to run it); ``target`` is where the model runs, and nowhere
+else.
 """
 
 from headwise.interp.check.target.modes import BASE, Mode, other_modes
+from headwise.interp.check.target.streams import Batch
 from headwise.interp.check.target.target import Target
 
-__all__ = ["BASE", "Mode", "Target", "other_modes"]
+__all__ = ["BASE", "Batch", "Mode", "Target", "other_modes"]

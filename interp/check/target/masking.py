@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from headwise.interp.check.errors import CheckError
 from headwise.interp.check.target.arguments import arguments
 
 KEEP_MASKS = ("attention_mask", "attn_mask_1d")  # 1 = real
 HIDE_MASKS = ("src_key_padding_mask", "key_padding_mask", "tgt_key_padding_mask")  # True = padding
 OTHER_MASKS = ("padding_mask", "pad_mask", "mask")  # either: told by behaviour
 LENGTH_ARGUMENTS = ("lengths", "seq_lens", "seq_lengths", "lens")
+MASKS = (*KEEP_MASKS, *HIDE_MASKS, "decoder_attention_mask", "padding_mask", "pad_mask", "mask", "real")  # no content
 
 
 @dataclass
@@ -27,7 +29,8 @@ class PaddingArgument:
     @property
     def ambiguous(self) -> bool:
         """Its name says nothing of its polarity."""
-        return self.keeps and self.name in OTHER_MASKS
+        known = (*KEEP_MASKS, *HIDE_MASKS, *LENGTH_ARGUMENTS, "decoder_attention_mask")
+        return self.keeps and self.name is not None and self.name not in known
 
     @property
     def hides(self) -> bool:
@@ -42,8 +45,14 @@ class PaddingArgument:
         return mask.bool() == self.keeps
 
 
-def padding_argument(parameters: Mapping, stream: str | None, forward=None) -> PaddingArgument:
-    """Of a module whose forward takes ``parameters``, or of ``forward(model, x, mask)``."""
+def padding_argument(parameters: Mapping, stream: str | None, forward=None, said: str | None = None) -> PaddingArgument:
+    """Of a module whose forward takes ``parameters``, or of ``forward(model, x, mask)``. ``said``: its name, where the
+    caller says it."""
+    if said is not None:
+        if said not in (parameters if forward is None else arguments(forward)):
+            there = ", ".join(parameters if forward is None else arguments(forward))
+            raise CheckError(f"padding_mask names {said!r}, which is no argument; there are {there}.")
+        return PaddingArgument(said, keeps=said not in HIDE_MASKS)
     if forward is not None:
         names = arguments(forward)
         known = next((n for n in (*KEEP_MASKS, *OTHER_MASKS) if n in names), None)

@@ -16,15 +16,17 @@ from headwise.interp.check.errors import handed
 class Mode:
     """How a run is made. The base is what inference uses: eval, no_grad."""
 
-    train: bool = False  # dropout is stilled and batch norms stay in eval
+    train: bool = False  # dropout is stilled, and batch norms stay in eval but for ``statistics``
     grad: bool = False
     weights: bool = False  # attention weights are asked for
     ones: bool = False  # an attention mask of all ones is given instead of none
+    statistics: bool = False  # in training, batch norms take the statistics of this batch
     eager: str | None = None  # another attention implementation
 
     def __str__(self) -> str:
         parts = ["train" if self.train else "eval", "grad" if self.grad else "no_grad"]
         parts += ["asked for weights"] * self.weights + ["mask of ones"] * self.ones
+        parts += ["batch statistics"] * self.statistics
         return ", ".join(parts + ([self.eager] if self.eager else []))
 
 
@@ -46,6 +48,15 @@ class Still(TorchFunctionMode):
         return handed(func, *args, **kwargs)
 
 
+class Doubled(TorchFunctionMode):
+    """What asks for float32 by name gets float64."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        args = tuple(torch.float64 if a is torch.float32 else a for a in args)
+        kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in (kwargs or {}).items()}
+        return handed(torch.Tensor.double if func is torch.Tensor.float else func, *args, **kwargs)
+
+
 def other_modes(target) -> list[Mode]:
     """The modes worth trying beside the base; none where the caller wants the base alone."""
     if target.options.modes == "base":
@@ -56,6 +67,8 @@ def other_modes(target) -> list[Mode]:
     implementation = getattr(target.config, "_attn_implementation", None) if target.hugging else None
     if implementation in ("sdpa", "eager") and _can_switch(target.module):
         modes += [Mode(eager="eager" if implementation == "sdpa" else "sdpa")]
+    if any(isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats for m in target.module.modules()):
+        modes += [Mode(train=True, grad=True, statistics=True)]
     return modes + [replace(m, ones=True) for m in modes if m.train and target.padding.name]
 
 

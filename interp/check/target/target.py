@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from headwise.interp.check.options import Options
 from headwise.interp.check.state import Snapshot, seed_everything
 from headwise.interp.check.target.arguments import arguments, each, takes_anything
 from headwise.interp.check.target.feeding import Feed
-from headwise.interp.check.target.layouts import WORDS, laid_out, layout_of
-from headwise.interp.check.target.masking import padding_argument
-from headwise.interp.check.target.modes import BASE, Mode, Still
+from headwise.interp.check.target.layout import Layout, Shapes, read
+from headwise.interp.check.target.masking import PaddingArgument, padding_argument
+from headwise.interp.check.target.modes import BASE, Doubled, Mode, Still
+from headwise.interp.check.target.streams import Batch
 from headwise.interp.run.outputs import primary
 from headwise.interp.subject import Subject
 
@@ -44,26 +46,24 @@ class Target:
         self.name = subject.name if subject else type(module).__name__
         self.forward, self.step, self.packed = options.forward, options.step, options.packed
         self.parameters, self.open = arguments(module.forward), takes_anything(module.forward)
-        self.feed = Feed(
-            module,
-            subject,
-            parameters=self.parameters,
-            named=self.forward is None,
-            pad_id=options.pad_id,
-            name=self.name,
-        )
-        self.config, self.hugging = self.feed.config, self.feed.hugging
-        self.feed.take(options.inputs)
-        self.padding = padding_argument(self.parameters, self.feed.stream, self.forward)
+        named = self.forward is None
+        self.feed = Feed(module, subject, parameters=self.parameters, named=named, options=options)
+        self.config, self.hugging = self.feed.vocabulary.config, self.feed.vocabulary.hugging
+        self.padding = self._padding()
         self.targets: str | None = None  # one of TARGET_ARGUMENTS, where it must be given
-        flags = [f for f in WEIGHT_FLAGS if f in self.parameters and self.forward is None]
+        flags = [f for f in WEIGHT_FLAGS if f in self.parameters and named]
         self.weight_flag = next(iter(flags), None)
-        self.layout: str | None = None  # of the output
+        self.layout: Layout | None = None  # of the output
+        self.inner: str | None = None  # the module whose output is watched, where the model's own has no positions
+        self.answer: Layout | None = None  # then: the layout of the model's own
         self.notes: list[str] = []
         self.runs = 0
         self.deadline: Callable[[], None] = lambda: None  # raises OutOfTime
         self.snapshot: Snapshot | None = None  # restored before every run
         self.stateless = False  # a run leaves no trace, so nothing needs restoring
+
+    def _padding(self) -> PaddingArgument:
+        return padding_argument(self.parameters, self.feed.stream, self.forward, self.options.padding_mask)
 
     @property
     def position_name(self) -> str | None:
@@ -76,10 +76,10 @@ class Target:
         """The stream is the decoder's of an encoder-decoder."""
         return self.feed.stream == "decoder_input_ids"
 
-    def candidates(self, batch: int | None, length: int | None) -> Iterator[tuple[int, int]]:
+    def candidates(self, batch: int | None, length: int | None, fixed: int | None) -> Iterator[tuple[int, int]]:
         """(B, T) to try, the likeliest way to feed the module first."""
-        for size in self.feed.candidates(batch, length):
-            self.padding = padding_argument(self.parameters, self.feed.stream, self.forward)
+        for size in self.feed.candidates(batch, length, fixed):
+            self.padding = self._padding()
             yield size
 
     # -- running ----------------------------------------------------------------------------------------------------
@@ -92,10 +92,12 @@ class Target:
             stack.enter_context(torch.set_grad_enabled(mode.grad))
             if mode.train:
                 stack.enter_context(Still())
+            if self.feed.dtype == torch.float64:
+                stack.enter_context(Doubled())
             try:
                 for m, _ in flags:
                     statistics = isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats
-                    m.training = mode.train and not statistics
+                    m.training = mode.train and (mode.statistics or not statistics)
                 if mode.eager:
                     handed(self.module.set_attn_implementation, mode.eager)
                 yield
@@ -104,6 +106,8 @@ class Target:
                     handed(self.module.set_attn_implementation, implementation)
                 for m, flag in flags:
                     m.training = flag
+                if mode.statistics and self.snapshot is not None:
+                    self.snapshot.restore()  # running statistics moved
 
     @contextmanager
     def alone(self, b: int, batch: int):
@@ -125,6 +129,26 @@ class Target:
         finally:
             self.feed.fixed = before
 
+    @property
+    def parameters_n(self) -> int:
+        return sum(p.numel() for p in self.module.parameters())
+
+    @contextmanager
+    def as_copy(self, module: nn.Module, dtype: torch.dtype):
+        """Runs of a copy of the module in another dtype, its fixed inputs cast along."""
+        feed, fixed = self.feed, self.feed.fixed
+        before = self.module, feed.dtype, self.snapshot, self.stateless
+
+        def cast(t: Tensor) -> Tensor:
+            return t.to(dtype) if t.is_floating_point() else t
+
+        try:
+            self.module, feed.dtype, self.snapshot, self.stateless = module, dtype, None, True
+            with self.beside(lambda batch: each(fixed(batch), cast)):
+                yield
+        finally:
+            self.module, feed.dtype, self.snapshot, self.stateless = before
+
     @contextmanager
     def untouched(self):
         """Runs that keep what the module keeps between them. It starts from, and ends in, its own state."""
@@ -138,7 +162,7 @@ class Target:
             if held is not None:
                 held.restore()
 
-    def raw(self, x: Tensor, mask: Tensor | None = None, *, mode: Mode = BASE, seed: int = 0, **extra) -> Any:
+    def raw(self, x: Batch, mask: Tensor | None = None, *, mode: Mode = BASE, seed: int = 0, **extra) -> Any:
         """One call of the model, from the same random streams and the same state every time."""
         self.deadline()
         self.runs += 1
@@ -146,22 +170,23 @@ class Target:
         if self.snapshot is not None and not self.stateless:
             self.snapshot.restore()
         if mode.ones and mask is None and self.padding.name:
-            mask = torch.ones(x.shape[0], x.shape[self.feed.time], dtype=torch.long, device=x.device)
+            mask = torch.ones(x.size, x.length, dtype=torch.long, device=x.device)
         with theirs(), self.in_mode(mode):
             return self._called(x, mask, mode, extra)
 
-    def _called(self, x: Tensor, mask: Tensor | None, mode: Mode, extra: dict):
+    def _called(self, x: Batch, mask: Tensor | None, mode: Mode, extra: dict):
+        parts = self.feed.arguments(x)
         if self.forward is not None:
-            if mask is None:
-                return handed(self.forward, self.module, x)
-            return handed(
-                self.forward, self.module, x, **{self.padding.name: mask.bool() if self.padding.boolean else mask}
-            )
-        kwargs = {**self.feed.fixed(x.shape[0])}
+            given = {} if mask is None else {self.padding.name: mask.bool() if self.padding.boolean else mask}
+            return self._inside(self.forward, self.module, self._bare(parts), **given)
+        kwargs = {**self.feed.fixed(x.size)}
+        end = x.start + x.length
+        kwargs |= {n: square[..., x.start : end, x.start : end] for n, square in self.feed.square_arguments()}
+        kwargs |= {s.name: part for s, part in zip(self.feed.streams[1:], parts[1:], strict=True)}
         if mask is not None:
             kwargs[self.padding.name] = self.padding.taken(mask)
         if self.targets is not None:
-            kwargs[self.targets] = x
+            kwargs[self.targets] = parts[0]
         if mode.weights and self.weight_flag:
             kwargs[self.weight_flag] = True
         kwargs.update({k: v for k, v in extra.items() if v is not None})
@@ -169,35 +194,54 @@ class Target:
             kwargs["use_cache"] = False
         stream = self.parameters.get(self.feed.stream)
         if stream is not None and stream.kind is not inspect.Parameter.POSITIONAL_ONLY:
-            return handed(self.module, **{self.feed.stream: x}, **kwargs)
-        return handed(self.module, x, **kwargs)
+            return self._inside(self.module, **{self.feed.stream: parts[0]}, **kwargs)
+        return self._inside(self.module, parts[0], **kwargs)
 
-    def run(self, x: Tensor, mask: Tensor | None = None, **options) -> Tensor:
+    def _bare(self, parts: list[Tensor]) -> Tensor | dict[str | None, Tensor]:
+        """As the caller's own functions take it: a tensor, or, of several streams, a dict of them."""
+        if len(parts) == 1:
+            return parts[0]
+        return {stream.name: part for stream, part in zip(self.feed.streams, parts, strict=True)}
+
+    def _inside(self, function: Callable, *args, **kwargs) -> Any:
+        """The model's answer, with the output of the module that is watched, if it is another."""
+        if self.inner is None:
+            return handed(function, *args, **kwargs)
+        seen: list[Any] = []
+        hook = self.module.get_submodule(self.inner).register_forward_hook(lambda m, a, out: seen.append(out))
+        try:
+            answer = handed(function, *args, **kwargs)
+        finally:
+            hook.remove()
+        return Answered(answer, seen[-1] if seen else answer)
+
+    def run(self, x: Batch, mask: Tensor | None = None, **options) -> Tensor:
         """The output as (B, T, F). ``mask`` (B, T) is 1 at real positions."""
         return self.read(self.raw(x, mask, **options), x)
 
-    def stepped(self, chunk: Tensor, cache) -> tuple[Any, Any]:
+    def stepped(self, chunk: Batch, cache) -> tuple[Any, Any]:
         """The caller's ``step``."""
         with theirs():
-            made = handed(self.step, self.module, chunk, cache)
+            made = handed(self.step, self.module, self._bare(self.feed.arguments(chunk)), cache)
         if not isinstance(made, tuple | list) or len(made) != 2:
             raise Refused(TypeError(f"step expects to return (output, cache), got {type(made).__name__}"))
         return made[0], made[1]
 
-    def row(self, x: Tensor, segments: Tensor) -> Tensor:
+    def row(self, x: Batch, segments: Tensor) -> Tensor:
         """The caller's ``packed``: one row of several documents → (1, T, F)."""
         self.deadline()
         if self.snapshot is not None:
             self.snapshot.restore()
         with self.in_mode(BASE):
             with theirs():
-                raw = handed(self.packed, self.module, x, segments)
+                raw = handed(self.packed, self.module, self._bare(self.feed.arguments(x)), segments)
             return self.read(raw, x)
 
     # -- reading ----------------------------------------------------------------------------------------------------
     def picked(self, raw: Any) -> Tensor:
         """The tensor to watch."""
-        if self.options.output is not None:
+        raw = raw.inner if isinstance(raw, Answered) else raw
+        if self.options.output is not None and self.inner is None:
             with theirs():
                 out = handed(self.options.output, raw)
         else:
@@ -205,29 +249,82 @@ class Target:
                 out = primary(raw)
             except TypeError as error:  # it returned no tensor
                 raise Refused(error) from error
-        return out.to_padded_tensor(0.0) if out.is_nested else out
+        out = out.to_padded_tensor(0.0) if out.is_nested else out
+        return out if out.ndim else out[None]
 
-    def read(self, raw: Any, x: Tensor) -> Tensor:
+    def read(self, raw: Any, x: Batch) -> Tensor:
         """Any output → (B, T, F); F gathers the rest. A pooled output (B, F) becomes (B, 1, F)."""
         out = self.picked(raw)
-        timed = self.feed.positional and x.ndim > self.feed.time
-        b, t = x.shape[0], x.shape[self.feed.time] if timed else -1
-        return laid_out(out, self.layout or layout_of(tuple(out.shape), b, t), b)
+        layout = self.layout
+        if layout is None or len(layout.axes) != out.ndim:
+            layout = self._read(Shapes(tuple(out.shape), x.size, self._length(x)))
+        out = layout.one_order(out, x.size)
+        return out.flatten(2) if out.ndim > 2 else out[..., None]
 
-    def last_only(self, raw: Any, x: Tensor) -> bool:
+    def _length(self, x: Batch) -> int:
+        return x.length if self.feed.positional else -1
+
+    def _read(self, shapes: Shapes) -> Layout:
+        return read(shapes, self.feed.streams[0].layout, self.feed.grid)
+
+    @property
+    def pooled(self) -> bool:
+        """Has the output no positions?"""
+        return self.layout is not None and not self.layout.timed and self.layout.axes[0] != "(B T)"
+
+    def look_inside(self, name: str, layout: Layout) -> None:
+        """Watch the output of a module inside."""
+        self.answer, self.layout, self.inner = self.layout, layout, name
+        self.notes.append(f"one output a sequence: what {name} gives at each position was watched in its place")
+
+    @contextmanager
+    def answering(self):
+        """What is read is the model's own answer, also where a module inside it is watched."""
+        inner, layout = self.inner, self.layout
+        if inner is not None:
+            self.inner, self.layout = None, self.answer
+        try:
+            yield
+        finally:
+            self.inner, self.layout = inner, layout
+
+    def last_only(self, raw: Any, x: Batch) -> bool:
         """Did it answer for the last position only, and can it be made to answer for all by giving it targets?"""
         out = self.picked(raw)
         name = next((n for n in TARGET_ARGUMENTS if n in self.parameters), None)
-        alone = self.feed.positional and out.ndim == 3 and out.shape[1] == 1 < x.shape[self.feed.time]
+        alone = self.feed.positional and out.ndim == 3 and out.shape[1] == 1 < x.length
         if self.forward is not None or name is None or not alone or self.feed.alphabet is None:
             return False
         self.targets = name
         self.notes.append(f"without {name} it answers for the last position only, so it is given {name}")
         return True
 
-    def settle(self, raw: Any, x: Tensor) -> None:
-        """Fix the output's layout from a run at lengths that can be told apart."""
+    def settle(self, raw: Any, x: Batch) -> None:
+        """Fix the output's layout, by how its shape follows the input's length and number of samples."""
+        told = self.feed.told.layout
         shape = tuple(self.picked(raw).shape)
-        self.layout = layout_of(shape, x.shape[0], x.shape[self.feed.time] if self.feed.positional else -1)
-        if self.layout not in ("plain", "pooled"):
-            self.notes.append(f"the output {shape} was read as {WORDS.get(self.layout, 'time on ' + self.layout)}")
+        if told is not None and told.output is not None:
+            if len(told.output.axes) != len(shape):
+                raise CheckError(f"layout says the output is {told.output}, but it has shape {shape}.")
+            self.layout = told.output
+            return
+        shorter = smaller = None
+        if self.feed.cuts:
+            shorter = self._shape_of(x.cut(0, n)) if (n := x.length - max(1, x.length // 4)) else None
+            smaller = self._shape_of(x[: x.size - 1]) if x.size > 1 else None
+        self.layout = self._read(Shapes(shape, x.size, self._length(x), shorter, smaller))
+
+    def _shape_of(self, x: Batch) -> tuple[int, ...] | None:
+        """Of the output; None where the model does not take ``x``."""
+        try:
+            return tuple(self.picked(self.raw(x)).shape)
+        except Refused:
+            return None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a run gave: the model's answer, and the output of the module inside it that is watched."""
+
+    answer: Any
+    inner: Any
