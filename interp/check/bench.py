@@ -168,8 +168,9 @@ class Bench:
         even = ((torch.arange(given) + 1) * stride - 1).clamp(max=self.length - 1)
         counts = {n: self.outputs_of(n) for n in range(self.length, max(1, self.length - 2 * stride - 1), -1)}
         falls = [n for n in counts if counts.get(n - 1) is not None and counts[n] == counts[n - 1] + 1]
-        if len(falls) < 2 or falls[0] - falls[1] != stride:
+        if len(falls) < 2:
             return even
+        stride = falls[0] - falls[1]
         last = falls[0] - 1 + stride * (given - counts[falls[0]])  # the position that the last output waits for
         return (last - stride * torch.arange(given - 1, -1, -1)).clamp(0, self.length - 1)
 

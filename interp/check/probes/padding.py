@@ -49,7 +49,7 @@ def _padding(bench: Bench):
     _settle_dtype(bench)
     done: list[str] = []
     for name in ("right", "left"):
-        if name == "left" and (expect.has(Prefix) or target.padding.name is None):
+        if name == "left" and (expect.has(Prefix) or not target.padding.tells_sides):
             continue
         made = side(name, (bench.batch, bench.length), bench.x.device)
         try:

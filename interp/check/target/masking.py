@@ -33,6 +33,11 @@ class PaddingArgument:
         return self.keeps and self.name is not None and self.name not in known
 
     @property
+    def tells_sides(self) -> bool:
+        """Can it say that padding stands on the left?"""
+        return self.name is not None and self.name not in LENGTH_ARGUMENTS
+
+    @property
     def hides(self) -> bool:
         return self.name in HIDE_MASKS
 
