@@ -232,7 +232,7 @@ class Bench:
         """What a probe asks makes no sense while another promise is broken, these classes aside."""
         for finding in self.findings:
             if finding.cls not in besides:
-                raise DoesNotApply(f"a {finding.cls} was found: repair that first")
+                raise DoesNotApply(f"repair what was found first: {finding.cls}")
 
     def only_promised(self) -> None:
         """Is there anything an output may not see?"""

@@ -168,12 +168,13 @@ def _checked(model: nn.Module | Subject, promise: Expectation, options: Options)
         notes=tuple(dict.fromkeys(bench.notes)),
         tolerated=bench.tolerated,
         dependency=dependency,
+        reading=target.reading,
     )
 
 
 def _probed(bench: Bench, probe: Probe) -> Probed:
     """Run one probe; its findings go to the bench."""
-    start = time.monotonic()
+    start, before = time.monotonic(), len(bench.findings)
     try:
         status, detail = APPLIED, _drain(probe.run(bench), bench.findings)
     except DoesNotApply as why:
@@ -187,7 +188,8 @@ def _probed(bench: Bench, probe: Probe) -> Probed:
     except Exception as error:  # whatever else: a crash of ours is no verdict on the model
         status, detail = FAILED, crashed(error)
     seconds = time.monotonic() - start
-    return Probed(probe.id, probe.letter, probe.name, status=status, detail=detail, seconds=seconds)
+    found = len(bench.findings) - before
+    return Probed(probe.id, probe.letter, probe.name, status=status, detail=detail, seconds=seconds, findings=found)
 
 
 def _drain(probe: Generator[Finding, None, str], findings: list[Finding]) -> str:

@@ -163,10 +163,18 @@ class Probed:
     status: str  # APPLIED | MOOT | APART | REFUSED | LATE | FAILED (in our own code: an error of ours)
     detail: str
     seconds: float = 0.0
+    findings: int = 0
 
     @property
     def applied(self) -> bool:
         return self.status == APPLIED
+
+    @property
+    def outcome(self) -> str:
+        """ "kept: what was done", "broken: …", "nothing to test: why", "not tested: why" or "failed: how"."""
+        if self.status == APPLIED:
+            return f"{'broken' if self.findings else 'kept'}: {self.detail}"
+        return f"{self.status if self.status in (MOOT, FAILED) else 'not tested'}: {self.detail}"
 
     def as_dict(self) -> dict:
         return {
@@ -176,7 +184,9 @@ class Probed:
             "applied": self.applied,
             "status": self.status,
             "detail": self.detail,
+            "outcome": self.outcome,
             "seconds": self.seconds,
+            "findings": self.findings,
         }
 
 
@@ -193,6 +203,7 @@ class Report:
     seconds: float = 0.0
     dependency: Edges | None = None  # the whole output × input square, also of a clean model
     source: str = ""  # who promised it, where it was not ``expect``
+    reading: str = ""  # where samples, time and features stand in inputs and output: "input_ids (B, T) → (B, T, C)"
 
     @property
     def ok(self) -> bool:
@@ -216,7 +227,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """ "clean", "2 findings", "not tested" or "1 finding, not all tested"."""
+        """ "clean", "2 findings", "not tested" or "1 finding, not all tested"; the table says which promises were."""
         counted = _count(len(self.findings), "finding") if self.findings else ""
         if self.errors or not self.tested:
             return f"{counted}, not all tested" if counted else "not tested"
@@ -239,6 +250,7 @@ class Report:
             "model": self.model,
             "expect": self.expect,
             "source": self.source,
+            "reading": self.reading,
             "ok": self.ok,
             "verdict": self.verdict,
             "findings": [f.as_dict() for f in self.findings],
@@ -262,15 +274,17 @@ class Report:
         return "\n".join([*lines, *(f"  failed: {p.name}" for p in self.errors)])
 
     def __str__(self) -> str:
-        applied = [p for p in self.probed if p.applied]
         lines = [f"{self.model}: {self.verdict}, promise {self.expect}{self.by}", *map(str, self.findings)]
-        lines += [f"error     {p.letter} {p.name}: {p.detail}" for p in self.errors]
-        lines += ["probed    " + "; ".join(f"{p.letter} {p.detail}" for p in applied)]
-        unrun = [p for p in self.probed if not p.applied and p.status != FAILED]
-        lines += [f"not run   {p.letter} {p.name}: {p.detail}" for p in unrun]
-        lines += [f"note      {note}" for note in self.notes]
+        lines += [f"read  {self.reading}"] * bool(self.reading) + [f"note  {note}" for note in self.notes]
+        widths = [max(len(text) for text in column) for column in zip(*map(self._row, self.probed), strict=True)][:2]
+        rows = [("promise", "probe", "outcome"), *map(self._row, self.probed)]
+        lines += [f"{name:<{widths[0]}}  {letter:<{max(5, widths[1])}}  {outcome}" for name, letter, outcome in rows]
         lines.append(f"largest tolerated difference {self.tolerated:.1e}; {self.seconds:.1f} s")
         return "\n".join(lines)
+
+    @staticmethod
+    def _row(probed: Probed) -> tuple[str, str, str]:
+        return probed.name, probed.letter, probed.outcome
 
     def to_markdown(self) -> str:
         return markdown(self)

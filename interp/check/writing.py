@@ -6,7 +6,7 @@ import html
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#1c2733}"
-    "h2{font-size:1.1rem}td{padding:.1rem .6rem;vertical-align:top;border-top:1px solid #ddd}"
+    "h2{font-size:1.1rem}th{text-align:left}td,th{padding:.1rem .6rem;vertical-align:top;border-top:1px solid #ddd}"
     ".ok{color:#1a7f5a}.bad{color:#b3261e}svg{max-width:24rem;display:block}"
 )
 OURS = "Errors of Headwise"
@@ -20,9 +20,9 @@ def markdown(report) -> str:
             out += ["", f"{f.picture.of}:", "", "```", str(f.picture), "```"]
     if report.errors:
         out += ["", f"## {OURS}", "", *(f"- {p.letter} {p.name}: {p.detail}" for p in report.errors)]
-    out += ["", "## What was probed", "", "| probe | applied | detail | s |", "|---|---|---|---|"]
-    out += [f"| {p.letter} {p.name} | {_applied(p)} | {p.detail} | {p.seconds:.2f} |" for p in report.probed]
-    out += ["", *(f"- {note}" for note in report.notes)]
+    out += ["", "## What was probed", "", "| promise | probe | outcome | s |", "|---|---|---|---|"]
+    out += [f"| {p.name} | {p.letter} | {_cell(p.outcome)} | {p.seconds:.2f} |" for p in report.probed]
+    out += ["", f"Read as {report.reading}.", *(f"- {note}" for note in report.notes)]
     out += ["", f"Largest tolerated difference: {report.tolerated:.1e}. Took {report.seconds:.1f} s.", ""]
     return "\n".join(out)
 
@@ -44,11 +44,13 @@ def page(report) -> str:
     if report.errors:
         failed = "".join(f"<li>{p.letter} {e(p.name)}: {e(p.detail)}</li>" for p in report.errors)
         body.append(f"<h2 class=bad>{OURS}</h2><ul>{failed}</ul>")
-    body.append("<h2>What was probed</h2><table>")
+    body.append("<h2>What was probed</h2><table><tr><th>promise<th>probe<th>outcome<th></tr>")
     for p in report.probed:
-        cells = (p.letter, e(p.name), _applied(p), e(p.detail), f"{p.seconds:.2f} s")
+        cells = (e(p.name), p.letter, e(p.outcome), f"{p.seconds:.2f} s")
         body.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    body.append("</table><ul>" + "".join(f"<li>{e(n)}</li>" for n in report.notes) + "</ul>")
+    body.append(
+        f"</table><p>Read as {e(report.reading)}.</p><ul>" + "".join(f"<li>{e(n)}</li>" for n in report.notes) + "</ul>"
+    )
     body.append(f"<p>Largest tolerated difference: {report.tolerated:.1e}. Took {report.seconds:.1f} s.</p>")
     if report.dependency is not None and report.ok:
         body.append(f"<h2>Who depends on whom</h2>{drawing(report.dependency)}")
@@ -73,8 +75,9 @@ def _verdict(report) -> str:
     return report.verdict[:1].upper() + report.verdict[1:]
 
 
-def _applied(probed) -> str:
-    return "yes" if probed.applied else "failed" if probed.status == "failed" else "no"
+def _cell(text: str) -> str:
+    """In a table of Markdown."""
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _facts(f) -> list[str]:

@@ -30,23 +30,23 @@ from headwise.interp.check.report import PROMISE, Finding
 class Probe:
     id: str  # its name in code
     letter: str  # in reports
-    name: str  # what it looks at
+    name: str  # what it puts to the test, as a promise
     run: Callable[[Bench], Generator[Finding, None, str]]
 
 
 PROBES = (
-    Probe("numbers", "N", name="NaN and rows that see nothing", run=numbers),
-    Probe("repeat", "R", name="the same input twice", run=repeat),
+    Probe("numbers", "N", name="numbers are finite and every query sees a key", run=numbers),
+    Probe("repeat", "R", name="the same input gives the same output", run=repeat),
     Probe("samples", "B S", name="samples of a batch stay apart", run=samples),
-    Probe(PROMISE, "P T E", name="replace what an output may not see, in every mode", run=content),
-    Probe("layers", "W", name="each layer's weights against its own mask", run=layers),
+    Probe(PROMISE, "P T E", name="no output depends on what it may not see, in every mode", run=content),
+    Probe("layers", "W", name="each layer's weights keep its own mask", run=layers),
     Probe("growth", "G", name="a prefix answers as the whole does", run=growth),
     Probe("modes", "T E", name="modes and implementations agree", run=modes),
-    Probe("amplified", "A", name="the same with amplified scores", run=amplified),
-    Probe("gradient", "J", name="gradient to what may not be seen", run=gradient),
-    Probe("padding", "B", name="padding", run=padding),
-    Probe("cache", "C", name="decoding with a cache", run=cache),
-    Probe("packed", "K", name="packed documents", run=packed),
-    Probe("labels", "L", name="labels", run=labels),
-    Probe("precision", "D", name="half precision", run=precision),
+    Probe("amplified", "A", name="the same with large scores", run=amplified),
+    Probe("gradient", "J", name="no gradient to what may not be seen", run=gradient),
+    Probe("padding", "B", name="padding does not matter", run=padding),
+    Probe("cache", "C", name="decoding with a cache equals the full run", run=cache),
+    Probe("packed", "K", name="packed documents stay apart", run=packed),
+    Probe("labels", "L", name="the loss compares with the next token", run=labels),
+    Probe("precision", "D", name="half precision stays finite and keeps the mask", run=precision),
 )

@@ -19,7 +19,7 @@ def content(bench: Bench):
     """P, in every mode (T, E)."""
     bench.only_promised()
     if any(f.probe == "N" for f in bench.findings):
-        raise DoesNotApply("rows that see nothing were found: repair that first")
+        raise DoesNotApply("repair what was found first: rows that see nothing")
     queries = bench.queries(0.08)
     draws = bench.draws()
     leaking: dict[Mode, Leak | None] = {

@@ -314,6 +314,13 @@ class Target:
             smaller = self._shape_of(x[: x.size - 1]) if x.size > 1 else None
         self.layout = self._read(Shapes(shape, x.size, self._length(x), shorter, smaller))
 
+    @property
+    def reading(self) -> str:
+        """How inputs and output were read: "skill (B, T), answer (B, T) → (B, T, C)"."""
+        given = ", ".join(f"{s.name or 'input'} {s.layout}" for s in self.feed.streams)
+        inside = f", watched at {self.inner}" if self.inner else ""
+        return f"{given} → {self.layout}{inside}"
+
     def _shape_of(self, x: Batch) -> tuple[int, ...] | None:
         """Of the output; None where the model does not take ``x``."""
         try:
