@@ -92,7 +92,7 @@ def folder(tmp_path_factory):
         ("mine.py:dropout", 0, "the model came in training mode with dropout on"),
         ("mine.py:sleepy", 0, "Model: clean"),
         ("mine.py:stateful", 1, "the module keeps state between calls"),
-        ("mine.py:channels", 0, "(B, C, T) → (B, C, T)"),
+        ("mine.py:channels", 0, "ids (B, T) → (B, C, T)"),
         ("mine.py:encoder", 0, "Model: clean, promise Bidirectional()"),
     ],
 )
