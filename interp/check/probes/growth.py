@@ -19,6 +19,8 @@ def growth(bench: Bench):
         or not bench.target.feed.cuts
     ):
         raise DoesNotApply("only a causal promise without fixed lengths says so")
+    if bench.target.feed.told.ahead:
+        raise DoesNotApply("what is known ahead would be cut along with the rest")
     bench.only_without()
     tried = []
     for length in dict.fromkeys((max(2, bench.length // 2), bench.length - 1)):

@@ -156,7 +156,7 @@ def read(shapes: Shapes, inputs: Layout, grid: Sequence[int] = ()) -> Layout:
     if len(grid) > 1:
         return _read_grid(shapes, inputs, tuple(grid))
     by_length, by_batch = shapes.moved(shapes.shorter), shapes.moved(shapes.smaller)
-    if 0 in by_length and (0 in by_batch or shape[0] == shapes.batch * shapes.length):
+    if shapes.batch > 1 and 0 in by_length and (0 in by_batch or shape[0] == shapes.batch * shapes.length):
         return Layout((BOTH, *names[: len(shape) - 1]))
     if by_length or shapes.shorter is not None:
         time = next((i for i in by_length if shape[i] == shapes.length), by_length[0] if by_length else None)
