@@ -21,6 +21,7 @@ from headwise.interp.check.report import FAILED, Finding, Probed
 from headwise.interp.check.state import Snapshot
 from headwise.interp.check.target import BASE, Batch, Mode, Target
 from headwise.interp.check.target.layout import plain, time_first
+from headwise.interp.check.target.turning import turned
 from headwise.interp.run.parts import modules_below
 
 LARGE = 50_000_000  # parameters above which no copy is made
@@ -95,6 +96,10 @@ class Bench:
                 if target.last_only(raw, x):
                     raw = target.raw(x)
                 target.settle(raw, x)
+                if turned(target, x):
+                    x = target.feed.anew(b, t)
+                    raw = target.raw(x)
+                    target.settle(raw, x)
                 self.out = target.read(raw, x)
                 self.x, self.batch, self.length = x, x.size, x.length
                 return
@@ -213,11 +218,11 @@ class Bench:
             )
             return []
         except Exception as error:  # ours
-            failed = Probed("watching", "–", "watching attention", status=FAILED, detail=crashed(error))
-            self.failed.append(failed)
+            self.failed.append(Probed("watching", "–", "watching attention", status=FAILED, detail=crashed(error)))
             return []
         if unseen:
-            self.notes.append(f"attention not seen in {', '.join(u.name for u in unseen[:3])}: its heads are not named")
+            names = ", ".join(u.name or "the module itself" for u in unseen[:3])
+            self.notes.append(f"attention not seen in {names}: its heads are not named")
         return calls
 
     # -- time -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import cache
 from types import FunctionType, MethodType, ModuleType
 
 import numpy as np
@@ -137,4 +138,13 @@ def seeded(seed: int):
 def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    if _accelerated():
+        torch.manual_seed(seed)
+    else:  # torch.manual_seed formats the stack for each device that is not there, which takes longer than a tiny model
+        torch.default_generator.manual_seed(seed)
+
+
+@cache
+def _accelerated() -> bool:
+    """Is there any device beside the CPU?"""
+    return torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()

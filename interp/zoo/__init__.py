@@ -12,7 +12,7 @@ forms. The same list is a test suite (every bug must be found, every twin must b
 True
 """
 
-from headwise.interp.zoo import cache, conventions, layouts, modes, outside, padding, shapes
+from headwise.interp.zoo import cache, conventions, layouts, modes, outside, padding, places, shapes, signals
 from headwise.interp.zoo.case import Case
 
 CASES: tuple[Case, ...] = (
@@ -23,6 +23,8 @@ CASES: tuple[Case, ...] = (
     *cache.CASES,
     *layouts.CASES,
     *outside.CASES,
+    *signals.CASES,
+    *places.CASES,
 )
 
 

@@ -156,10 +156,10 @@ class RingPrefill(Ring):
         return F.scaled_dot_product_attention(q, k, v, mask)
 
 
-def decoded(model):
+def decoded(model, chunks=(4, 1, 1, 2, 2)):
     ids = torch.randint(2, VOCABULARY, (1, 10))
     full, cache, parts = model(ids)[0], None, []
-    for part in ids.split([4, 1, 1, 2, 2], 1):
+    for part in ids.split(chunks, 1):
         out, cache = step(model, part, cache)
         parts.append(out)
     gaps = (full - torch.cat(parts, 1)).abs().amax((0, 2))
@@ -182,7 +182,7 @@ CASES = (
     Case(
         "tril on one query",
         "cache",
-        "flax#5591",
+        "google/flax#5591",
         "Decoding one token sees only the first key.",
         *second(TrilOnOne),
         DECODING,
@@ -191,7 +191,7 @@ CASES = (
     Case(
         "causal aligned top-left",
         "cache",
-        "mlx#2835",
+        "ml-explore/mlx#2835",
         "A chunk of queries against a longer cache sees the wrong keys.",
         *second(TopLeft),
         DECODING,
@@ -200,7 +200,7 @@ CASES = (
     Case(
         "chunk after a cache unmasked",
         "cache",
-        "mlx#2835",
+        "ml-explore/mlx#2835",
         "A chunk's queries see each other's future.",
         *second(ChunkUnmasked),
         DECODING,
@@ -209,7 +209,7 @@ CASES = (
     Case(
         "chunk taken for a document",
         "cache",
-        "transformers#32487",
+        "huggingface/transformers#32487",
         "Two tokens after a cache are read as a packed document.",
         *second(ChunkAsDocument),
         DECODING,
@@ -218,7 +218,7 @@ CASES = (
     Case(
         "empty slots attended",
         "cache",
-        "transformers#30437",
+        "huggingface/transformers#30437",
         "A static cache's unwritten slots take part.",
         *second(EmptySlots, Slots),
         DECODING,
@@ -227,7 +227,7 @@ CASES = (
     Case(
         "position stuck at zero",
         "cache",
-        "rotary-embedding-torch#11",
+        "lucidrains/rotary-embedding-torch#11",
         "The angles of a step are those of the first token.",
         *second(StuckAtZero),
         DECODING,
@@ -236,7 +236,7 @@ CASES = (
     Case(
         "upper layers one too far",
         "cache",
-        "fla#766",
+        "fla-org/flash-linear-attention#766",
         "Layer 0 moves the counter that layer 1 reads.",
         *second(OneTooFar),
         DECODING,
@@ -245,7 +245,7 @@ CASES = (
     Case(
         "ring cache and a long prefill",
         "cache",
-        "litgpt#2182",
+        "Lightning-AI/litgpt#2182",
         "A prefill longer than the window sees the future.",
         *second(RingPrefill, Ring),
         {"expect": Window(3, 0), "step": step},

@@ -18,7 +18,7 @@ class Case:
 
     name: str
     cls: str  # class of the finding, one of ``check.CLASSES``
-    report: str  # "repo#number" of the public report, or "" for a common form without one
+    report: str  # "owner/repo#number" of the public report, or "" for a common form without one
     symptom: str  # what its user saw, one sentence
     make_bug: Callable[[], nn.Module]
     make_twin: Callable[[], nn.Module]
@@ -26,6 +26,12 @@ class Case:
     layer: int | None = None  # where the finding must point; None when it is in no layer
     module: str | None = None  # module path the finding must start with
     shows: Callable[[nn.Module], str] | None = None  # a short text or number in which the bug shows
+
+    @property
+    def link(self) -> str:
+        """Address of the report, "" where there is none."""
+        where, _, number = self.report.partition("#")
+        return f"https://github.com/{where}/issues/{number}" if number else ""
 
     def bug(self) -> nn.Module:
         return seeded(self.make_bug)

@@ -127,7 +127,7 @@ CASES = (
     Case(
         "zeros and ones added",
         "mask-convention",
-        "pytorch#21518",
+        "pytorch/pytorch#21518",
         "A causal tril(ones) was passed as attn_mask and the loss went to zero.",
         *two(OnesAdded, WithMHA),
         CAUSAL,
@@ -136,7 +136,7 @@ CASES = (
     Case(
         "kept means blocked",
         "mask-convention",
-        "pytorch#170415",
+        "pytorch/pytorch#170415",
         "The same bool mask is right in one attention and inverted in the other.",
         *two(KeptIsBlocked, WithMHA),
         CAUSAL,
@@ -145,7 +145,7 @@ CASES = (
     Case(
         "padding mask inverted",
         "mask-convention",
-        "pytorch#170415",
+        "pytorch/pytorch#170415",
         "The model reads only the padding.",
         lambda: Language(lambda: PaddingKept(True)),
         lambda: Language(lambda: PaddingKept(False)),
@@ -156,7 +156,7 @@ CASES = (
     Case(
         "additive mask times tril",
         "mask-convention",
-        "transformers#31673",
+        "huggingface/transformers#31673",
         "Multiplying an additive mask by tril unmasks the future.",
         *two(MaskTimesTril, AdditiveRight),
         CAUSAL,
@@ -165,7 +165,7 @@ CASES = (
     Case(
         "scores times tril",
         "mask-convention",
-        "transformers#31673",
+        "huggingface/transformers#31673",
         "Hidden scores become 0, and exp(0) is 1.",
         *two(ScoresTimesTril, ByHand),
         CAUSAL,
@@ -183,7 +183,7 @@ CASES = (
     Case(
         "tril added by hand",
         "mask-convention",
-        "pytorch#21518",
+        "pytorch/pytorch#21518",
         "The mask only raises the past's scores by one.",
         *two(TrilAddedByHand, ByHand),
         CAUSAL,
@@ -192,7 +192,7 @@ CASES = (
     Case(
         "masked_fill with the mask of kept keys",
         "mask-convention",
-        "pytorch#170415",
+        "pytorch/pytorch#170415",
         "Only the future is seen.",
         *two(FillsWhatItKeeps, ByHand),
         CAUSAL,
@@ -201,7 +201,7 @@ CASES = (
     Case(
         "window inverted",
         "mask-convention",
-        "local-attention#5",
+        "lucidrains/local-attention#5",
         "With a look-back of 1 and a window of 4, the wrong keys are hidden.",
         *two(WindowInverted, Windowed),
         {"expect": Window(3, 0)},
@@ -228,7 +228,7 @@ CASES = (
     Case(
         "−1e9 in half precision",
         "dtype",
-        "flax#982",
+        "google/flax#982",
         "Training in fp16 raises, or gives NaN.",
         *two(Minus, MinFits),
         CAUSAL,

@@ -138,7 +138,7 @@ CASES = (
     Case(
         "softmax over the queries",
         "layout",
-        "labmlai#146",
+        "labmlai/annotated_deep_learning_paper_implementations#146",
         "Weights of a key sum to one, not those of a query.",
         *two(OverQueries, ByHand),
         CAUSAL,
@@ -156,7 +156,7 @@ CASES = (
     Case(
         "batch_first forgotten",
         "layout",
-        "MOSA-Net#10",
+        "dhimasryan/MOSA-Net-Cross-Domain#10",
         "Attention runs over the batch.",
         lambda: Plain(lambda: TimeFirst(True), lambda: TimeFirst(False)),
         lambda: Plain(lambda: TimeFirst(True), lambda: TimeFirst(True)),
@@ -168,7 +168,7 @@ CASES = (
     Case(
         "batch falls on the heads",
         "layout",
-        "vit-pytorch#71",
+        "lucidrains/vit-pytorch#71",
         "Runs only where the batch is as large as the number of heads.",
         lambda: Language(Both, BatchOnHeads),
         lambda: Language(Both, Both),
@@ -179,7 +179,7 @@ CASES = (
     Case(
         "causal mask without a head axis",
         "layout",
-        "vit-pytorch#71",
+        "lucidrains/vit-pytorch#71",
         "Other batch sizes raise.",
         *two(CausalOnHeads),
         CAUSAL,
@@ -209,7 +209,7 @@ CASES = (
     Case(
         "labels not shifted",
         "labels",
-        "transformers#3711",
+        "huggingface/transformers#3711",
         "The model learns to copy its input.",
         Unshifted,
         Learner,
@@ -219,7 +219,7 @@ CASES = (
     Case(
         "labels shifted twice",
         "labels",
-        "transformers#44642",
+        "huggingface/transformers#44642",
         "The model learns to skip a token.",
         ShiftedTwice,
         Learner,

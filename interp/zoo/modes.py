@@ -168,7 +168,7 @@ CASES = (
     Case(
         "is_causal without a mask",
         "mode",
-        "pytorch#96941",
+        "pytorch/pytorch#96941",
         "Raises in training, and sees the future in eval.",
         HintOnly,
         Encoder,
@@ -180,7 +180,7 @@ CASES = (
     Case(
         "the hint and the mask disagree",
         "mode",
-        "pytorch#131254",
+        "pytorch/pytorch#131254",
         "The mask that was passed is ignored on one path.",
         HintOverrides,
         Encoder,
@@ -222,7 +222,7 @@ CASES = (
     Case(
         "causal only with a padding mask",
         "mode",
-        "torchtune#959",
+        "pytorch/torchtune#959",
         "Without an attention_mask the future is seen.",
         *two(Causally, model=Language),
         CAUSAL,

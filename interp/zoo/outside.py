@@ -215,7 +215,7 @@ CASES = (
     Case(
         "norm over time",
         "outside-attention",
-        "dm-haiku#700",
+        "google-deepmind/dm-haiku#700",
         "LayerNorm with axis=(0, 1): statistics know the future.",
         *pair(NormOverTime),
         CAUSAL,
@@ -251,7 +251,7 @@ CASES = (
     Case(
         "series normalised by its whole window",
         "outside-attention",
-        "Kronos#227",
+        "shiyu-coder/Kronos#227",
         "Mean and deviation of the future enter the forecast.",
         lambda: WholeWindow(True),
         lambda: WholeWindow(False),
@@ -260,7 +260,7 @@ CASES = (
     Case(
         "strided convolution under-padded",
         "outside-attention",
-        "magvit2#27",
+        "lucidrains/magvit2-pytorch#27",
         "Each frame of a video code knows the next.",
         lambda: Downsample(1),
         lambda: Downsample(2),
@@ -274,7 +274,7 @@ CASES = (
     Case(
         "instance norm over time",
         "outside-attention",
-        "dm-haiku#700",
+        "google-deepmind/dm-haiku#700",
         "Channels-first models normalise over time by habit.",
         lambda: Temporal(nn.InstanceNorm1d(WIDTH)),
         lambda: Temporal(ChannelNorm()),
@@ -295,7 +295,7 @@ CASES = (
     Case(
         "buckets by a sort",
         "routing",
-        "trax#1539",
+        "google/trax#1539",
         "Chunks of an LSH attention depend on what follows.",
         *pair(Buckets),
         CAUSAL,

@@ -174,7 +174,7 @@ CASES = (
     Case(
         "padding mask never arrives",
         "padding",
-        "mlx-lm#1906",
+        "ml-explore/mlx-lm#1906",
         "Answers in a batch differ from those alone.",
         lambda: Language(Both, NeverReaches),
         lambda: Language(Both, Both),
@@ -185,7 +185,7 @@ CASES = (
     Case(
         "decoder ignores left padding",
         "padding",
-        "mlx-lm#1906",
+        "ml-explore/mlx-lm#1906",
         "Batched generation begins with nonsense.",
         *two(CausalOnly, model=Language),
         CAUSAL,
@@ -206,7 +206,7 @@ CASES = (
     Case(
         "cross-attention sees source padding",
         "padding",
-        "TensorRT-Model-Connect#643",
+        "NVIDIA/TensorRT-Model-Connect#643",
         "Translations change with the longest sentence of the batch.",
         lambda: Cross(False),
         lambda: Cross(True),
@@ -262,7 +262,7 @@ CASES = (
     Case(
         "two masks added overflow",
         "empty-rows",
-        "transformers#27114",
+        "huggingface/transformers#27114",
         "With left padding and fp32 the lowest number twice is −inf, and the output NaN.",
         lambda: Language(TwoMasksAdded, TwoMasksAdded),
         lambda: Language(TwoMasksClamped, TwoMasksClamped),
@@ -274,7 +274,7 @@ CASES = (
     Case(
         "fast path truncates",
         "mode",
-        "pytorch#86120",
+        "pytorch/pytorch#86120",
         "In eval mode the padded output is shorter than the input.",
         Truncating,
         Language,

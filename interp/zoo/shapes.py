@@ -144,7 +144,7 @@ CASES = (
     Case(
         "decoder built as encoder",
         "future-leak",
-        "transformers#48745",
+        "huggingface/transformers#48745",
         "is_decoder=True still builds a bidirectional mask.",
         lambda: Language(Bidirectional, Bidirectional),
         Language,
@@ -155,7 +155,7 @@ CASES = (
     Case(
         "no mask without a cache",
         "future-leak",
-        "torchtune#959",
+        "pytorch/torchtune#959",
         "The causal mask exists only when caches are set up.",
         *two(OnlyWithCache),
         CAUSAL,
@@ -200,7 +200,7 @@ CASES = (
     Case(
         "window dropped in a layer",
         "window",
-        "vllm#49795",
+        "vllm-project/vllm#49795",
         "One layer forgets its window.",
         *two(Attention, Windowed),
         WINDOW,
@@ -209,7 +209,7 @@ CASES = (
     Case(
         "window on a full layer",
         "window",
-        "vllm#49795",
+        "vllm-project/vllm#49795",
         "Layers that should see everything got the window of their neighbours.",
         lambda: Plain(Windowed, Windowed),
         lambda: Plain(Windowed, Attention),
@@ -219,7 +219,7 @@ CASES = (
     Case(
         "first query sees nothing",
         "empty-rows",
-        "pytorch#190486",
+        "pytorch/pytorch#190486",
         "NaN on one path and zeros on the other.",
         *two(SelfHidden, ByHand),
         CAUSAL,
@@ -255,7 +255,7 @@ CASES = (
     Case(
         "documents not separated",
         "packed",
-        "transformers#32487",
+        "huggingface/transformers#32487",
         "Packed documents see each other in one layer.",
         lambda: PackedModel(Documents, Undivided),
         lambda: PackedModel(Documents, Documents),

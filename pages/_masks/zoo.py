@@ -40,9 +40,8 @@ def zoo() -> None:
             **MasksChoices.zoo_fixed.widget,
         )
         report, shown = server().made("zoo", (case.name, which), lambda: _checked(case, fixed=which == "fix"))
-        st.markdown(
-            f"**{plain(case.name)}** – {plain(case.symptom)}" + (f" &nbsp; `{case.report}`" if case.report else "")
-        )
+        source = f" &nbsp; [{plain(case.report)}]({case.link})" if case.report else ""
+        st.markdown(f"**{plain(case.name)}** – {plain(case.symptom)}{source}")
         st.code(shown, language=None, wrap_lines=True)
         if report.ok:
             st.success(f"Clean: {len([p for p in report.probed if p.applied])} probes, {report.seconds:.1f} s.")

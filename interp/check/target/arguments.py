@@ -24,16 +24,25 @@ def takes_positions(function) -> bool:
     return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(function).parameters.values())
 
 
-def fitted(value, batch: int):
-    """A fixed argument for another batch: its tensors cut, or their last sample repeated."""
+def fitted(value, batch: int, given: int | None = None, axis: int = 0):
+    """A fixed argument for another batch: its tensors cut, or their last sample repeated. ``axis``: where samples stand
+    in what is as large there as the batch that was ``given``; elsewhere they come first."""
 
     def fit(t: Tensor) -> Tensor:
-        if t.shape[0] in (1, batch):
+        at = axis if t.ndim > axis and t.shape[axis] == given else 0
+        if t.shape[at] in (1, batch) or (axis and t.shape[at] != given):
             return t
-        more = batch - t.shape[0]
-        return t[:batch] if more < 0 else torch.cat([t, t[-1:].expand(more, *t.shape[1:])])
+        more = batch - t.shape[at]
+        return (
+            t.narrow(at, 0, batch) if more < 0 else torch.cat([t, t.narrow(at, -1, 1).expand(*_times(t, at, more))], at)
+        )
 
     return each(value, fit)
+
+
+def _times(t: Tensor, axis: int, n: int) -> list[int]:
+    """Its shape, ``n`` long on one axis."""
+    return [n if i == axis else size for i, size in enumerate(t.shape)]
 
 
 def each(value, change: Callable[[Tensor], Tensor]):

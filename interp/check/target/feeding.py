@@ -119,7 +119,8 @@ class Feed:
             n: v for n, v in rest.items() if isinstance(v, Tensor) and v.ndim >= 2 and v.shape[-2:] == (length, length)
         }
         still = {n: v for n, v in rest.items() if n not in self.squares}
-        self.fixed = lambda batch: {n: fitted(v, batch) for n, v in still.items()}
+        own, axis = self._given[self._main].shape[layout.samples or 0], layout.samples or 0
+        self.fixed = lambda batch: {n: fitted(v, batch, own, axis) for n, v in still.items()}
         if not self.hot:
             raise CheckError(
                 "no input can be changed: all are masks, positions, known ahead or one value throughout; give inputs= "
@@ -132,6 +133,10 @@ class Feed:
             self._lay(layout)
         else:
             self.streams[0] = replace(self.streams[0], layout=layout)
+
+    def anew(self, batch: int, length: int) -> Batch:
+        """The input as given, or one drawn, after the layout has changed."""
+        return self.draw(*self.streams[0].given.shape[:2]) if self.forced else self.draw(batch, length)
 
     # -- inputs -----------------------------------------------------------------------------------------------------
     def draw(self, batch: int, length: int, seed: int = 0) -> Batch:

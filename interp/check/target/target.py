@@ -112,10 +112,11 @@ class Target:
     @contextmanager
     def alone(self, b: int, batch: int):
         """Runs of sample ``b`` of ``batch`` by itself: the fixed arguments, such as its source, are its own."""
-        fixed = self.feed.fixed
+        fixed, axis = self.feed.fixed, self.feed.streams[0].layout.samples or 0
 
         def own(t: Tensor) -> Tensor:
-            return t[b : b + 1] if t.shape[0] == batch else t
+            at = axis if t.ndim > axis and t.shape[axis] == batch else 0
+            return t.narrow(at, b, 1) if t.shape[at] == batch else t
 
         with self.beside(lambda _: each(fixed(batch), own)):
             yield

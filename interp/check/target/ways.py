@@ -6,6 +6,7 @@ Lengths equal no size of the model, so that the time axis of every tensor can be
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import isqrt, prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,24 +26,31 @@ LENGTHS = (29, 23, 19, 17, 13, 11, 7, 5, 32, 64, 16, 8, 4)  # primes first: they
 LONG = (131, 263, 521, 1031)  # for those that subsample
 BATCHES = (3, 2, 1, 4, 8)
 SIDES = ((5, 5), (6, 6), (7, 7), (8, 8), (14, 14))  # of grids
+FEW = (16, 1, 2, 3, 4)  # widths that no layer tells, such as of series that are concatenated first
+SMALL = 6  # axes beside samples, positions and channels
 SIGNALS = ("pixel_values", "input_values", "input_features")
 CHANNELS_FIRST = Layout(("B", "C", "T"))
 
 
 def candidates(feed: Feed, batch: int | None, length: int | None) -> Iterator[tuple[int, int]]:
-    """Sets up the feed, the likeliest way first, and yields the (B, T) to try."""
+    """Sets up the feed, the likeliest way first, and yields the (B, T) to try. Where T equals a size of the features,
+    axes cannot be told apart, so that comes last."""
     sizes = {n for p in feed.module.parameters() for n in p.shape}
     fits = [t for t in _lengths(feed.module) if t <= feed.vocabulary.longest]
     length = length or _declared(feed.module)[0]
     lengths = [length] if length else [t for t in fits if t not in sizes] + [t for t in fits if t in sizes]
-    for way in _ways(feed):
-        way()
-        for b in [batch] if batch else BATCHES:
-            if feed.grid or not feed.positional:
-                yield b, feed.grid[0] * feed.grid[1] if feed.grid else 1
-                continue
-            for t in lengths if b == BATCHES[0] or batch else lengths[:3]:
-                yield b, t
+    for alike in (False, True):
+        for way in _ways(feed, length):
+            way()
+            features = feed.streams[0].features
+            for b in [batch] if batch else BATCHES:
+                if feed.grid or not feed.positional:
+                    if not alike:
+                        yield b, prod(feed.grid)
+                    continue
+                for t in lengths if b == BATCHES[0] or batch else lengths[:3]:
+                    if (t in features) == alike:
+                        yield b, t
 
 
 def _lengths(module: nn.Module) -> tuple[int, ...]:
@@ -50,7 +58,7 @@ def _lengths(module: nn.Module) -> tuple[int, ...]:
     return (*LONG, *LENGTHS) if strides else LENGTHS
 
 
-def _ways(feed: Feed) -> Iterator[Callable[[], None]]:
+def _ways(feed: Feed, fixed: int | None) -> Iterator[Callable[[], None]]:
     module, words = feed.module, feed.vocabulary
     names = list(feed.parameters)
     main = getattr(module, "main_input_name", None) if words.hugging else None
@@ -68,7 +76,7 @@ def _ways(feed: Feed) -> Iterator[Callable[[], None]]:
     layout = feed.told.layout.of(first, 0) if feed.told.layout else None
     if words.tables or (words.hugging and words.size):
         yield from _ids(feed, first, layout)
-    yield from _floats(feed, first, layout)
+    yield from _floats(feed, first, layout, fixed)
 
 
 def _ids(feed: Feed, first: str | None, layout: Layout | None) -> Iterator[Callable[[], None]]:
@@ -89,26 +97,46 @@ def _several(feed: Feed) -> list[int]:
     return list(dict.fromkeys([*lists, 4, 2]))[:4]
 
 
-def _floats(feed: Feed, first: str | None, layout: Layout | None) -> Iterator[Callable[[], None]]:
+def _floats(feed: Feed, first: str | None, layout: Layout | None, fixed: int | None) -> Iterator[Callable[[], None]]:
+    sides = [side for side in SIDES if fixed in (None, prod(side))] or [_sides(fixed)]
     if layout is not None:
-        for width in [w for w, _ in _widths(feed.module)] + [16, 1]:
-            features = (width,) * min(1, len(layout.axes) - 1 - len(layout.timed))
-            yield lambda features=features: _set(feed, first, layout, None, features)
+        for features in _features(feed.module, layout):
+            for side in sides if len(layout.positions) == 2 else [()]:
+                yield lambda features=features, side=side: _set(feed, first, layout, None, features, side)
         return
     for width, channels_first in _widths(feed.module)[:6]:
         own = CHANNELS_FIRST if channels_first else None
         yield lambda width=width, own=own: _set(feed, first, own, None, (width,))
     if not feed.vocabulary.tables:
         sizes = sorted({p.shape[0] for p in feed.module.parameters() if p.ndim}, reverse=True)[:3]
-        for width in dict.fromkeys((*sizes, 16, 1)):
+        for width in dict.fromkeys((*sizes, *FEW)):
             yield lambda width=width: _set(feed, first, None, None, (width,))
     yield lambda: _set(feed, first, None, None, ())  # (B, T): one number a position
     for width, _ in _widths(feed.module)[:2]:
-        for side in SIDES[:3]:
+        for side in sides:
             yield lambda width=width, side=side: _set(feed, first, grid(4), None, (width,), side)
     for m in (m for m in feed.module.modules() if isinstance(m, nn.Conv2d)):
-        yield lambda m=m: _set(feed, first, grid(4, 2), None, (m.in_channels,), SIDES[3])
+        for side in sides[::-1]:
+            yield lambda m=m, side=side: _set(feed, first, grid(4, 2), None, (m.in_channels,), side)
         break
+
+
+def _features(module: nn.Module, layout: Layout) -> Iterator[tuple[int, ...]]:
+    """Sizes of the axes that are neither samples nor positions: one of them as wide as a layer, the others small, or as
+    the layout says."""
+    rest = [axis for axis in layout.axes if axis not in ("B", *layout.positions)]
+    channels = [m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+    widths = dict.fromkeys([w for w, _ in _widths(module)] + channels + list(FEW))
+    places = [rest.index("C")] if "C" in rest else range(len(rest))
+    for width in widths if rest else [1]:
+        for place in places or [0]:
+            yield tuple(int(a) if a.isdigit() else width if i == place else SMALL for i, a in enumerate(rest))
+
+
+def _sides(positions: int) -> tuple[int, int]:
+    """Of a grid of so many positions, as square as it can be."""
+    height = next(h for h in range(isqrt(positions), 0, -1) if positions % h == 0)
+    return height, positions // height
 
 
 def _set(feed: Feed, name: str | None, layout: Layout | None, alphabet, features: tuple, side: tuple = ()) -> None:
