@@ -262,7 +262,7 @@ FINDINGS = {
         "build the mask for (queries, cache + queries)",
         "certain",
     ),
-    "cache-differs": Kind("cache", DECODED, "the difference enters here; we did not find why ({why})", ""),
+    "cache-differs": Kind("cache", DECODED, "⟨the difference enters at {module}; ⟩we did not find why ({why})", ""),
     "cache-slots": Kind(
         "cache",
         DECODED,
@@ -273,7 +273,7 @@ FINDINGS = {
     "cache-keys-gone": Kind(
         "cache",
         DECODED,
-        "its attention has {keys} keys where the full run's last query sees some of {end}",
+        "its attention has {keys} of {end} keys, and the full run sees some of those that are gone",
         "keep as many keys as the mask lets a query see",
         "certain",
     ),

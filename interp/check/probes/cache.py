@@ -109,7 +109,7 @@ def _one(bench: Bench, way: Stepping, plan: Plan, tally: Tally) -> Finding | Non
     except Refused as refusal:
         tally.refused[plan] = refusal.brief()
         return None
-    tally.keeps |= made.kept
+    tally.keeps |= made.kept and bench.target.step is not None
     if made.out.shape != made.full.shape:
         given, wanted = tuple(made.out.shape[:2]), tuple(made.full.shape[:2])
         return found("cache-outputs", probe="C", effect=1.0, plan=plan.name, given=given, wanted=wanted)

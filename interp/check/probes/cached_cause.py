@@ -14,7 +14,6 @@ from torch import Tensor
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import Refused
-from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import Visit, Watcher, watch
 from headwise.interp.check.probes.decoding import Plan, given, samples, steps
 from headwise.interp.check.target import BASE
@@ -50,7 +49,7 @@ class Chunk:
 
     def rows(self, whole: Tensor, part: Tensor) -> Tensor | None:
         """Of a tensor of the full run, those that ``part`` has in the step; None where their shapes do not tell."""
-        if whole.ndim != part.ndim or whole.ndim < 2:
+        if whole.ndim != part.ndim:
             return None
         differ = [i for i, (a, b) in enumerate(zip(whole.shape, part.shape, strict=True)) if a != b]
         if len(differ) != 1 or part.shape[differ[0]] != self.n or whole.shape[differ[0]] < self.end:
@@ -105,6 +104,7 @@ def _watched(bench: Bench, way: Stepping, plan: Plan, chunk: Chunk, changes: dic
     target = bench.target
     with samples(bench, plan), target.untouched(), target.in_mode(BASE):
         steps(bench, watched, x, plan.chunks[: chunk.index + 1])
+        watcher.keep_apart()
     return watcher
 
 
@@ -124,28 +124,35 @@ def _first(full: Watcher, step: Watcher, chunk: Chunk) -> tuple[Visit, Visit] | 
 
 
 def _differ(whole: list[Tensor], part: list[Tensor], chunk: Chunk) -> bool:
-    rows = [(chunk.rows(a, b), b) for a, b in zip(whole, part, strict=False) if b.is_floating_point()]
-    return any(float(gap(a, b).max()) > CLOSE for a, b in rows if a is not None)
+    rows = [(chunk.rows(a, b), b) for a, b in zip(whole, part, strict=False)]
+    return any(_far(a, b) for a, b in rows if a is not None)
+
+
+def _far(a: Tensor, b: Tensor) -> bool:
+    a, b = a.double(), b.double()
+    return float((a - b).abs().max()) > CLOSE * max(float(a.abs().max()), 1e-3)
 
 
 # -- why --------------------------------------------------------------------------------------------------------------
 def _cause(bench, way, plan, *, chunk: Chunk, full: Watcher, step: Watcher, met: tuple[Visit, Visit]) -> Cause | None:
-    """What differs in the first attention that does, proven by giving the step what the full run had."""
+    """What differs in the first attention that does, proven by giving the step what the full run had, there and, if
+    that is not enough, where the same differs."""
     whole, part = met
     pairs = zip(full.calls[slice(*whole.calls)], step.calls[slice(*part.calls)], strict=False)
-    for one, two in pairs:
-        suspect = _suspect(one, two, chunk)
-        if suspect is None:
-            continue
-        cause, act = suspect
-        if not act:  # what is gone cannot be given back
-            return cause
-        changes = {(two.name, two.occurrence): CallChanges(acts=act)}
+    suspects = {(two.name, two.occurrence): found for one, two in pairs if (found := _suspect(one, two, chunk))}
+    if not suspects:
+        return None
+    first, (cause, act) = next(iter(suspects.items()))
+    if not act:  # what is gone cannot be given back
+        return cause
+    same = {at: CallChanges(acts=acts) for at, ((kind, _), acts) in suspects.items() if kind == cause[0]}
+    for changes in ({first: same[first]}, same):
         try:
             mended = _first(full, _watched(bench, way, plan, chunk, changes), chunk)
         except (Refused, RuntimeError, ValueError):  # an attention that cannot be changed at this seam
             return None
-        return cause if mended is None or mended[1].name != part.name else None
+        if mended is None or mended[1].name != part.name:
+            return cause
     return None
 
 
@@ -179,7 +186,7 @@ def _other(one: AttentionCall, two: AttentionCall, chunk: Chunk, *, difference: 
     if size < 1e-3:
         if one.v is None or two.v is None or one.v.shape[:2] != two.v.shape[:2]:
             return None
-        if two.v.shape[2] != end or float(gap(one.v[:, :, :end].flatten(1, 2), two.v.flatten(1, 2)).max()) < CLOSE:
+        if two.v.shape[2] != end or not _far(one.v[:, :, :end], two.v):
             return None
         return ("cache-values", {}), {"value": [lambda t: t.copy_(one.v[:, :, :end])]}
     if one.batch > 1 and float((difference - difference[:1]).abs().max()) < 1e-3 * size:
@@ -189,7 +196,7 @@ def _other(one: AttentionCall, two: AttentionCall, chunk: Chunk, *, difference: 
         if a is None or b is None:
             return None
         a, b = (a[:, :, chunk.start : end], b) if what == "queries" else (a[:, :, :end], b[:, :, :end])
-        if a.shape != b.shape or float(gap(a.flatten(1, 2), b.flatten(1, 2)).max()) < CLOSE:
+        if a.shape != b.shape or not _far(a, b):
             continue
         turned = float((a.norm(dim=-1) - b.norm(dim=-1)).abs().max()) < CLOSE * float(a.norm(dim=-1).max())
         return ("cache-turned" if turned else "cache-scores", {"what": what}), give

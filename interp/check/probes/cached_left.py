@@ -112,6 +112,6 @@ def _second(bench: Bench, way: Stepping, reset, *, name: str, before: tuple, pla
         smallest={"batch": bench.batch, "sequences": 2, "chunks": list(plan.chunks[:4]), "position": first},
         what=name,
         kept=", ".join(names),
-        reset="after the reset" if reset is not None else "from an empty cache",
+        reset="after a reset" if reset is not None else "begun anew",
         position=first,
     )

@@ -2,7 +2,7 @@
 
 A way is tried on one input: half of it at once, two positions by themselves, the rest at once. It is one where what a
 step left behind, given to the next, goes on where the sequence stopped. An argument whose name speaks of a cache is
-taken for one wherever it runs; anything else has to agree with the full run somewhere, lest a context or a mask be
+taken for one wherever it is heeded; anything else has to agree with the full run somewhere, lest a context or a mask be
 taken for a state.
 """
 
@@ -52,12 +52,12 @@ def stepping(target: Target, x: Batch, full: Tensor, tries: int = 60) -> Steppin
             tried = _tried(target, x, full, way)
         except Refused:
             continue
-        if way.single and not tried.first:
-            continue  # something else under a name that speaks of steps
-        if tried.agreed == tried.of and tried.matters:
+        if not tried.matters or (way.single and not tried.first):
+            continue  # it is not heeded, or something else under a name that speaks of steps
+        if tried.agreed == tried.of:
             return way
         worth = tried.agreed / tried.of + (0.5 if way.named else 0.0)
-        if (way.named or (tried.matters and tried.agreed)) and worth > most:
+        if (way.named or tried.agreed) and worth > most:
             best, most = way, worth
     if best is None:
         raise DoesNotApply(

@@ -247,7 +247,7 @@ class ChunkOnly(ByState):
 def test_a_cause_that_is_not_known_is_not_guessed():
     finding = check(ChunkOnly().eval(), Causal(), **FAST).findings[0]
     assert finding.cause == (
-        "the difference enters here; we did not find why (steps of one position agree, and so does the first of a "
+        "we did not find why (steps of one position agree, and so does the first of a "
         "chunk of 3; those behind it differ)"
     )
 
