@@ -45,11 +45,11 @@ def _reported(bench: Bench, leaking: dict[Mode, Leak | None], refused: dict[Mode
     bad = [m for m, leak in leaking.items() if leak is not None]
     if not bad:
         return
-    good = [m for m in leaking if leaking[m] is None]
-    if all(m.statistics for m in bad):
-        yield from _in_training(bench, leaking[bad[0]], bad[0])
-        return
     mode = BASE if leaking[BASE] is not None else bad[0]
+    if all(m.statistics for m in bad) and not bench.shows(leaking[mode], BASE):
+        yield from _in_training(bench, leaking[mode], mode)
+        return
+    good = [m for m in leaking if leaking[m] is None and not bench.shows(leaking[mode], m)]
     finding = describe(bench, leaking[mode], mode, probe="P")
     fails = [m for m in refused if m.train != mode.train]
     hint = bool(fails) and finding.inside != "outside attention" and "causal" in refused[fails[0]]

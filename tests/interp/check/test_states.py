@@ -342,6 +342,20 @@ def test_a_mode_of_another_shape_is_a_finding():
     assert report.classes == ("mode",) and "is (3, 10, 29), in eval, no_grad (3, 11, 29)" in report.findings[0].sentence
 
 
+class ShapeOfContent(Running):
+    """Two odd last words cost an output."""
+
+    def forward(self, ids):
+        return self.head(self.mixed(ids)[0])[:, : ids.shape[1] - int((ids[:, -1] % 2).sum() > 1)]
+
+
+def test_a_shape_that_follows_the_content_is_a_leak_and_in_every_mode():
+    report = check(ShapeOfContent().eval(), Causal(), length=11, dtypes=())
+    assert report.classes == ("outside-attention",) and not report.errors, str(report)
+    assert report.findings[0].effect == float("inf") and report.findings[0].mode == ""
+    assert report.to_json() and report.to_html()
+
+
 # -- batch norm in training -------------------------------------------------------------------------------------------
 class Normed(nn.Module):
     """(B, T, 6) → (B, T, ``out``), a batch norm and a causal convolution."""
