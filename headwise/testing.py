@@ -73,8 +73,8 @@ def assert_padding_invariant(model, *, expect: Mask | None = None, **options) ->
 
 
 def assert_cache_parity(model, *, expect: Mask | None = None, **options) -> Report:
-    """Decoding with a cache – prefill, one at a time, chunks – equals the full forward. Give ``step=`` for models of
-    your own.
+    """Decoding with a cache – prefill, one at a time, chunks, one sequence after another – equals the full forward. How
+    to decode is looked for; where nothing is found, give ``step=``.
     """
     return _only(check(model, Causal() if expect is None else expect, **options), {"cache"}, "cache")
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from headwise.interp.attention.axes import Axis, numbered
 from headwise.interp.attention.promise import UNKNOWN, Promise
 from headwise.interp.attention.report import Mechanism
-from headwise.interp.attention.scores import Factors, Scores, single, version
+from headwise.interp.attention.scores import Factors, Scores, copied, single, version
 from headwise.interp.masks import Dense, Mask, Padding, recognise
 
 BAND_BYTES = 4 * 2**20  # working memory of one band of rows, about what a core's cache holds
@@ -67,6 +67,13 @@ class AttentionCall:
         """The same call, with the axes and the real positions of its queries and keys, and what is claimed of it."""
         keys = {"_query_axis": axes[0], "_key_axis": axes[1], "real_queries": real[0], "real_keys": real[1]}
         return replace(self, **keys, claim=claim)
+
+    def copied(self) -> AttentionCall:
+        """The same call with tensors of its own: a static cache may be written into afterwards. One that was already
+        overwritten stays as it is, and says so."""
+        if tuple(version(t) for t in self._kept) != self._versions:
+            return self
+        return replace(self, form=copied(self.form), v=None if self.v is None else copied(self.v), _versions=())
 
     def with_keys(self, axis: Axis) -> AttentionCall:
         """The same call with other names for its keys."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Protocol
 
 import torch
@@ -328,6 +328,16 @@ def carried(form: Scores, weights: Tensor, v: Tensor, start: int = 0) -> Tensor:
         return out
     rows, values = apart[0][:, start : start + weights.shape[2]], apart[1].to(weights.dtype)
     return torch.where(rows[:, None, :, None], weights @ values, out) if bool(rows.any()) else out
+
+
+def copied(value):
+    """A tensor, or a form of scores with its tensors, that nobody else writes into."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if not is_dataclass(value):
+        return value
+    parts = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+    return replace(value, **{n: copied(v) for n, v in parts.items() if isinstance(v, Tensor | Factors)})
 
 
 def single(t: Tensor) -> Tensor:

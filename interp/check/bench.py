@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -335,6 +335,15 @@ class Bench:
                     yield replace(leak, query=query, b=b, effect=effect, double=True)
                     return
         self.tolerated = max(self.tolerated, faint[0].effect)
+
+    def shows(self, leak: Leak, mode: Mode) -> bool:
+        """Does the same change leak in this mode, too?"""
+        with self.doubled() if leak.double else nullcontext():
+            try:
+                base, out = (self.run(x.to(self.target.feed.dtype), mode=mode) for x in (leak.x, leak.other))
+            except Refused:
+                return False
+        return float(self._held(base, out, leak.where).max()) > self.rounding
 
     def _held(self, base: Tensor, out: Tensor, where: Tensor) -> Tensor:
         """Changes (B, T') of outputs that may see none of what changed ``where`` (B, T)."""

@@ -46,6 +46,7 @@ def check(
     known_ahead: Sequence[str] = (),
     padding_mask: str | None = None,
     padding: str | None = None,
+    reset: str | Callable | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Does a model keep its mask? Runs every probe that applies and says which did not, and why.
@@ -57,7 +58,9 @@ def check(
     ``inputs``: a tensor (B, T) of ids or (B, T, C) of floats, a tuple, a dict of keyword arguments, or, for a Subject,
     a text; without it random inputs are drawn to fit the module, of ``length`` T where that is given.
     ``forward(model, x, attention_mask=None) → output`` when the module's own call does not fit;
-    ``step(model, x_chunk, cache) → (output, cache)`` for cached decoding;
+    ``step(model, x_chunk, cache) → (output, cache)`` for cached decoding, or the output alone where the model keeps its
+    cache to itself; ``reset`` names the method, or is the function of the model, that then begins a new sequence;
+    without them both are looked for;
     ``packed(model, x, segment_ids) → output`` for several documents in a row; ``pad_id`` for models that tell padding
     by the token. ``output(raw) → tensor`` picks the tensor to watch, ``positions`` the input position that each output
     stands at, where there are fewer outputs.
@@ -102,6 +105,7 @@ def check(
         known_ahead=(known_ahead,) if isinstance(known_ahead, str) else tuple(known_ahead),
         padding_mask=padding_mask,
         padding=padding,
+        reset=reset,
         progress=progress,
     )
     started = time.monotonic()

@@ -18,11 +18,14 @@ def rounding(dtype: torch.dtype) -> float:
 
 def gap(a: Tensor, b: Tensor, where: Tensor | None = None) -> Tensor:
     """max over features of |a − b|, relative to the largest |a| → (B, T). 0 where the bits agree, ∞ where only one
-    is finite.
+    is finite, and everywhere where their shapes differ.
 
     ``where`` (B, T) names the positions that count; elsewhere the gap is 0 and values do not count for the scale.
     """
     a, b = a.detach(), b.detach()
+    if a.shape != b.shape:
+        apart = torch.full(a.shape[:2], math.inf, device=a.device)
+        return apart if where is None else apart.masked_fill(~where.to(a.device), 0.0)
     if not a.is_floating_point():
         return (a != b).flatten(2).any(-1).float()
     gaps = torch.zeros(a.shape[:2], device=a.device)

@@ -159,6 +159,10 @@ class Watcher(Recorder):
                 Visit(name, type(module).__name__, module, going_in, coming_out, (start, len(self.calls)))
             )
 
+    def keep_apart(self) -> None:
+        """The calls are as they were, also when the next run writes into a static cache."""
+        self.calls = [call.copied() for call in self.calls]
+
     def _keep(self, value) -> list[Tensor]:
         return [self._copy(t) for t in tensors(value)]
 
@@ -237,7 +241,9 @@ def watch(
     noted = Operations(watcher, watcher.length) if operations else None
     try:
         with listen(watcher, operations=operations), noted or nullcontext():
-            return target.run(x, mask, mode=mode, **extra), watcher, noted
+            out = target.run(x, mask, mode=mode, **extra)
+        watcher.keep_apart()
+        return out, watcher, noted
     except (Refused, OutOfTime, CheckError):
         raise
     except Exception:  # in a listener: was it ours, or an operation of the model that the listener passed on?

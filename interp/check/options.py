@@ -28,4 +28,5 @@ class Options:
     known_ahead: Sequence[str] = ()
     padding_mask: str | None = None
     padding: str | None = None
+    reset: str | Callable | None = None
     progress: Progress | None = None

@@ -33,6 +33,13 @@ class Snapshot:
             for _, thaw in self._modules:
                 thaw()
 
+    def restore_one(self, module: nn.Module) -> None:
+        """The state of this module alone, those inside it aside."""
+        with torch.no_grad():
+            for held, thaw in self._modules:
+                if held is module:
+                    thaw()
+
     def _freeze(self, value, depth: int, copy_parameters: bool) -> Callable[[], object]:
         """A function that gives ``value`` back with its present contents."""
         plain = isinstance(
@@ -71,8 +78,11 @@ class Snapshot:
         # back
         copy = value.detach().clone() if copy_parameters or not isinstance(value, nn.Parameter) else None
 
+        sure = not inference and isinstance(value, nn.Parameter)  # batch norm writes into buffers and counts no version
+
         def thaw() -> Tensor:
-            if copy is not None and (inference or value._version != version) and not same_bits(value, copy):
+            written = not sure or value._version != version
+            if copy is not None and written and not same_bits(value, copy):
                 value.detach().copy_(copy)
             return value
 
@@ -89,22 +99,25 @@ def fingerprint(module: nn.Module) -> list:
     """Identity and version of everything a module holds, two levels deep: equal before and after a run that leaves
     no trace.
     """
+    return [_mark(m.__dict__, 3) for m in module.modules()]
 
-    def of(value, depth):
-        if isinstance(value, Tensor):
-            return id(value), 0 if value.is_inference() else value._version
-        if isinstance(value, dict | list | tuple | deque) and depth:
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            return [(k, of(v, depth - 1)) for k, v in items]
-        if (
-            hasattr(value, "__dict__")
-            and depth
-            and not isinstance(value, nn.Module | type | FunctionType | MethodType | ModuleType)
-        ):
-            return id(value), of(vars(value), depth - 1)
-        return value if isinstance(value, int | float | str | bool) else id(value)
 
-    return [of(m.__dict__, 3) for m in module.modules()]
+def marks(module: nn.Module) -> dict[str, object]:
+    """The same of one module's own attributes and buffers, by name."""
+    own = {n: v for n, v in vars(module).items() if not n.startswith("_")}
+    return {n: _mark(v, 2) for n, v in {**own, **module._buffers}.items()}
+
+
+def _mark(value, depth: int):
+    if isinstance(value, Tensor):
+        return id(value), 0 if value.is_inference() else value._version
+    if isinstance(value, dict | list | tuple | deque) and depth:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return [(k, _mark(v, depth - 1)) for k, v in items]
+    plain = isinstance(value, nn.Module | type | FunctionType | MethodType | ModuleType)
+    if hasattr(value, "__dict__") and depth and not plain:
+        return id(value), _mark(vars(value), depth - 1)
+    return value if isinstance(value, int | float | str | bool) else id(value)
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

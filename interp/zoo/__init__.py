@@ -12,7 +12,7 @@ forms. The same list is a test suite (every bug must be found, every twin must b
 True
 """
 
-from headwise.interp.zoo import cache, conventions, layouts, modes, outside, padding, places, shapes, signals
+from headwise.interp.zoo import cache, conventions, layouts, modes, outside, padding, places, shapes, signals, states
 from headwise.interp.zoo.case import Case
 
 CASES: tuple[Case, ...] = (
@@ -21,6 +21,7 @@ CASES: tuple[Case, ...] = (
     *modes.CASES,
     *padding.CASES,
     *cache.CASES,
+    *states.CASES,
     *layouts.CASES,
     *outside.CASES,
     *signals.CASES,

@@ -2,6 +2,8 @@
 
 from headwise.interp.check.findings.kinds import LOOK, LOWEST, NEGATE, Kind
 
+DECODED = "Decoding ({plan}) differs from the full forward from position {position} on⟨, first at {module}⟩."
+
 FINDINGS = {
     # -- N: numbers and empty rows
     "empty-rows": Kind(
@@ -31,11 +33,32 @@ FINDINGS = {
         "pass the state in and out, or reset it at the start of forward; every probe here starts from the same state",
         "certain",
     ),
+    "state-of-a-shape": Kind(
+        "state",
+        "The same input gives an output of another shape the second time: {first}, then {again}.",
+        "what a call leaves on the module – a cache, a list, a counter – grows into the next one's output",
+        "pass the state in and out, or reset it at the start of forward",
+        "certain",
+    ),
+    "state-raises": Kind(
+        "state",
+        "The same input raises the second time: {error}.",
+        "what a call leaves on the module does not fit the next one",
+        "pass the state in and out, or reset it at the start of forward",
+        "certain",
+    ),
+    "state-after-reset": Kind(
+        "state",
+        "After its reset the same input gives another output⟨, first at {module}⟩: something is left of before.",
+        "the reset does not reach all that is kept between calls",
+        "reset all that is kept between calls",
+        "certain",
+    ),
     "state-of-a-length": Kind(
         "state",
-        "An input of another length, run before, changes the output: something built for one length is kept for all.",
-        "a mask or a position table is cached by the first call",
-        "rebuild it when the length, device or dtype changes",
+        "An input of another {what}, run before, changes the output: something built for one {what} is kept for all.",
+        "a mask or a table is cached by the first call",
+        "rebuild it when the {what}, device or dtype changes",
     ),
     "random-in-eval": Kind(
         "mode",
@@ -95,6 +118,17 @@ FINDINGS = {
         "{why}",
         LOOK,
     ),
+    "in-training-only": Kind(
+        "mode",
+        "In training only, {said}; in eval the promise holds.",
+        "its statistics are taken over the whole batch, over what an output may not see and over other samples; with "
+        "frozen statistics the leak is gone",
+        "normalise each position by itself (LayerNorm over features), or train with this norm in eval",
+        "certain",
+    ),
+    "mixes-in-a-mode": Kind(
+        "mode", "In {here}, {said}; the promise {other}.", "{why}, on the path this mode takes", "", ""
+    ),
     "prefix-dropped": Kind(
         "prefix",
         "Layer {layer} ({module}) does not let the prefix see itself: it is plainly causal.",
@@ -127,6 +161,13 @@ FINDINGS = {
         "The output in {mode} differs from that in {base}⟨, first at {module}⟩.",
         "{why}",
         "compute the mask once and pass it on every path",
+    ),
+    "modes-shapes-differ": Kind(
+        "mode",
+        "The output in {mode} is {here}, in {base} {there}.",
+        "{why}",
+        "return the same positions and features on every path",
+        "certain",
     ),
     # -- B: padding
     "padding-inverted": Kind(
@@ -221,11 +262,70 @@ FINDINGS = {
         "build the mask for (queries, cache + queries)",
         "certain",
     ),
-    "cache-differs": Kind(
+    "cache-differs": Kind("cache", DECODED, "⟨the difference enters at {module}; ⟩we did not find why ({why})", ""),
+    "cache-slots": Kind(
         "cache",
-        "Decoding ({plan}) differs from the full forward from position {position} on⟨, first at {module}⟩.",
-        "{why}",
-        "mask by absolute position: query start + i sees keys up to start + i; count positions from the cache's length",
+        DECODED,
+        "its attention sees {keys} keys where {end} positions have come: {extra} slots that nobody has written",
+        "mask the slots behind the last position that was written",
+        "certain",
+    ),
+    "cache-keys-gone": Kind(
+        "cache",
+        DECODED,
+        "its attention has {keys} of {end} keys, and the full run sees some of those that are gone",
+        "keep as many keys as the mask lets a query see",
+        "certain",
+    ),
+    "cache-sees-more": Kind(
+        "cache",
+        DECODED,
+        "in the step query {query} sees key {key}, which the full run hides from it",
+        "mask by absolute position: query start + i sees keys up to start + i",
+        "certain",
+    ),
+    "cache-sees-less": Kind(
+        "cache",
+        DECODED,
+        "in the step query {query} does not see key {key}, which it sees in the full run",
+        "mask by absolute position: query start + i sees keys up to start + i",
+        "certain",
+    ),
+    "cache-bias": Kind(
+        "cache",
+        DECODED,
+        "the bias on the step's scores is not the full run's: it is off by up to {size:.2g}, alike in every sample",
+        "make the bias for all keys, those of the cache included, and take the rows of the new queries",
+        "certain",
+    ),
+    "cache-turned": Kind(
+        "cache",
+        DECODED,
+        "the {what} of the step are as long as in the full run and turned otherwise: they stand at other positions",
+        "count positions from the length of the cache",
+        "certain",
+    ),
+    "cache-scores": Kind(
+        "cache",
+        DECODED,
+        "the {what} of the step are not those of the full run",
+        "",
+        "certain",
+    ),
+    "cache-values": Kind(
+        "cache",
+        DECODED,
+        "the values of the step are not those of the full run",
+        "",
+        "certain",
+    ),
+    "cache-left": Kind(
+        "cache",
+        "Of two sequences decoded one after the other, the second ({what}, {reset}) differs from the full forward from "
+        "position {position} on: something of the first is left⟨ in {module}⟩.",
+        "⟨what the first sequence left in {kept}: put back, the difference is gone⟩",
+        "begin each sequence with what is kept between steps as it was at first",
+        "certain",
     ),
     "cache-padded": Kind(
         "cache",
@@ -298,11 +398,6 @@ WHY = {  # causes that one kind of finding chooses among
     "window-by-one": "off by one: Hugging Face's sliding_window=W is W keys with the query, "
     "flash-attention's (W, 0) is W + 1",
     "other-shape": "the mask is built for another shape or count",
-    # decoding with a cache
-    "prefill": "the prefill of {n} tokens already differs: the path with a cache builds another mask or other "
-    "positions",
-    "step": "a step does not continue where the cache ends: its position, or the cache's alignment, is off",
-    "chunk": "a chunk of {n} queries against a cache of {start} keys is masked as if it began at 0, or not at all",
     # labels
     "shift-0": "Each output is compared with its own input token: the labels are not shifted",
     "shift-1": "The labels are shifted inside although they come shifted",

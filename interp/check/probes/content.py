@@ -6,11 +6,13 @@ A does the same with attention scores made much larger, where a finite sentinel 
 
 from __future__ import annotations
 
+from math import prod
+
 from headwise.interp.check.bench import Bench, Draw, Leak
 from headwise.interp.check.describe import describe
 from headwise.interp.check.errors import DoesNotApply, Refused
 from headwise.interp.check.findings import reworded, why
-from headwise.interp.check.target import BASE, Mode, other_modes
+from headwise.interp.check.target import BASE, Mode, batch_statistics, other_modes
 
 SCORES = (300.0, 3e4)  # as confident heads have; and as a sentinel of −1e4 needs to be outscored
 
@@ -27,7 +29,7 @@ def content(bench: Bench):
     }
     refused: dict[Mode, str] = {}
     few = queries if len(queries) * bench.seconds_a_run < 2 else queries[:: max(1, len(queries) // 4)]
-    for mode in other_modes(bench.target):
+    for mode in (*other_modes(bench.target), *batch_statistics(bench.target)):
         try:
             leaking[mode] = _worst(bench.leaks(few, mode, draw=Draw()))
         except Refused as refusal:
@@ -43,21 +45,45 @@ def _reported(bench: Bench, leaking: dict[Mode, Leak | None], refused: dict[Mode
     bad = [m for m, leak in leaking.items() if leak is not None]
     if not bad:
         return
-    good = [m for m in leaking if leaking[m] is None]
     mode = BASE if leaking[BASE] is not None else bad[0]
+    if all(m.statistics for m in bad) and not bench.shows(leaking[mode], BASE):
+        yield from _in_training(bench, leaking[mode], mode)
+        return
+    good = [m for m in leaking if leaking[m] is None and not bench.shows(leaking[mode], m)]
     finding = describe(bench, leaking[mode], mode, probe="P")
     fails = [m for m in refused if m.train != mode.train]
     hint = bool(fails) and finding.inside != "outside attention" and "causal" in refused[fails[0]]
     if good or hint:
+        outside = bool(finding.module) and finding.inside == "outside attention"
         finding = reworded(
             finding,
-            "holds-in-another-mode",
+            "mixes-in-a-mode" if outside else "holds-in-another-mode",
             mode="; ".join(map(str, bad)),
             here=mode,
             other=f"holds in {good[0]}" if good else f"raises in {fails[0]} ({refused[fails[0]]})",
-            why=_path(mode, good, list(refused)),
+            why=finding.cause if outside else _path(mode, good, list(refused)),
         )
     yield finding
+
+
+def _in_training(bench: Bench, leak: Leak, mode: Mode):
+    """With its statistics frozen it holds, so they carry the leak. It is one where the model learns to say its own
+    next input; elsewhere it is worth knowing."""
+    finding = describe(bench, leak, mode, probe="P")
+    if not _predicts_its_input(bench):
+        bench.notes.append(
+            f"in training only, outputs depend on what they may not see: {finding.module or 'a batch norm'} takes its "
+            "statistics over the whole batch"
+        )
+        return
+    yield reworded(finding, "in-training-only", mode=str(mode))
+
+
+def _predicts_its_input(bench: Bench) -> bool:
+    """Has the output a score for each id, or as many numbers a position as an input?"""
+    streams, width = bench.target.feed.streams, bench.out.shape[-1]
+    ids = [int(s.alphabet.max()) < width for s in streams if s.hot and s.alphabet is not None]
+    return any(ids) or any(prod(s.features) == width for s in streams if s.hot and s.alphabet is None)
 
 
 def _path(mode: Mode, good: list[Mode], refused: list[Mode]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import DoesNotApply, Refused
@@ -29,8 +31,11 @@ def modes(bench: Bench):
             skipped.append(f"{mode} raised {refusal.kind}")
             continue
         if out.shape != bench.out.shape:
-            skipped.append(f"{mode} gives another shape")
-            continue
+            if mode.train:  # in training a model may answer more, or less
+                skipped.append(f"{mode} gives another shape")
+                continue
+            yield _reshaped(bench, mode, out)
+            return "stopped at the first mode that differs"
         worst, _ = bench.across(bench.out, out)
         if worst and mode.ones and (call := _all_hidden(bench, mode)) is not None:
             yield _ones(bench, call, worst)
@@ -67,6 +72,20 @@ def _differs(bench: Bench, mode: Mode, worst: float) -> Finding:
         smallest={"batch": bench.batch, "length": bench.length},
         mode=str(mode),
         base=BASE,
+        why=_cause(mode),
+    )
+
+
+def _reshaped(bench: Bench, mode: Mode, out: Tensor) -> Finding:
+    return found(
+        "modes-shapes-differ",
+        probe="T",
+        effect=1.0,
+        smallest={"batch": bench.batch, "length": bench.length},
+        mode=str(mode),
+        base=BASE,
+        here=tuple(out.shape),
+        there=tuple(bench.out.shape),
         why=_cause(mode),
     )
 

@@ -67,9 +67,15 @@ def other_modes(target) -> list[Mode]:
     implementation = getattr(target.config, "_attn_implementation", None) if target.hugging else None
     if implementation in ("sdpa", "eager") and _can_switch(target.module):
         modes += [Mode(eager="eager" if implementation == "sdpa" else "sdpa")]
-    if any(isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats for m in target.module.modules()):
-        modes += [Mode(train=True, grad=True, statistics=True)]
     return modes + [replace(m, ones=True) for m in modes if m.train and target.padding.name]
+
+
+def batch_statistics(target) -> list[Mode]:
+    """Training in which batch norms take the statistics of the batch, where there are any. Its answers differ from the
+    others' by design; what an output may not see must not enter there either."""
+    norms = [m for m in target.module.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    tracked = any(m.track_running_stats for m in norms)
+    return [Mode(train=True, grad=True, statistics=True)] if tracked and target.options.modes != "base" else []
 
 
 def _can_switch(module: nn.Module) -> bool:

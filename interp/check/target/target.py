@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -144,7 +144,8 @@ class Target:
             return t.to(dtype) if t.is_floating_point() else t
 
         try:
-            self.module, feed.dtype, self.snapshot, self.stateless = module, dtype, None, True
+            self.module, feed.dtype = module, dtype
+            self.snapshot = None if self.stateless else Snapshot(module)
             with self.beside(lambda batch: each(fixed(batch), cast)):
                 yield
         finally:
@@ -221,12 +222,14 @@ class Target:
         return self.read(self.raw(x, mask, **options), x)
 
     def stepped(self, chunk: Batch, cache) -> tuple[Any, Any]:
-        """The caller's ``step``."""
+        """The caller's ``step``: (output, cache), or the output alone where the model keeps its cache to itself."""
         with theirs():
             made = handed(self.step, self.module, self._bare(self.feed.arguments(chunk)), cache)
-        if not isinstance(made, tuple | list) or len(made) != 2:
-            raise Refused(TypeError(f"step expects to return (output, cache), got {type(made).__name__}"))
-        return made[0], made[1]
+        if isinstance(made, tuple | list) and len(made) == 2:
+            return made[0], made[1]
+        if not isinstance(made, Tensor | Mapping):
+            raise Refused(TypeError(f"step expects to return (output, cache) or the output, got {type(made).__name__}"))
+        return made, None
 
     def row(self, x: Batch, segments: Tensor) -> Tensor:
         """The caller's ``packed``: one row of several documents → (1, T, F)."""

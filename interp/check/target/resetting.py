@@ -1,0 +1,71 @@
+"""How a model that keeps its state to itself begins a new sequence: a method that says so by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from headwise.interp.check.errors import CheckError, Refused, handed, theirs
+from headwise.interp.check.state import BIG
+from headwise.interp.check.target.arguments import arguments
+
+if TYPE_CHECKING:
+    from headwise.interp.check.target.target import Target
+
+RESET = re.compile(
+    r"(reset|clear|empty|flush|restart)(_?(kv|all|inner|internal))?"
+    r"(_?(caches?|states?|memory|hidden(_states?)?|history|buffers?|stream(ing)?|context|past|sequence|decoding))?"
+)
+
+
+def resetting(target: Target) -> Callable[[], None] | None:
+    """As the caller says with ``reset=``; else a method such as ``reset_cache()`` of the model, or of parts of it,
+    that leaves the weights alone; None where there is none."""
+    module, told = target.module, target.options.reset
+    if told is not None:
+        if isinstance(told, str) and not callable(getattr(module, told, None)):
+            raise CheckError(f"reset names {told!r}, which is no method of {target.name}: give one, or a function.")
+        return lambda: _told(target, told)
+    if not may_be_called(module):
+        return None
+    owners = [(module, name) for name in _resets(module)[:1]]
+    owners = owners or [(m, name) for m in module.modules() for name in _resets(m)[:1]]
+    if not owners:
+        return None
+
+    def reset() -> None:
+        with theirs():
+            for owner, name in owners:
+                handed(getattr(owner, name))
+
+    return reset if _harmless(target, reset) else None
+
+
+def _told(target: Target, told: str | Callable) -> None:
+    with theirs():
+        handed(getattr(target.module, told)) if isinstance(told, str) else handed(told, target.module)
+
+
+def may_be_called(module: nn.Module) -> bool:
+    """Methods found by their names are tried only where a snapshot keeps the weights."""
+    return sum(p.numel() * p.element_size() for p in module.parameters()) <= BIG
+
+
+def _resets(module: nn.Module) -> list[str]:
+    names = [n for n in dir(type(module)) if RESET.fullmatch(n) and not hasattr(nn.Module, n)]
+    names = [n for n in names if callable(getattr(module, n, None))]
+    return [n for n in names if all(p.default is not p.empty for p in arguments(getattr(module, n)).values())]
+
+
+def _harmless(target: Target, reset: Callable[[], None]) -> bool:
+    """Does it run, and leave every weight as it is?"""
+    versions = [p._version for p in target.module.parameters()]
+    with target.untouched():
+        try:
+            reset()
+        except Refused:
+            return False
+        return versions == [p._version for p in target.module.parameters()]
