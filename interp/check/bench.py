@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
-from headwise.interp.check.errors import CheckError, DoesNotApply, OutOfTime, Refused, crashed, first_line
+from headwise.interp.check.errors import CheckError, DoesNotApply, OutOfTime, Refused, crashed
 from headwise.interp.check.expectation import Expectation
 from headwise.interp.check.gaps import ACROSS_SHAPES, CLEAR, gap, rounding
 from headwise.interp.check.locate import watch
@@ -96,7 +96,7 @@ class Bench:
                 if target.last_only(raw, x):
                     raw = target.raw(x)
                 target.settle(raw, x)
-                if turned(target, x):
+                if self.expect.size is None and turned(target, x, free=self.expect.free):
                     x = target.feed.anew(b, t)
                     raw = target.raw(x)
                     target.settle(raw, x)
@@ -111,7 +111,7 @@ class Bench:
                 crash = crash or error
         if crash is not None:
             raise CheckError(f"{target.name} could not be set up: {crashed(crash)}.") from crash
-        raise CheckError(_refusal(target, self.refused))
+        raise CheckError(target.refusal(self.refused))
 
     def _look_inside(self) -> None:
         """Of one output a sequence: the last module with an output at each position is watched in its place."""
@@ -435,25 +435,3 @@ def _largest(gaps: Tensor) -> tuple[int, int, float]:
     """(query, sample, effect) of changes (B, T')."""
     b, query = divmod(int(gaps.argmax()), gaps.shape[1])
     return query, b, float(gaps.max())
-
-
-def _refusal(target: Target, refused: list[tuple[int, int, Exception]]) -> str:
-    """Why no input could be fed, as a sentence that says what to give."""
-    if not refused:
-        return (
-            f"{target.name}: what to feed it could not be told from its layers; give "
-            "inputs=, a tensor (B, T) of ids or (B, T, C) of floats."
-        )
-    b, t, error = refused[0]
-    given = target.feed.names
-    required = [n for n, p in target.parameters.items() if p.default is p.empty and n not in given]
-    if target.forward is None and required and isinstance(error, TypeError):
-        return (
-            f"{target.name}.forward wants {', '.join(required)} besides its input: "
-            "give inputs= as a dict of its arguments, or forward=."
-        )
-    what = "the inputs given" if target.feed.forced else f"random inputs of batch {b}, length {t}"
-    return (
-        f"{target.name} raised {type(error).__name__} on {what}: {first_line(error)[:200]}. Give "
-        "inputs= that it takes, or forward=(model, x, attention_mask)."
-    )

@@ -106,9 +106,15 @@ class Feed:
     def _as_given(self, fixed: int | None) -> Iterator[tuple[int, int]]:
         main = self._given[self._main]
         own = self.told.layout.of(self._main, list(self._given).index(self._main)) if self.told.layout else None
-        for layout in [own] if own else given.layouts(main, self.module, fixed):
+        for layout in [own] if own else given.layouts(main, self.module, fixed or self._square):
             self._lay(layout)
             yield self.streams[0].given.shape[0], self.streams[0].given.shape[1]
+
+    @property
+    def _square(self) -> int | None:
+        """Positions of a (T, T) argument."""
+        others = [v for n, v in self._given.items() if n != self._main and isinstance(v, Tensor) and v.ndim >= 2]
+        return next((v.shape[-1] for v in others if v.shape[-1] == v.shape[-2]), None)
 
     def _lay(self, layout: Layout) -> None:
         made, rest = given.streams(self._given, self._main, layout, vocabulary=self.vocabulary, told=self.told)

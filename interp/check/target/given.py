@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from headwise.interp.check.errors import CheckError
-from headwise.interp.check.target.layout import Layout, Said, grid, plain
+from headwise.interp.check.target.layout import Layout, Said, grid, plain, time_first
 from headwise.interp.check.target.masking import MASKS
 from headwise.interp.check.target.streams import Stream
 from headwise.interp.check.target.vocabulary import Vocabulary
@@ -44,13 +44,16 @@ def main_of(given: Mapping[str | None, Any]) -> str | None:
 
 
 def layouts(main: Tensor, module: nn.Module, size: int | None) -> Iterator[Layout]:
-    """Layouts that the main stream may have, the likeliest first. ``size``: positions that the promise fixes."""
+    """Layouts that the main stream may have, the likeliest first. ``size``: positions that the promise, or a square
+    beside the stream, fixes."""
     floats, n = main.is_floating_point(), main.ndim
     if n < 2:
         raise CheckError(f"inputs expects a batch axis: (B, T) ids or (B, T, C) floats, got shape {tuple(main.shape)}.")
     for first in (1, 2):
         if size and n >= first + 2 and main.shape[first] * main.shape[first + 1] == size != main.shape[1]:
             yield grid(n, first)
+    if size and main.shape[0] == size != main.shape[1]:
+        yield time_first(n)
     channels_first = Layout(("B", "C", "T")) if floats and n == 3 else None
     if channels_first is not None and _convolves(module, main.shape):
         yield channels_first

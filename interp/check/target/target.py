@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headwise.interp.check.errors import CheckError, Refused, handed, theirs
+from headwise.interp.check.errors import CheckError, Refused, first_line, handed, theirs
 from headwise.interp.check.options import Options
 from headwise.interp.check.state import Snapshot, seed_everything
 from headwise.interp.check.target.arguments import arguments, each, takes_anything
@@ -331,6 +331,27 @@ class Target:
             return tuple(self.picked(self.raw(x)).shape)
         except Refused:
             return None
+
+    def refusal(self, refused: list[tuple[int, int, Exception]]) -> str:
+        """Why no input could be fed, as a sentence that says what to give."""
+        if not refused:
+            return (
+                f"{self.name}: what to feed it could not be told from its layers; give "
+                "inputs=, a tensor (B, T) of ids or (B, T, C) of floats."
+            )
+        b, t, error = refused[0]
+        given = self.feed.names
+        required = [n for n, p in self.parameters.items() if p.default is p.empty and n not in given]
+        if self.forward is None and required and isinstance(error, TypeError):
+            return (
+                f"{self.name}.forward wants {', '.join(required)} besides its input: "
+                "give inputs= as a dict of its arguments, or forward=."
+            )
+        what = "the inputs given" if self.feed.forced else f"random inputs of batch {b}, length {t}"
+        return (
+            f"{self.name} raised {type(error).__name__} on {what}: {first_line(error)[:200]}. Give "
+            "inputs= that it takes, or forward=(model, x, attention_mask)."
+        )
 
 
 @dataclass(frozen=True)

@@ -1,47 +1,71 @@
-"""Does time come first? Torch's own attention takes (T, B, C) unless told otherwise, and runs on (B, T, C) too."""
+"""Which axis is time? Where nobody says, the model is asked: by runs of fewer positions, and by who hears of whom.
+
+Torch's own attention takes (T, B, C) unless told otherwise, and runs on (B, T, C) too; a recurrence behind a transpose
+takes (B, C, T), and spectra and videos have further axes.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from headwise.interp.check.errors import Refused
+from headwise.interp.check.errors import CheckError, Refused
 from headwise.interp.check.gaps import ACROSS_SHAPES, gap, rounding
-from headwise.interp.check.target.layout import plain, time_first
+from headwise.interp.check.target.layout import Layout, plain, time_first
 from headwise.interp.check.target.streams import Batch
 from headwise.interp.check.target.target import Target
 
+LATER = "along its second axis it takes no shorter input, or nothing hears of anything else"
+FIRST = "samples would hear of each other as behind a mask, and positions of nothing"
 
-def turned(target: Target, x: Batch) -> bool:
-    """Read the main stream as (T, B, …) where runs of it as (B, T, …) say so. Batch first wins ties: attention over an
-    unmasked batch is a bug, unless the module is torch's own."""
-    stream = target.feed.streams[0]
-    if target.hugging or target.feed.told.layout or stream.layout != plain(len(stream.layout.axes)) or x.size < 2:
+
+def turned(target: Target, x: Batch, *, free: bool) -> bool:
+    """Read the main stream by another layout than (B, T, …), where runs say so; then what was read is to be read anew.
+    Where they leave it open, samples come first and positions next. Raises CheckError of a grid that may not be seen
+    as a whole (``free``): only the caller knows which of its axes is time."""
+    stream, told = target.feed.streams[0], target.feed.told.layout
+    if target.feed.grid and not told and not free:
+        raise CheckError(
+            f"{target.name} takes a grid, and which of its axes is time cannot be told: say "
+            "layout='(B, C, T, F) -> (B, C, T, F)', or '(B, C, H, W) -> (B, C, H, W)' for positions row by row."
+        )
+    usual = plain(len(stream.layout.axes))
+    if target.hugging or told or stream.layout != usual:
         return False
-    try:
-        if not _first(target, x):
-            return False
-    except Refused:
-        return False
-    target.feed.laid(time_first(len(stream.layout.axes)))
-    target.notes.append(
-        f"time comes first: read as {stream.layout}, samples would hear of each other as behind a mask; "
-        f"so it was read as {target.feed.streams[0].layout}; say layout= to change that"
-    )
-    return True
+    output = target.layout
+    for other, why in ((_first, FIRST), (_behind, LATER)):
+        try:
+            layout = other(target, x)
+        except Refused:
+            layout = None
+        target.layout = output  # others were tried
+        target.feed.laid(layout or usual)
+        if layout is not None:
+            target.notes.append(f"the input was read as {layout}, not as {usual}: {why}; say layout= to change that")
+            return True
+    return False
 
 
-def _first(target: Target, x: Batch) -> bool:
-    """Do those taken for samples hear of each other in one direction, as behind a mask, while those taken for positions
-    are a row of equals that never meet? A recurrence does so too where batch_first was forgotten: no evidence."""
-    seen = Moved(target, x)
-    forwards, backwards = seen.by(0, 0)[1:].any(), seen.by(0, -1)[:-1].any()
+# -- time comes first -----------------------------------------------------------------------------------------------
+def _first(target: Target, x: Batch) -> Layout | None:
+    """(T, B, …) where those taken for samples hear of each other in one direction, as behind a mask, while those taken
+    for positions are a row of equals that never meet. Attention over an unmasked batch is a bug, unless the module is
+    torch's own; and a recurrence over the batch is what a forgotten batch_first looks like."""
     recurrent = any(isinstance(m, nn.RNNBase) and not m.batch_first for m in target.module.modules())
-    if recurrent or not (forwards or backwards):
-        return False
-    if seen.by(1, 0)[:, 1:].any() or seen.by(1, -1)[:, :-1].any() or not seen.equals():
-        return False
-    return bool(forwards != backwards) or _torchs(target.module)
+    if recurrent or x.size < 2:
+        return None
+    seen, every = Moved(target, x), slice(None)
+    if seen.out.shape[:2] != (x.size, x.length):
+        return None
+    forwards, backwards = seen.where(slice(0, 1), every)[1:].any(), seen.where(slice(-1, None), every)[:-1].any()
+    if not (forwards or backwards):
+        return None
+    if seen.where(every, slice(0, 1))[:, 1:].any() or seen.where(every, slice(-1, None))[:, :-1].any():
+        return None
+    masked = bool(forwards != backwards) or _torchs(target.module)
+    return time_first(len(target.feed.streams[0].layout.axes)) if masked and seen.equals() else None
 
 
 def _torchs(module: nn.Module) -> bool:
@@ -50,18 +74,59 @@ def _torchs(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.") and not any(m.batch_first for m in inside)
 
 
+# -- time comes later -----------------------------------------------------------------------------------------------
+def _behind(target: Target, x: Batch) -> Layout | None:
+    """A later axis, where the model takes no fewer positions along the second, or nothing there hears of anything else;
+    of several that are otherwise, the one where least is heard of what follows."""
+    if x.first.ndim < 3 or _heard(target, x) is not None:
+        return None
+    heard: list[tuple[float, Layout]] = []
+    for layout in _later(target.feed.streams[0].layout):
+        target.feed.laid(layout)
+        try:
+            y = target.feed.anew(x.size, x.length)
+            target.settle(target.raw(y), y)
+            if not target.pooled and (share := _heard(target, y)) is not None:
+                heard.append((share, layout))
+        except Refused:
+            continue
+    return min(heard, key=lambda found: found[0])[1] if heard else None
+
+
+def _later(usual: Layout) -> Iterator[Layout]:
+    """(B, C, T, …), (B, C, D, T) …"""
+    rest = usual.axes[2:]
+    for at in range(2, len(usual.axes)):
+        yield Layout(("B", *rest[: at - 1], "T", *rest[at - 1 :]))
+
+
+def _heard(target: Target, x: Batch) -> float | None:
+    """The share of outputs that hear of what follows half of the sequence; None where it takes no fewer positions, or
+    no output hears of anything but its own."""
+    half, every = x.length // 2, slice(None)
+    if x.length < 2:
+        return None
+    try:
+        target.raw(x.cut(0, x.length - max(1, x.length // 4)))
+    except Refused:
+        return None
+    seen = Moved(target, x)
+    ahead = seen.where(every, slice(half, None))[:, : max(1, half * seen.out.shape[1] // x.length)]
+    return float(ahead.float().mean()) if ahead.any() or seen.where(every, slice(0, 1))[:, 1:].any() else None
+
+
 class Moved:
-    """Outputs (B, T) that move when what stands at one index of an axis changes."""
+    """Outputs (B, T') that move when what stands at some samples and positions changes."""
 
     def __init__(self, target: Target, x: Batch):
         self.target, self.x, self.out = target, x, target.run(x)
 
-    def by(self, axis: int, index: int) -> Tensor:
-        where = torch.zeros(self.x.size, self.x.length, dtype=torch.bool)
-        where.select(axis, index).fill_(True)
-        out = self.target.run(self.target.feed.perturb(self.x, where, seed=61))
-        if out.shape != self.out.shape or out.shape[:2] != where.shape:
-            raise Refused(ValueError("its output has other positions than its input"))
+    def where(self, samples: slice, positions: slice) -> Tensor:
+        changed = torch.zeros(self.x.size, self.x.length, dtype=torch.bool)
+        changed[samples, positions] = True
+        out = self.target.run(self.target.feed.perturb(self.x, changed, seed=61))
+        if out.shape != self.out.shape:
+            raise Refused(ValueError("the shape of its output depends on content"))
         return gap(self.out, out).cpu() > rounding(out.dtype if out.is_floating_point() else torch.float32)
 
     def equals(self) -> bool:

@@ -34,7 +34,8 @@ CHANNELS_FIRST = Layout(("B", "C", "T"))
 
 def candidates(feed: Feed, batch: int | None, length: int | None) -> Iterator[tuple[int, int]]:
     """Sets up the feed, the likeliest way first, and yields the (B, T) to try. Where T equals a size of the features,
-    axes cannot be told apart, so that comes last."""
+    axes cannot be told apart, and a convolution takes a batch of one for a sample without a batch: those come last."""
+    convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in feed.module.modules())
     sizes = {n for p in feed.module.parameters() for n in p.shape}
     fits = [t for t in _lengths(feed.module) if t <= feed.vocabulary.longest]
     length = length or _declared(feed.module)[0]
@@ -45,11 +46,11 @@ def candidates(feed: Feed, batch: int | None, length: int | None) -> Iterator[tu
             features = feed.streams[0].features
             for b in [batch] if batch else BATCHES:
                 if feed.grid or not feed.positional:
-                    if not alike:
+                    if (b == 1 and convolves) == alike:
                         yield b, prod(feed.grid)
                     continue
                 for t in lengths if b == BATCHES[0] or batch else lengths[:3]:
-                    if (t in features) == alike:
+                    if (t in features or (b == 1 and convolves)) == alike:
                         yield b, t
 
 
@@ -112,6 +113,9 @@ def _floats(feed: Feed, first: str | None, layout: Layout | None, fixed: int | N
         for width in dict.fromkeys((*sizes, *FEW)):
             yield lambda width=width: _set(feed, first, None, None, (width,))
     yield lambda: _set(feed, first, None, None, ())  # (B, T): one number a position
+    if isinstance(_layer(feed.module), nn.Linear | nn.RNNBase):  # behind a transpose
+        for width, _ in _widths(feed.module)[:1]:
+            yield lambda width=width: _set(feed, first, CHANNELS_FIRST, None, (width,))
     for width, _ in _widths(feed.module)[:2]:
         for side in sides:
             yield lambda width=width, side=side: _set(feed, first, grid(4), None, (width,), side)
@@ -131,6 +135,11 @@ def _features(module: nn.Module, layout: Layout) -> Iterator[tuple[int, ...]]:
     for width in widths if rest else [1]:
         for place in places or [0]:
             yield tuple(int(a) if a.isdigit() else width if i == place else SMALL for i, a in enumerate(rest))
+
+
+def _layer(module: nn.Module) -> nn.Module | None:
+    """The first with weights of its own."""
+    return next((m for m in module.modules() if any(True for _ in m.parameters(recurse=False))), None)
 
 
 def _sides(positions: int) -> tuple[int, int]:
