@@ -106,8 +106,8 @@ class Target:
                     handed(self.module.set_attn_implementation, implementation)
                 for m, flag in flags:
                     m.training = flag
-                if mode.statistics and self.snapshot is not None:
-                    self.snapshot.restore()  # running statistics moved
+                if mode.train and self.snapshot is not None:
+                    self.snapshot.restore()  # running statistics moved, averages were kept
 
     @contextmanager
     def alone(self, b: int, batch: int):
@@ -145,7 +145,7 @@ class Target:
 
         try:
             self.module, feed.dtype = module, dtype
-            self.snapshot = None if self.stateless else Snapshot(module)
+            self.snapshot = Snapshot(module)
             with self.beside(lambda batch: each(fixed(batch), cast)):
                 yield
         finally:
