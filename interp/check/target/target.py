@@ -184,6 +184,7 @@ class Target:
         kwargs = {**self.feed.fixed(x.size)}
         end = x.start + x.length
         kwargs |= {n: square[..., x.start : end, x.start : end] for n, square in self.feed.square_arguments()}
+        kwargs |= {n: line[x.start : end] for n, line in self.feed.lines.items()}
         kwargs |= {s.name: part for s, part in zip(self.feed.streams[1:], parts[1:], strict=True)}
         if mask is not None:
             kwargs[self.padding.name] = self.padding.taken(mask)
