@@ -266,7 +266,7 @@ FINDINGS = {
     "cache-slots": Kind(
         "cache",
         DECODED,
-        "its attention sees {keys} keys where {end} positions have come: {extra} slots that nobody has written",
+        "its attention sees {extra} of {keys} slots that nobody has written",
         "mask the slots behind the last position that was written",
         "certain",
     ),

@@ -171,7 +171,7 @@ def _suspect(one: AttentionCall, two: AttentionCall, chunk: Chunk) -> tuple[Caus
         lost = int((seen_a[..., : end - keys]).any((0, 1, 2)).sum())
         return (("cache-keys-gone", {"keys": keys, "end": end}), {}) if lost else None
     if bool(seen_b[..., end:].any()):
-        return ("cache-slots", {"keys": keys, "end": end, "extra": keys - end}), give
+        return ("cache-slots", {"keys": keys, "extra": keys - end}), give
     seen_b, b = seen_b[..., :end], b[..., :end]
     if bool((seen_a != seen_b).any()):
         more = bool((seen_b & ~seen_a).any())

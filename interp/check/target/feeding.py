@@ -39,6 +39,7 @@ class Feed:
         self.positional = True  # the input is a sequence whose positions can be changed one by one
         self.fixed: Callable[[int], dict] = lambda batch: {}  # batch size → the other arguments
         self.squares: dict[str, Tensor] = {}  # (…, T, T) arguments: they are cut along with the streams
+        self.lines: dict[str, Tensor] = {}  # (T,) arguments, the same for all samples, such as positions: likewise
         self.source: Tensor | None = None  # what the encoder of a pair is given
         self.source_name: str | None = None
         self._given: dict[str | None, Any] = {}
@@ -79,7 +80,7 @@ class Feed:
     @property
     def names(self) -> set[str | None]:
         """Arguments that are fed."""
-        return {stream.name for stream in self.streams} | set(self.fixed(1)) | set(self.squares)
+        return {stream.name for stream in self.streams} | set(self.fixed(1)) | set(self.squares) | set(self.lines)
 
     # -- ways to feed it ----------------------------------------------------------------------------------------------
     def candidates(self, batch: int | None, length: int | None, fixed: int | None) -> Iterator[tuple[int, int]]:
@@ -124,7 +125,10 @@ class Feed:
         self.squares = {
             n: v for n, v in rest.items() if isinstance(v, Tensor) and v.ndim >= 2 and v.shape[-2:] == (length, length)
         }
-        still = {n: v for n, v in rest.items() if n not in self.squares}
+        self.lines = {n: v for n, v in rest.items() if isinstance(v, Tensor) and tuple(v.shape) == (length,)}
+        if length == self.streams[0].given.shape[0]:  # or one for each sample?
+            self.lines = {n: v for n, v in self.lines.items() if given.STILL.search(n)}
+        still = {n: v for n, v in rest.items() if n not in self.squares and n not in self.lines}
         own, axis = self._given[self._main].shape[layout.samples or 0], layout.samples or 0
         self.fixed = lambda batch: {n: fitted(v, batch, own, axis) for n, v in still.items()}
         if not self.hot:

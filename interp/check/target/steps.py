@@ -61,8 +61,8 @@ def worth_trying(target: Target, x: Batch) -> Iterator[Stepping]:
         yield from _by_argument(target, x, extra)
     reset = resetting(target)
     for extra in beside:
-        if reset is not None or extra.flags or extra.starts or extra.places:
-            placed = bool(extra.starts or extra.places)  # it begins anew where position 0 is said
+        placed = bool(extra.starts or extra.places or target.feed.lines)  # it begins anew where position 0 is said
+        if placed or reset is not None or extra.flags:
             step, call = partial(_kept, target, extra), f"output = model(x{extra.code})"
             named = placed or reset is not None
             yield Stepping("its own cache", step, call, reset, keeps=not placed, named=named)
@@ -89,8 +89,9 @@ class Extra:
 
     @property
     def code(self) -> str:
-        given = [f"{n}=True" for n in self.flags] + [f"{n}=start" for n in self.starts]
-        return "".join(f", {text}" for text in given + [f"{n}=positions" for n in self.places])
+        said = dict.fromkeys(self.flags, "True") | dict.fromkeys(self.starts, "start")
+        said |= dict.fromkeys((*self.places, *self.target.feed.lines), "positions")
+        return "".join(f", {name}={value}" for name, value in said.items())
 
 
 def _beside(target: Target) -> list[Extra]:

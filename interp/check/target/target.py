@@ -106,8 +106,8 @@ class Target:
                     handed(self.module.set_attn_implementation, implementation)
                 for m, flag in flags:
                     m.training = flag
-                if mode.statistics and self.snapshot is not None:
-                    self.snapshot.restore()  # running statistics moved
+                if mode.train and self.snapshot is not None:
+                    self.snapshot.restore()  # running statistics moved, averages were kept
 
     @contextmanager
     def alone(self, b: int, batch: int):
@@ -145,7 +145,7 @@ class Target:
 
         try:
             self.module, feed.dtype = module, dtype
-            self.snapshot = None if self.stateless else Snapshot(module)
+            self.snapshot = Snapshot(module)
             with self.beside(lambda batch: each(fixed(batch), cast)):
                 yield
         finally:
@@ -184,6 +184,7 @@ class Target:
         kwargs = {**self.feed.fixed(x.size)}
         end = x.start + x.length
         kwargs |= {n: square[..., x.start : end, x.start : end] for n, square in self.feed.square_arguments()}
+        kwargs |= {n: line[x.start : end] for n, line in self.feed.lines.items()}
         kwargs |= {s.name: part for s, part in zip(self.feed.streams[1:], parts[1:], strict=True)}
         if mask is not None:
             kwargs[self.padding.name] = self.padding.taken(mask)

@@ -182,6 +182,48 @@ def test_what_is_no_cache_is_not_taken_for_one():
     assert not decoded(report).applied and "name one with step=" in decoded(report).detail, str(report)
 
 
+class PositionsGiven(AtAPosition):
+    """As gpt-fast: the positions of the tokens are an argument, the same for all samples."""
+
+    def forward(self, ids, input_pos):
+        return super().forward(ids, int(input_pos[0]))
+
+
+def test_positions_that_are_given_are_cut_along():
+    inputs = {"ids": torch.randint(0, WORDS, (3, 11)), "input_pos": torch.arange(11)}
+    report = check(PositionsGiven().eval(), Causal(), inputs=inputs, modes="base", dtypes=())
+    assert report.ok and "(by its own cache)" in decoded(report).detail, str(report)
+    wrong = check(PositionsGiven(0.7).eval(), Causal(), inputs=inputs, modes="base", dtypes=())
+    assert wrong.classes == ("cache",) and "input_pos=positions" in wrong.findings[0].smallest["step"], str(wrong)
+
+
+class Slots(nn.Module):
+    """Keys and values in slots on the module; ``sees``: those that nobody has written, too."""
+
+    def __init__(self, sees):
+        super().__init__()
+        torch.manual_seed(0)
+        self.sees, self.embed, self.qkv, self.head = sees, nn.Embedding(WORDS, 8), nn.Linear(8, 24), nn.Linear(8, WORDS)
+        self.register_buffer("kept", torch.zeros(2, 8, 32, 8))
+
+    def forward(self, ids, start_pos=0):
+        q, k, v = self.qkv(self.embed(ids)).chunk(3, -1)
+        n, end = ids.shape[1], start_pos + ids.shape[1]
+        self.kept[0, : len(ids), start_pos:end], self.kept[1, : len(ids), start_pos:end] = k, v
+        keys, values = self.kept[:, : len(ids), : 32 if self.sees and start_pos else end]
+        mask = torch.ones(n, keys.shape[1], dtype=torch.bool).tril(start_pos)
+        mask[:, end:] = True
+        return self.head(F.scaled_dot_product_attention(q, keys, values, mask))
+
+
+def test_a_static_cache_may_be_watched_and_its_empty_slots_are_named():
+    right = check(Slots(False).eval(), Causal(), **FAST)
+    assert right.ok and decoded(right).applied, str(right)
+    assert next(p for p in right.probed if p.id == "layers").applied, str(right)
+    finding = check(Slots(True).eval(), Causal(), **FAST).findings[0]
+    assert finding.cause == "its attention sees 30 of 32 slots that nobody has written", str(finding)
+
+
 def test_an_encoder_has_no_steps():
     report = check(ByState().eval(), Bidirectional(), **FAST)
     assert decoded(report).status == "nothing to test", str(report)
@@ -343,17 +385,39 @@ def test_a_mode_of_another_shape_is_a_finding():
 
 
 class ShapeOfContent(Running):
-    """Two odd last words cost an output."""
+    """A last word that ends the text costs an output."""
 
     def forward(self, ids):
-        return self.head(self.mixed(ids)[0])[:, : ids.shape[1] - int((ids[:, -1] % 2).sum() > 1)]
+        return self.head(self.mixed(ids)[0])[:, : ids.shape[1] - int((ids[:, -1] < 10).any())]
 
 
 def test_a_shape_that_follows_the_content_is_a_leak_and_in_every_mode():
-    report = check(ShapeOfContent().eval(), Causal(), length=11, dtypes=())
+    even = 2 * torch.arange(33).view(3, 11).remainder(13)
+    report = check(ShapeOfContent().eval(), Causal(), inputs=even, dtypes=())
     assert report.classes == ("outside-attention",) and not report.errors, str(report)
     assert report.findings[0].effect == float("inf") and report.findings[0].mode == ""
     assert report.to_json() and report.to_html()
+
+
+class Averages(Running):
+    """In training it keeps a running mean of what it met, for later calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(WIDTH))
+
+    def forward(self, ids):
+        out, _ = self.mixed(ids)
+        logits = self.head(out - self.mean)
+        if self.training:
+            self.mean.mul_(0.5).add_(out.detach().mean((0, 1)))
+        return logits
+
+
+def test_what_training_leaves_behind_is_put_back_before_the_next_run():
+    model = Averages().eval()
+    report = check(model, Causal(), length=11, dtypes=())
+    assert report.ok and not bool(model.mean.any()), str(report)
 
 
 # -- batch norm in training -------------------------------------------------------------------------------------------
