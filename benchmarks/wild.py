@@ -12,7 +12,6 @@ output before it moves. A finding counts only where that moves by more than roun
 
 from __future__ import annotations
 
-import copy
 import inspect
 import sys
 import time
@@ -144,12 +143,6 @@ def hierarchical_attention():
     return of("h_transformer_1d", "HTransformer1D")(**SMALL, max_seq_len=64, block_size=8, causal=True)
 
 
-@wild("taylor-series-linear-attention", "TaylorSeriesLinearAttn(causal=True)", width=WIDTH)
-def taylor():
-    made = of("taylor_series_linear_attention", "TaylorSeriesLinearAttn")
-    return made(WIDTH, dim_head=4, heads=2, causal=True)
-
-
 @wild("simple-hierarchical-transformer", "HierarchicalTransformer(hierarchies=(1, 2))")
 def hierarchies():
     made = of("simple_hierarchical_transformer", "HierarchicalTransformer")
@@ -178,9 +171,9 @@ def x_shifted():
     return _decoder(shift_tokens=1)
 
 
-@wild("x-transformers", "Decoder(attn_talking_heads=True)")
+@wild("x-transformers", "Decoder(attn_pre_talking_heads=True)")
 def x_talking():
-    return _decoder(attn_talking_heads=True)
+    return _decoder(attn_pre_talking_heads=True)
 
 
 @wild("x-transformers", "Decoder(attn_sparse_topk=4)")
@@ -306,26 +299,88 @@ def conformer_convolution():
     return of("conformer", "ConformerConvModule")(WIDTH, causal=True, kernel_size=7)
 
 
-@wild("encodec", "SEANetEncoder(causal=True)", width=1)
-def encodec():
-    model = of("encodec.modules.seanet", "SEANetEncoder")(
-        channels=1, dimension=16, n_filters=4, ratios=[2, 2], causal=True
+# -- architectures of Hugging Face, from small configurations ----------------------------------------------------------
+def _hugging(model: str, **sizes):
+    """A model of transformers, "Gpt2LMHead" as class and configuration, and the promise."""
+    package = import_module("transformers")
+    made = getattr(package, model)
+    sizes = {"vocab_size": WORDS, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, **sizes}
+    return made(made.config_class(**sizes)), {"expect": "causal"}
+
+
+@wild("transformers", "GPT2LMHeadModel")
+def hf_gpt2():
+    return _hugging("GPT2LMHeadModel")
+
+
+@wild("transformers", "LlamaForCausalLM")
+def hf_llama():
+    return _hugging("LlamaForCausalLM", intermediate_size=64, num_key_value_heads=2)
+
+
+@wild("transformers", "BloomForCausalLM")
+def hf_bloom():
+    return _hugging("BloomForCausalLM")
+
+
+@wild("transformers", "MambaForCausalLM")
+def hf_mamba():
+    return _hugging("MambaForCausalLM", state_size=8, time_step_rank=4)
+
+
+@wild("transformers", "RwkvForCausalLM")
+def hf_rwkv():
+    return _hugging("RwkvForCausalLM", attention_hidden_size=WIDTH, intermediate_size=64)
+
+
+@wild("transformers", "BigBirdForCausalLM(is_decoder=True)")
+def hf_bigbird():
+    return _hugging("BigBirdForCausalLM", is_decoder=True, intermediate_size=64, attention_type="original_full")
+
+
+@wild("transformers", "ReformerModelWithLMHead(is_decoder=True), local layers")
+def hf_reformer_local():
+    return _reformer(["local", "local"])
+
+
+@wild("transformers", "ReformerModelWithLMHead(is_decoder=True), LSH layers")
+def hf_reformer_lsh():
+    return _reformer(["lsh", "lsh"])
+
+
+def _reformer(layers: list[str]):
+    sizes = {"attention_head_size": 8, "local_attn_chunk_length": 8, "lsh_attn_chunk_length": 8, "num_buckets": 4}
+    axes = {"axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16], "max_position_embeddings": 64}
+    model, options = _hugging(
+        "ReformerModelWithLMHead",
+        is_decoder=True,
+        attn_layers=layers,
+        feed_forward_size=64,
+        hash_seed=0,
+        **sizes,
+        **axes,
     )
-    return on(lambda inner, x: inner(x.transpose(1, 2)).transpose(1, 2), model)
+    return model, options | {"length": 32}
+
+
+@wild("transformers", "EncodecModel(use_causal_conv=True).encoder", width=1)
+def hf_encodec():
+    return _codec("EncodecModel", upsampling_ratios=[2, 2], use_causal_conv=True)
+
+
+def _codec(model: str, **sizes):
+    made = getattr(import_module("transformers"), model)
+    config = made.config_class(hidden_size=16, num_filters=4, num_lstm_layers=1, **sizes)
+    return on(lambda inner, x: inner(x.transpose(1, 2)).transpose(1, 2), made(config).encoder)
 
 
 # -- series and traces -------------------------------------------------------------------------------------------------
-@wild("neuralforecast", "TemporalConvolutionEncoder", width=WIDTH)
-def neural_tcn():
-    made = of("neuralforecast.common._modules", "TemporalConvolutionEncoder")
-    return made(in_channels=WIDTH, out_channels=16, kernel_size=2, dilations=[1, 2, 4])
-
-
-@wild("gluonts", "CausalDilatedResidual (WaveNet)", width=WIDTH)
-def gluonts_wavenet():
-    made = of("gluonts.torch.model.wavenet.module", "CausalDilatedResidual")
-    model = made(n_residue=WIDTH, n_skip=16, dilation=2, return_dense_out=True, kernel_size=2)
-    return on(lambda inner, x: inner(x.transpose(1, 2))[0].transpose(1, 2), model)
+@wild("darts", "_ResidualBlock of the TCN", width=WIDTH)
+def darts_tcn():
+    made = of("darts.models.forecasting.tcn_model", "_ResidualBlock")
+    sizes = {"num_filters": 8, "kernel_size": 3, "dilation_base": 2, "num_layers": 2, "nr_blocks_below": 0}
+    model = made(dropout=0.0, weight_norm=False, input_size=WIDTH, target_size=16, **sizes)
+    return on(lambda inner, x: inner(x.transpose(1, 2)).transpose(1, 2), model)
 
 
 @wild("pytorch-forecasting", "InterpretableMultiHeadAttention", width=WIDTH)
@@ -385,12 +440,12 @@ def made(one: Wild) -> tuple[nn.Module, dict]:
 
 def by_hand(one: Wild) -> tuple[float, str]:
     """(how far an output moves with inputs after it, of the outputs' scale; the dtype it was measured in)."""
-    model, options = made(one)
     for dtype in (torch.float64, torch.float32):
+        model, options = made(one)
         try:
-            module = copy.deepcopy(model).to(dtype)
             with torch.no_grad():
-                return max(_moved(module, options, one.width, seed, dtype) for seed in range(3)), str(dtype)[6:]
+                moved = max(_moved(model.to(dtype), options, one.width, seed, dtype) for seed in range(3))
+            return moved, str(dtype).removeprefix("torch.")
         except RuntimeError:  # it makes float32 of its own: measured in that
             if dtype == torch.float32:
                 raise
@@ -411,7 +466,7 @@ def _moved(model: nn.Module, options: dict, width: int, seed: int, dtype: torch.
         torch.manual_seed(1)  # random features and hashes are the same in every run
         out = model(*xs)
         while not isinstance(out, Tensor):
-            out = out[0]
+            out = out["logits"] if isinstance(out, dict) else out[0]
         return out
 
     xs, others = draw(), draw()
@@ -433,7 +488,7 @@ def row(one: Wild) -> str:
     except (ImportError, metadata.PackageNotFoundError) as error:
         return f"| {one.package} | `{one.says}` | not installed ({error}) | | |"
     start = time.perf_counter()
-    report = check(model, "causal", modes="base", dtypes=(), budget=120, **options)
+    report = check(model, **{"expect": "causal", "budget": 120, **options})
     took = time.perf_counter() - start
     size, dtype = by_hand(one)
     leaks = size > (ROUNDING if dtype == "float64" else 1e-4)
