@@ -26,6 +26,7 @@ from headwise.interp.check.reproducing.sources import Sources
 from headwise.interp.check.reproducing.spelling import UNPACKED, Unspelled, tensor
 from headwise.interp.check.state import random_streams_kept
 from headwise.interp.check.target import BASE, Mode, Target, other_modes
+from headwise.interp.check.target.modes import batch_statistics
 from headwise.interp.subject import Subject
 
 Experiment = Callable[[Scene], Iterator[Script]]
@@ -33,12 +34,12 @@ BY_LETTER: dict[str, tuple[Experiment, ...]] = {  # the probe that found it → 
     "A": (contents.amplified,),
     "W": (contents.content, contents.missing, inside.inside, contents.amplified),
     "N": (states.finite, padded.padded_finite, padded.under_padding, padded.padded_alone, inside.inside),
-    "R": (states.twice, states.lengths_in_turn),
+    "R": (states.twice, states.sizes_in_turn),
     "S": (states.sizes,),
     "G": (states.growth,),
     "T": (states.modes, padded.padded_shape, padded.padded_modes),
     "B": (contents.samples, states.alone, padded.under_padding, padded.padded_alone, padded.padded_finite),
-    "C": (decoding.decoding,),
+    "C": (decoding.decoding, decoding.second, decoding.padded),
     "K": (padded.documents,),
     "L": (states.loss,),
     "D": (contents.halves,),
@@ -98,7 +99,8 @@ def reproduced(checked: Checked, finding: Finding, *, model: nn.Module | None = 
 
 def _functions(options: Options) -> tuple:
     """What of the caller's own a script may call."""
-    return options.forward, options.step, options.packed, options.output
+    reset = options.reset if callable(options.reset) else None
+    return options.forward, options.step, options.packed, options.output, reset
 
 
 def _origins(module: nn.Module, factory: str, refused: list[str]) -> Iterator[Origin]:
@@ -187,7 +189,7 @@ def _shown(checked: Checked, finding: Finding, module: nn.Module, origin: Origin
 def _mode(finding: Finding, target: Target) -> Mode:
     """The mode that a finding happens in."""
     said = finding.mode.split("; ")
-    return next((m for m in (BASE, *other_modes(target)) if str(m) in said), BASE)
+    return next((m for m in (BASE, *other_modes(target), *batch_statistics(target)) if str(m) in said), BASE)
 
 
 def _experiments(finding: Finding, mode: Mode) -> Iterator[Experiment]:
@@ -230,8 +232,7 @@ def _text(checked: Checked, finding: Finding, script: Script, origin: Origin) ->
     body = "\n".join(f"    {line}" if line else "" for line in script.body)
     parts = [
         f'"""{docstring}\n"""\n\nfrom __future__ import annotations',
-        _model_text(origin, GAP.strip(), script.functions),
-        f"def main(model):\n{body}",
+        _model_text(origin, GAP.strip(), script.functions, f"def main(model):\n{body}"),
         'if __name__ == "__main__":\n    main(make())',
     ]
     return "\n\n\n".join(parts).replace("annotations\n\n\n", "annotations\n\n", 1) + "\n"
@@ -246,6 +247,8 @@ def _model_text(origin: Origin, *more: str) -> str:
     if any("unpacked(" in text for text in texts):
         sources.imports |= {"import base64": None, "import zlib": None}
         texts.insert(0, UNPACKED.strip())
+    if any("copy.deepcopy(" in text for text in texts):
+        sources.imports["import copy"] = None
     if any("nn." in text for text in texts):
         sources.imports["from torch import nn"] = None
     lines = sorted(

@@ -243,16 +243,16 @@ class Script:
         return free
 
     def run(
-        self, into: str, x: Batch, mask: Tensor | None = None, *, mode: Mode = BASE, seed: int = 0, **extra
+        self, into: str, x: Batch, mask: Tensor | None = None, *, mode: Mode = BASE, model="model", seed=0, **extra
     ) -> Tensor:
-        """Add a run; its output as (B, T, F). ``seed``: of the random numbers it draws."""
+        """Add a run; its output as (B, T, F). ``model`` as text; ``seed``: of the random numbers it draws."""
         scene = self.scene
         self._held.append(x)
         call = scene.call(x, mask, mode, {**extra, "seed": seed})
         if isinstance(call.raw, Refused):
             raise call.raw
         runner = self._runner(mode, call.raw, x.size, seed)
-        self.add(f"{into} = {runner}({', '.join(['model', *self._given(call, x)])})")
+        self.add(f"{into} = {runner}({', '.join([model, *self._given(call, x)])})")
         return scene.target.read(call.raw, x)
 
     def raises(self, x: Batch, mask: Tensor | None = None, *, mode: Mode = BASE, **extra) -> bool:

@@ -12,7 +12,8 @@ from headwise.interp.check.gaps import ACROSS_SHAPES, gap
 from headwise.interp.check.probes.labels import SHIFTED_INSIDE, SHIFTED_OUTSIDE
 from headwise.interp.check.reproducing.contents import SHORT
 from headwise.interp.check.reproducing.scene import Scene, Script, tried
-from headwise.interp.check.target import BASE, other_modes
+from headwise.interp.check.target import BASE, Batch, other_modes
+from headwise.interp.check.target.resetting import Reset, resetting
 
 ACROSS = ACROSS_SHAPES[torch.float32]  # between runs of different shapes
 SIZES = (1, 2, 3, 4, 5, 8)
@@ -40,17 +41,20 @@ def finite(scene: Scene) -> Iterator[Script]:
 
 
 def twice(scene: Scene) -> Iterator[Script]:
-    """One input, run twice, then with other random numbers."""
-    x = scene.draw(scene.bench.expect.batch or 1, lengths(scene)[0])
+    """One input, run twice, after a reset where there is one, then with other random numbers."""
+    x, reset = scene.draw(scene.bench.expect.batch or 1, lengths(scene)[0]), resetting(scene.target)
     for seed, says in ((0, "the second time"), (1, "with another random seed")):
-        script = Script(scene)
         with scene.target.untouched():
-            try:
-                script.run("one", x)
-                script.run("two", x, seed=seed)
-            except Refused:
-                continue
+            script = _first(scene, x, reset)
+            raises = script.raises(x)
+        if raises:
+            yield script
+            return
+        with scene.target.untouched():
+            script = _first(scene, x, reset)
+            script.run("two", x, seed=seed)
         script.add(
+            f'assert one.shape == two.shape, "the same input gives an output of another shape {says}"',
             "moved = gap(one, two)",
             f'print(f"the same input gives an output that differs by {{moved:.2g}} {says}")',
             f'assert moved <= 1e-6, "the same input gives another output {says}"',
@@ -58,26 +62,55 @@ def twice(scene: Scene) -> Iterator[Script]:
         yield script
 
 
-def lengths_in_turn(scene: Scene) -> Iterator[Script]:
-    """A short input before and after a long one, and a long one before and after a short one."""
+def _first(scene: Scene, x: Batch, reset: Reset | None) -> Script:
+    """A first run, of the module as it came, and a reset after it."""
+    script = Script(scene)
+    script.run("one", x)
+    if reset is not None:
+        reset()
+        script.add(*resets(scene, reset))
+    return script
+
+
+def resets(scene: Scene, reset: Reset) -> list[str]:
+    """Lines that begin a new sequence."""
+    if reset.told is not None:
+        return [f"{scene.sources.name(reset.told)}(model)"]
+    paths = {id(m): path for path, m in scene.target.module.named_modules()}
+    return [f"model.get_submodule({paths[id(m)]!r}).{n}()" if paths[id(m)] else f"model.{n}()" for m, n in reset.owners]
+
+
+def sizes_in_turn(scene: Scene) -> Iterator[Script]:
+    """An input before and after one of another length, or of another batch size."""
     bench = scene.bench
     if len(lengths(scene)) == 1:
         return
-    sizes = [(a, b) for a, b in ((4, 8), (max(2, bench.length // 2), bench.length)) if b <= bench.length]
-    for one, two in [*sizes, *((b, a) for a, b in sizes)]:
-        x, between = scene.draw(1, one), scene.draw(1, two, seed=9)
+    n, half = bench.length, max(2, bench.length // 2)
+    pairs = [
+        ((1, 4), (1, 8)),
+        ((1, 8), (1, 4)),
+        ((1, half), (1, n)),
+        ((1, n), (1, half)),
+        ((3, 4), (1, 4)),
+        ((1, 4), (3, 4)),
+    ]
+    for one, two in pairs:
+        x, between = scene.draw(*one), scene.draw(*two, seed=9)
         script = Script(scene)
         with scene.target.untouched():
             try:
                 script.run("before", x)
                 script.run("between", between)
+                if script.raises(x):
+                    yield script
+                    continue
                 script.run("after", x)
             except Refused:
                 continue
         script.add(
             "moved = gap(before, after)",
-            f'print(f"after an input of length {two} the first one gives an output that differs by {{moved:.2g}}")',
-            'assert moved <= 1e-6, "what is kept of one length changes the answer to another"',
+            f'print(f"after an input of batch {two[0]} and length {two[1]} it differs by {{moved:.2g}}")',
+            'assert moved <= 1e-6, "what is kept of one size changes the answer to another"',
         )
         yield script
 
