@@ -36,6 +36,12 @@ def add(commands) -> None:
     command.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
     command.add_argument("--html", metavar="FILE", type=Path, help="write the report as one page")
     command.add_argument("--markdown", metavar="FILE", type=Path, help="write the report as Markdown")
+    command.add_argument(
+        "--reproduce",
+        metavar="FILE",
+        type=Path,
+        help="write the first finding as a script that needs torch only and exits 1 with the bug, 0 without it",
+    )
     command.add_argument("--budget", metavar="SECONDS", type=float, default=120.0, help="default 120")
     command.add_argument("--length", metavar="T", type=int, help="length of the random inputs")
     command.set_defaults(run=run)

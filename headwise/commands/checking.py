@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
         for path, text in ((arguments.html, report.to_html), (arguments.markdown, report.to_markdown)):
             if path is not None:
                 path.write_text(text(), encoding="utf-8")
+        if arguments.reproduce is not None:
+            _reproduce(report, arguments)
     except (CheckError, OSError) as error:
         return _fail(error)
     finally:
@@ -54,6 +56,20 @@ def _status(report: Report) -> int:
         untested = "; ".join(f"{p.name}: {p.detail}" for p in report.untested)
         return _fail(f"the promise {report.expect} was not tested: {untested}.")
     return 0 if report.ok else 1
+
+
+def _reproduce(report: Report, arguments: argparse.Namespace) -> None:
+    """Write the first finding as a script, self-contained where it can be, else by the factory. The report's verdict
+    stands also where there is none."""
+    for factory in dict.fromkeys(("", arguments.factory or "")):
+        try:
+            script = report.reproduce(factory=factory)
+        except CheckError as error:
+            told = error
+            continue
+        arguments.reproduce.write_text(script, encoding="utf-8")
+        return
+    print(f"{arguments.reproduce} was not written: {told}", file=sys.stderr)
 
 
 def _fail(error: object) -> int:

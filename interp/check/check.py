@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from headwise.interp.check.expectation import Expectation
 from headwise.interp.check.options import Options, Progress
 from headwise.interp.check.probes import PROBES, Probe
 from headwise.interp.check.report import APART, APPLIED, FAILED, LATE, MOOT, REFUSED, Edges, Finding, Probed, Report
+from headwise.interp.check.reproducing import Checked, reproduced
 from headwise.interp.check.state import Snapshot, random_streams_kept
 from headwise.interp.check.target import Target
 from headwise.interp.masks import Bidirectional, Causal, Mask
@@ -123,7 +125,8 @@ def check(
             "in eval, and train was probed with dropout stilled"
         )
         report = replace(report, notes=(note, *report.notes))
-    return replace(report, source=source, seconds=time.monotonic() - started)
+    again = partial(reproduced, Checked(model, promise, options)) if report.findings else None
+    return replace(report, source=source, seconds=time.monotonic() - started, again=again)
 
 
 @contextmanager

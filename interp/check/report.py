@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from headwise.interp.check.errors import CheckError
 from headwise.interp.check.writing import markdown, page
 from headwise.interp.masks import ALLOWED, HIDDEN, Mask
 
@@ -203,6 +205,7 @@ class Report:
     seconds: float = 0.0
     dependency: Edges | None = None  # the whole output × input square, also of a clean model
     source: str = ""  # who promised it, where it was not ``expect``
+    again: Callable[..., str] | None = field(default=None, compare=False)  # finding → script; holds the model
     reading: str = ""  # where samples, time and features stand in inputs and output: "input_ids (B, T) → (B, T, C)"
 
     @property
@@ -285,6 +288,17 @@ class Report:
     @staticmethod
     def _row(probed: Probed) -> tuple[str, str, str]:
         return probed.name, probed.letter, probed.outcome
+
+    def reproduce(self, number: int = 0, *, model: nn.Module | None = None, factory: str = "") -> str:
+        """A script for a notebook or a bug report that shows finding ``number`` without this package: the model, the
+        smallest input, the runs, the assertion. It exits 1 with the bug and 0 without it, and was run before it is
+        returned. ``model`` takes the model's place in it, such as the repaired one; ``factory``, FILE.py:function,
+        makes it where its source cannot be told. Raises CheckError where nothing was found or no script shows it."""
+        if not self.findings or self.again is None:
+            raise CheckError(f"{self.model} has no finding to reproduce.")
+        if not 0 <= number < len(self.findings):
+            raise CheckError(f"there is no finding {number}: {self.model} has {_count(len(self.findings), 'finding')}.")
+        return self.again(self.findings[number], model=model, factory=factory)
 
     def to_markdown(self) -> str:
         return markdown(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -21,14 +22,30 @@ RESET = re.compile(
 )
 
 
-def resetting(target: Target) -> Callable[[], None] | None:
+@dataclass(frozen=True, eq=False)
+class Reset:
+    """Begins a new sequence: methods of modules, or what the caller gave."""
+
+    owners: tuple[tuple[nn.Module, str], ...] = ()
+    told: Callable | None = None
+    root: nn.Module | None = None
+
+    def __call__(self) -> None:
+        with theirs():
+            if self.told is not None:
+                handed(self.told, self.root)
+            for owner, name in self.owners:
+                handed(getattr(owner, name))
+
+
+def resetting(target: Target) -> Reset | None:
     """As the caller says with ``reset=``; else a method such as ``reset_cache()`` of the model, or of parts of it,
     that leaves the weights alone; None where there is none."""
     module, told = target.module, target.options.reset
     if told is not None:
         if isinstance(told, str) and not callable(getattr(module, told, None)):
             raise CheckError(f"reset names {told!r}, which is no method of {target.name}: give one, or a function.")
-        return lambda: _told(target, told)
+        return Reset(((module, told),)) if isinstance(told, str) else Reset(told=told, root=module)
     if not may_be_called(module):
         return None
     owners = [(module, name) for name in _resets(module)[:1]]
@@ -36,17 +53,8 @@ def resetting(target: Target) -> Callable[[], None] | None:
     if not owners:
         return None
 
-    def reset() -> None:
-        with theirs():
-            for owner, name in owners:
-                handed(getattr(owner, name))
-
+    reset = Reset(tuple(owners))
     return reset if _harmless(target, reset) else None
-
-
-def _told(target: Target, told: str | Callable) -> None:
-    with theirs():
-        handed(getattr(target.module, told)) if isinstance(told, str) else handed(told, target.module)
 
 
 def may_be_called(module: nn.Module) -> bool:
