@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.check.errors import CheckError, DoesNotApply, OutOfTime, Refused, crashed, first_line
-from headwise.interp.check.expectation import Expectation
+from headwise.interp.check.expectation import Expectation, Unfit
 from headwise.interp.check.gaps import ACROSS_SHAPES, CLEAR, gap, rounding
 from headwise.interp.check.locate import watch
 from headwise.interp.check.report import FAILED, Finding, Probed
@@ -88,10 +88,11 @@ class Bench:
 
     def _first_run(self) -> None:
         """Sets ``x``, the first input that the model takes, ``out``, its output, and their ``batch`` and ``length``."""
-        target, crash = self.target, None
+        target, feed, crash = self.target, self.target.feed, None
         for b, t in target.candidates(self.expect.batch, self.options.length, self.expect.size):
             try:
-                x = target.feed.draw(b, t)
+                x = feed.draw(b, t)
+                expect = self.expect.fitted(x.size, x.length, feed.grid) if feed.positional else self.expect
                 raw = target.raw(x)
                 if target.last_only(raw, x):
                     raw = target.raw(x)
@@ -101,8 +102,10 @@ class Bench:
                     raw = target.raw(x)
                     target.settle(raw, x)
                 self.out = target.read(raw, x)
-                self.x, self.batch, self.length = x, x.size, x.length
+                self.x, self.batch, self.length, self.expect = x, x.size, x.length, expect
                 return
+            except Unfit as why:  # another layout may fit
+                self.refused.append((b, t, why))
             except Refused as refusal:
                 self.refused.append((b, t, refusal.error))
             except (OutOfTime, CheckError):
@@ -445,6 +448,8 @@ def _refusal(target: Target, refused: list[tuple[int, int, Exception]]) -> str:
             "inputs=, a tensor (B, T) of ids or (B, T, C) of floats."
         )
     b, t, error = refused[0]
+    if isinstance(error, Unfit):
+        return str(error)
     given = target.feed.names
     required = [n for n, p in target.parameters.items() if p.default is p.empty and n not in given]
     if target.forward is None and required and isinstance(error, TypeError):
