@@ -20,6 +20,7 @@ from headwise.interp.check.locate import watch
 from headwise.interp.check.report import FAILED, Finding, Probed
 from headwise.interp.check.state import Snapshot
 from headwise.interp.check.target import BASE, Batch, Mode, Target
+from headwise.interp.check.target.hiding import settle_padding
 from headwise.interp.check.target.layout import plain, time_first
 from headwise.interp.check.target.turning import turned
 from headwise.interp.run.parts import modules_below
@@ -56,6 +57,7 @@ class Bench:
         self.target, self.expect, self.options = target, expect, target.options
         self.started = time.monotonic()
         self.findings: list[Finding] = []
+        self.advice: list[Finding] = []
         self.failed: list[Probed] = []  # what failed in our own code beside the probes
         self.notes: list[str] = target.notes
         self.tolerated = 0.0
@@ -74,6 +76,7 @@ class Bench:
         self._look_inside()
         self.per_output = target.feed.positional and not target.pooled
         self.seconds_a_run = self._pace()
+        settle_padding(target, self.x)
         self.positions = self._output_positions(self.options.positions)
         self.calls = self.watched_calls()
         self.own = [c for c in self.calls if c.kind == "self" and c.queries == c.keys == self.length]
@@ -83,8 +86,7 @@ class Bench:
         self.reach = self._reach() if self.per_output else None  # (B, T', T)
 
     def _reach(self) -> Tensor:
-        each = [self.expect.reach(self.layers, self.length, b)[self.positions] for b in range(self.batch)]
-        return torch.stack(each)
+        return torch.stack([self.expect.reach(self.layers, self.length, b)[self.positions] for b in range(self.batch)])
 
     def _first_run(self) -> None:
         """Sets ``x``, the first input that the model takes, ``out``, its output, and their ``batch`` and ``length``."""
@@ -104,10 +106,8 @@ class Bench:
                 self.out = target.read(raw, x)
                 self.x, self.batch, self.length, self.expect = x, x.size, x.length, expect
                 return
-            except Unfit as why:  # another layout may fit
-                self.refused.append((b, t, why))
-            except Refused as refusal:
-                self.refused.append((b, t, refusal.error))
+            except (Unfit, Refused) as why:
+                self.refused.append((b, t, getattr(why, "error", why)))
             except (OutOfTime, CheckError):
                 raise
             except Exception as error:  # ours: another way to feed it may do

@@ -173,6 +173,7 @@ def _checked(model: nn.Module | Subject, promise: Expectation, options: Options)
         tolerated=bench.tolerated,
         dependency=dependency,
         reading=target.reading,
+        advice=tuple(bench.advice),
     )
 
 
