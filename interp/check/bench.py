@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.check.errors import CheckError, DoesNotApply, OutOfTime, Refused, crashed
-from headwise.interp.check.expectation import Expectation
+from headwise.interp.check.expectation import Expectation, Unfit
 from headwise.interp.check.gaps import ACROSS_SHAPES, CLEAR, gap, rounding
 from headwise.interp.check.locate import watch
 from headwise.interp.check.report import FAILED, Finding, Probed
 from headwise.interp.check.state import Snapshot
 from headwise.interp.check.target import BASE, Batch, Mode, Target
+from headwise.interp.check.target.hiding import settle_padding
 from headwise.interp.check.target.layout import plain, time_first
 from headwise.interp.check.target.turning import turned
 from headwise.interp.run.parts import modules_below
@@ -56,6 +57,7 @@ class Bench:
         self.target, self.expect, self.options = target, expect, target.options
         self.started = time.monotonic()
         self.findings: list[Finding] = []
+        self.advice: list[Finding] = []
         self.failed: list[Probed] = []  # what failed in our own code beside the probes
         self.notes: list[str] = target.notes
         self.tolerated = 0.0
@@ -74,6 +76,7 @@ class Bench:
         self._look_inside()
         self.per_output = target.feed.positional and not target.pooled
         self.seconds_a_run = self._pace()
+        settle_padding(target, self.x)
         self.positions = self._output_positions(self.options.positions)
         self.calls = self.watched_calls()
         self.own = [c for c in self.calls if c.kind == "self" and c.queries == c.keys == self.length]
@@ -83,15 +86,15 @@ class Bench:
         self.reach = self._reach() if self.per_output else None  # (B, T', T)
 
     def _reach(self) -> Tensor:
-        each = [self.expect.reach(self.layers, self.length, b)[self.positions] for b in range(self.batch)]
-        return torch.stack(each)
+        return torch.stack([self.expect.reach(self.layers, self.length, b)[self.positions] for b in range(self.batch)])
 
     def _first_run(self) -> None:
         """Sets ``x``, the first input that the model takes, ``out``, its output, and their ``batch`` and ``length``."""
-        target, crash = self.target, None
+        target, feed, crash = self.target, self.target.feed, None
         for b, t in target.candidates(self.expect.batch, self.options.length, self.expect.size):
             try:
-                x = target.feed.draw(b, t)
+                x = feed.draw(b, t)
+                expect = self.expect.fitted(x.size, x.length, feed.grid) if feed.positional else self.expect
                 raw = target.raw(x)
                 if target.last_only(raw, x):
                     raw = target.raw(x)
@@ -101,10 +104,10 @@ class Bench:
                     raw = target.raw(x)
                     target.settle(raw, x)
                 self.out = target.read(raw, x)
-                self.x, self.batch, self.length = x, x.size, x.length
+                self.x, self.batch, self.length, self.expect = x, x.size, x.length, expect
                 return
-            except Refused as refusal:
-                self.refused.append((b, t, refusal.error))
+            except (Unfit, Refused) as why:
+                self.refused.append((b, t, getattr(why, "error", why)))
             except (OutOfTime, CheckError):
                 raise
             except Exception as error:  # ours: another way to feed it may do

@@ -169,13 +169,14 @@ def _checked(model: nn.Module | Subject, promise: Expectation, options: Options)
     dependency = None if spent else _dependency(bench)
     return Report(
         target.name,
-        str(promise),
+        str(bench.expect),
         findings=tuple(bench.findings),
         probed=(*probed, *bench.failed),
         notes=tuple(dict.fromkeys(bench.notes)),
         tolerated=bench.tolerated,
         dependency=dependency,
         reading=target.reading,
+        advice=tuple(bench.advice),
     )
 
 

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 import torch
 from torch import Tensor
 
 from headwise.interp import masks
 from headwise.interp.check.errors import CheckError
-from headwise.interp.masks import And, Bidirectional, Causal, Mask, Not, Or, Packed, Padding, Prefix, Window
-
-NAMES = (
-    "Causal",
-    "Window",
-    "Prefix",
-    "Bidirectional",
-    "Global",
-    "Strided",
-    "Blocks",
-    "RandomBlocks",
-    "Padding",
-    "Packed",
+from headwise.interp.errors import InputError
+from headwise.interp.masks import (
+    And,
+    Bidirectional,
+    Causal,
+    Chunks,
+    Mask,
+    Not,
+    Or,
+    Packed,
+    Padding,
+    PerHead,
+    Prefix,
+    Window,
+    Windows2d,
 )
+from headwise.interp.masks.chunks import on_grid
+from headwise.interp.masks.spoken import spoken_mask
+
+LONGEST = 100_000  # characters of an expression: ids for every position of a long row
+WORDS = "causal, bidirectional, window:8, prefix:4, chunks:8, windows2d:7,7,3, packed:0,0,1"
+
+
+class Unfit(CheckError):
+    """A promise of another size than the input's."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,34 @@ class Expectation:
 
     @property
     def size(self) -> int | None:
+        """Positions that a mask with one value a position fixes."""
         return next((m.size[0] for m in self.masks if m.size), None)
+
+    def fitted(self, batch: int, length: int, grid: tuple[int, ...] = ()) -> Expectation:
+        """The promise for inputs of ``batch`` samples and ``length`` positions, which are rows and columns of a
+        ``grid`` where they are. Raises Unfit where it fixes other numbers."""
+        for part in self.parts(Mask):
+            if part.size and part.size != (length, length):
+                fixed = f"a grid of {part.grid}" if isinstance(part, Windows2d) else f"{part.size[0]} positions"
+                raise Unfit(
+                    f"the promise {_short(part)} fixes {fixed}, but the input has {length}: promise a mask of "
+                    f"{length}, or give inputs= or length= of {part.size[0]}."
+                )
+            if isinstance(part, Windows2d) and part.grid and len(grid) == 2 and part.grid != tuple(grid):
+                raise Unfit(f"the promise {part!r} is of another grid than the input's {tuple(grid)}: say that one.")
+        if self.batch not in (None, batch):
+            raise Unfit(
+                f"the promise {self} is of {self.batch} samples, but the input has {batch}: give inputs= of as many."
+            )
+        if not any(w.grid is None for w in self.parts(Windows2d)):
+            return self
+        side = isqrt(length)
+        if len(grid) != 2 and side * side != length:
+            raise Unfit(
+                f"the promise {self} does not say its grid, and {length} positions are no square: say grid=(rows, "
+                f"columns) in it."
+            )
+        return Expectation(tuple(on_grid(m, tuple(grid) if len(grid) == 2 else (side, side)) for m in self.masks))
 
     @property
     def batch(self) -> int | None:
@@ -118,11 +156,12 @@ class Expectation:
 
 def parse(text: str) -> Mask:
     """``causal``, ``bidirectional``, ``prefix:4``, ``window:8`` (8 keys, itself included, as Hugging Face's
-    sliding_window), ``window:2,3`` (left, right), ``packed:0,0,1,1``, or an expression such as
+    sliding_window), ``window:2,3`` (left, right), ``chunks:8`` or ``chunks:8,2`` (with two chunks before),
+    ``windows2d:7,7,3`` (height, width, shift), ``packed:0,0,1,1``, or an expression such as
     ``Causal() & Window(7, 0)``.
 
-    >>> parse("window:8")
-    Window(7, 0)
+    >>> parse("window:8"), parse("chunks:16,2")
+    (Window(7, 0), Chunks(16, left=2))
     >>> parse("Causal() & (Strided(4) | Window(3, 0))")
     Causal() & (Strided(4) | Window(3, 0))
     """
@@ -142,33 +181,27 @@ def parse(text: str) -> Mask:
                 return Prefix(n)
             case "prefix", several if several:
                 return Prefix(several)
+            case "chunks", (_, *left) if len(left) < 2:
+                return Chunks(*numbers)
+            case "windows2d", (_, _, *shift) if len(shift) < 2:
+                return Windows2d(*numbers)
             case "packed", several if several:
                 return Causal() & Packed(several)
-        return _built(ast.parse(text, mode="eval").body)
-    except (SyntaxError, ValueError, TypeError, KeyError) as error:
-        raise CheckError(
-            f"--expect {text!r} is no mask: use causal, bidirectional, "
-            f"window:8, prefix:4, packed:0,0,1 or an expression "
-            "like 'Causal() & Window(7, 0)'."
-        ) from error
-
-
-def _built(node: ast.AST):
-    """An expression of mask names, numbers and & | ~, without eval."""
-    match node:
-        case ast.BinOp(left=left, op=ast.BitAnd(), right=right):
-            return _built(left) & _built(right)
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _built(left) | _built(right)
-        case ast.UnaryOp(op=ast.Invert(), operand=operand):
-            return ~_built(operand)
-        case ast.Call(func=ast.Name(id=name)) if name in NAMES:
-            arguments = [ast.literal_eval(a) for a in node.args]
-            return getattr(masks, name)(*arguments, **{k.arg: ast.literal_eval(k.value) for k in node.keywords})
-    raise ValueError(ast.dump(node))
+        return spoken_mask(text, LONGEST)
+    except (InputError, ValueError) as error:
+        told = " expects " in str(error)  # a mask's own words of its numbers
+        said = error if told else f"use {WORDS} or an expression like 'Causal() & Window(7, 0)'."
+        raise CheckError(f"expect={text!r} is no mask: {said}") from error
 
 
 def _leaves(mask: Mask) -> list[Mask]:
     if isinstance(mask, And | Or):
         return _leaves(mask.left) + _leaves(mask.right)
+    if isinstance(mask, PerHead):
+        return [mask, *(leaf for each in mask.masks for leaf in _leaves(each))]
     return _leaves(mask.mask) if isinstance(mask, Not) else [mask]
+
+
+def _short(mask: Mask) -> str:
+    text = repr(mask)
+    return text if len(text) < 60 else f"{text[:40]} …)"

@@ -206,6 +206,7 @@ class Report:
     dependency: Edges | None = None  # the whole output × input square, also of a clean model
     source: str = ""  # who promised it, where it was not ``expect``
     again: Callable[..., str] | None = field(default=None, compare=False)  # finding → script; holds the model
+    advice: tuple[Finding, ...] = ()  # what breaks no promise and may still surprise: it fails nothing
     reading: str = ""  # where samples, time and features stand in inputs and output: "input_ids (B, T) → (B, T, C)"
 
     @property
@@ -257,6 +258,7 @@ class Report:
             "ok": self.ok,
             "verdict": self.verdict,
             "findings": [f.as_dict() for f in self.findings],
+            "advice": [f.as_dict() for f in self.advice],
             "errors": [p.as_dict() for p in self.errors],
             "untested": [p.id for p in self.untested],
             "probed": [p.as_dict() for p in self.probed],
@@ -278,6 +280,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.model}: {self.verdict}, promise {self.expect}{self.by}", *map(str, self.findings)]
+        lines += [f"advice: {f.sentence}\n  do      {f.fix}" for f in self.advice]
         lines += [f"read  {self.reading}"] * bool(self.reading) + [f"note  {note}" for note in self.notes]
         widths = [max(len(text) for text in column) for column in zip(*map(self._row, self.probed), strict=True)][:2]
         rows = [("promise", "probe", "outcome"), *map(self._row, self.probed)]

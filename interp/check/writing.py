@@ -10,6 +10,7 @@ STYLE = (
     ".ok{color:#1a7f5a}.bad{color:#b3261e}svg{max-width:24rem;display:block}"
 )
 OURS = "Errors of Headwise"
+ADVICE = "Advice"
 
 
 def markdown(report) -> str:
@@ -18,6 +19,8 @@ def markdown(report) -> str:
         out += ["", f"## {f.cls} – {f.where}", "", f.sentence, "", *(f"- {line}" for line in _facts(f))]
         if f.picture is not None:
             out += ["", f"{f.picture.of}:", "", "```", str(f.picture), "```"]
+    if report.advice:
+        out += ["", f"## {ADVICE}", "", *(f"- {f.sentence} What to do: {f.fix}." for f in report.advice)]
     if report.errors:
         out += ["", f"## {OURS}", "", *(f"- {p.letter} {p.name}: {p.detail}" for p in report.errors)]
     out += ["", "## What was probed", "", "| promise | probe | outcome | s |", "|---|---|---|---|"]
@@ -41,6 +44,9 @@ def page(report) -> str:
         body.append(
             f"<section><h2>{e(f.cls)} – {e(f.where)}</h2><p>{e(f.sentence)}</p><ul>{facts}</ul>{drawn}</section>"
         )
+    if report.advice:
+        advised = "".join(f"<li>{e(f.sentence)} What to do: {e(f.fix)}.</li>" for f in report.advice)
+        body.append(f"<h2>{ADVICE}</h2><ul>{advised}</ul>")
     if report.errors:
         failed = "".join(f"<li>{p.letter} {e(p.name)}: {e(p.detail)}</li>" for p in report.errors)
         body.append(f"<h2 class=bad>{OURS}</h2><ul>{failed}</ul>")

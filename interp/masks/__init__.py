@@ -1,11 +1,12 @@
 """Masks as values: who may attend to whom, written as an expression.
 
-Read in this order: ``patterns`` (the algebra), ``segments`` (more of it), ``seen`` (the keys that some queries see),
-``recognise`` (a tensor's name in it), ``reach`` (over layers), ``code`` (in the conventions of those who take a mask),
-``read`` (from files and pasted text), ``spoken`` (from an expression).
+Read in this order: ``patterns`` (the algebra), ``segments`` and ``chunks`` (more of it), ``seen`` (the keys that
+some queries see), ``recognise`` (a tensor's name in it), ``reach`` (over layers), ``code`` (in the conventions of those
+who take a mask), ``read`` (from files and pasted text), ``spoken`` (from an expression).
 """
 
 from headwise.interp.masks.buckets import Buckets, SortedChunks
+from headwise.interp.masks.chunks import Chunks, Windows2d
 from headwise.interp.masks.orders import Order
 from headwise.interp.masks.patterns import (
     ALLOWED,
@@ -37,6 +38,7 @@ __all__ = [
     "Blocks",
     "Buckets",
     "Causal",
+    "Chunks",
     "Columns",
     "Dense",
     "Drawn",
@@ -57,6 +59,7 @@ __all__ = [
     "SortedChunks",
     "Strided",
     "Window",
+    "Windows2d",
     "recognise",
     "within",
 ]

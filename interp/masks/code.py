@@ -8,6 +8,7 @@ from headwise.interp.masks import (
     Bidirectional,
     Blocks,
     Causal,
+    Chunks,
     Columns,
     Global,
     Mask,
@@ -20,6 +21,7 @@ from headwise.interp.masks import (
     Segments,
     Strided,
     Window,
+    Windows2d,
 )
 
 CONVENTIONS = ("SDPA", "MultiheadAttention", "FlexAttention", "Hugging Face")
@@ -32,7 +34,7 @@ def formula(mask: Mask) -> str:
     '(k <= q) & ~((k >= q - 2) & (k <= q))'
 
     Raises ValueError for masks that are no formula (Dense, RandomBlocks, Drawn, Listed, Marked, PerHead, Shifted,
-    Buckets, SortedChunks): pass those as tensors.
+    Buckets, SortedChunks, Windows2d without a grid): pass those as tensors.
     """
     match mask:
         case And(left, right):
@@ -60,6 +62,13 @@ def formula(mask: Mask) -> str:
             return f"(k >= {start} - {before}) & (k < {start} + {length + after})"
         case Columns(stride, width):
             return f"(k % {stride} >= {stride - width})"
+        case Chunks(length, left):
+            back = f"(q // {length} - k // {length} >= 0)"
+            return back if left is None else f"{back} & (q // {length} - k // {length} <= {left})"
+        case Windows2d(height, width, shift, (_, columns)):
+            down, right = shift if isinstance(shift, tuple) else (shift, shift)
+            rows = " == ".join(f"({i} // {columns} - {down}) // {height}" for i in "qk")
+            return f"({rows}) & ({' == '.join(f'({i} % {columns} - {right}) // {width}' for i in 'qk')})"
         case Order(order, own):
             ranks = f"torch.tensor({list(order)}).argsort()"
             return f"({ranks}[k] {'<=' if own else '<'} {ranks}[q])"

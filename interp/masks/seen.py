@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from headwise.interp.masks.chunks import Chunks, Windows2d
 from headwise.interp.masks.patterns import And, Causal, Global, Mask, Or, Padding, Strided, Window
 from headwise.interp.masks.segments import Columns, Drawn, Listed, Marked, PerHead, Segments, Shifted
 
@@ -33,6 +34,13 @@ def seen(mask: Mask, rows: tuple[int, int], keys: int, heads: Sequence[int] = (0
         case Segments(length, before, after):
             first, last = start // length * length - before, (-(-stop // length)) * length + after
             return every[max(0, first) : last]
+        case Chunks(length, left):
+            first = 0 if left is None else max(0, start // length - left) * length
+            return every[first : -(-stop // length) * length]
+        case Windows2d(height, _, shift, (_, columns)):
+            down = shift[0] if isinstance(shift, tuple) else shift
+            first, last = ((row // columns - down) // height * height + down for row in (start, stop - 1))
+            return every[max(0, first) * columns : max(0, last + height) * columns]
         case Global(ids) if not any(start <= i < stop for i in ids):
             return torch.tensor(sorted({i for i in ids if i < keys}), dtype=torch.long)
         case Strided(s) if stop - start < s:

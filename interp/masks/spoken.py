@@ -6,6 +6,7 @@ import ast
 import operator
 
 from headwise.interp.errors import InputError
+from headwise.interp.masks.chunks import Chunks, Windows2d
 from headwise.interp.masks.orders import Order
 from headwise.interp.masks.patterns import (
     Bidirectional,
@@ -26,7 +27,7 @@ PATTERNS = {
     pattern.__name__: pattern
     for pattern in (
         Causal, Window, Prefix, Bidirectional, Global, Strided, Blocks, RandomBlocks, Packed, Padding, Segments,
-        Columns, Order,
+        Columns, Chunks, Windows2d, Order,
     )
 }  # fmt: skip
 JOINED = {ast.BitAnd: operator.and_, ast.BitOr: operator.or_}
@@ -35,18 +36,18 @@ DEEPEST = 32  # masks inside masks
 LARGEST = 1_000_000  # a position
 
 
-def spoken_mask(text: str) -> Mask:
+def spoken_mask(text: str, longest: int = LONGEST) -> Mask:
     """The mask that an expression of the algebra stands for: what its ``repr`` says, read back.
 
     >>> spoken_mask("Causal() & ~Window(2, 0) | Global((0,))")
     Causal() & ~Window(2, 0) | Global((0,))
 
-    Raises InputError, one sentence, for everything else.
+    Raises InputError, one sentence, for everything else, also for more than ``longest`` characters.
     """
     if not text.strip():
         raise InputError("There is no mask here. Write one such as Causal() & Window(4, 0).")
-    if len(text) > LONGEST:
-        raise InputError(f"A mask is written in at most {LONGEST} characters; this one has {len(text):,}.")
+    if len(text) > longest:
+        raise InputError(f"A mask is written in at most {longest:,} characters; this one has {len(text):,}.")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):

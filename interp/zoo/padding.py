@@ -221,7 +221,7 @@ CASES = (
         "Left-padded prompts are continued otherwise than alone.",
         lambda: RowPositions(Attention, Attention, positions=True),
         lambda: Language(Attention, Attention, positions=True),
-        {"expect": Causal()},
+        {"expect": Causal(), "padding": "left"},
         module="place",
         shows=left_padded_answer,
     ),

@@ -5,7 +5,20 @@ from __future__ import annotations
 import streamlit as st
 
 from headwise.interp.drawing.edges import reached
-from headwise.interp.masks import Bidirectional, Blocks, Causal, Global, Mask, Packed, Padding, Prefix, Strided, Window
+from headwise.interp.masks import (
+    Bidirectional,
+    Blocks,
+    Causal,
+    Chunks,
+    Global,
+    Mask,
+    Packed,
+    Padding,
+    Prefix,
+    Strided,
+    Window,
+    Windows2d,
+)
 from headwise.interp.masks.code import CONVENTIONS, code
 from headwise.pages._masks.choices import PATTERNS, MasksChoices
 from headwise.pages._shared import canvas as _canvas
@@ -62,9 +75,23 @@ def _mask_from_widgets(length: int) -> Mask:
     if st.toggle("Blocks", **MasksChoices.compose_blocks.widget):
         size = _slider("Block size", MasksChoices.compose_block, 1, length)
         mask = mask & Blocks(tuple(i // size for i in range(length)))
+    if st.toggle("Chunks", **MasksChoices.compose_chunks.widget):
+        size = _slider("Chunk size", MasksChoices.compose_chunk, 1, length, "Llama 4: causal and chunks, none before.")
+        left = _slider("Chunks before it", MasksChoices.compose_chunks_left, 0, 8, "Streaming speech sees a few.")
+        mask = mask & Chunks(size, left)
+    if st.toggle("Windows of a grid", **MasksChoices.compose_windows2d.widget):
+        mask = mask & _windows_from_widgets(length)
     if st.toggle("Global tokens", **MasksChoices.compose_global.widget):
         count = _slider("The first tokens are global", MasksChoices.compose_globals, 1, length)
         mask = mask | Global(tuple(range(count)))
     if st.toggle("Padding on the right", **MasksChoices.compose_padding.widget):
         mask = mask & Padding((_slider("Real tokens", MasksChoices.compose_real, 1, length),))
     return mask
+
+
+def _windows_from_widgets(length: int) -> Mask:
+    """The tokens as rows of a grid, the last one perhaps not full."""
+    columns = _slider("Columns of the grid", MasksChoices.compose_columns, 2, length)
+    side = _slider("Side of a window", MasksChoices.compose_side, 2, columns)
+    shift = _slider("Shift", MasksChoices.compose_shift, 0, side - 1, "Swin: half a window in every second block.")
+    return Windows2d(side, side, shift, grid=(-(-length // columns), columns))

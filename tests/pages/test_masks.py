@@ -10,6 +10,7 @@ from headwise import capture
 from headwise.interp.analysis.travel import travel
 from headwise.interp.attention.promise import UNKNOWN
 from headwise.interp.masks import Causal, Strided, Window
+from headwise.interp.masks.spoken import spoken_mask
 from headwise.interp.zoo import CASES
 from headwise.models import load
 from headwise.pages._shared import canvas as _canvas
@@ -72,6 +73,12 @@ def test_compose_draws_the_expression_and_its_code(drawn):
     assert test.code[0].value == repr(mask)
     assert torch.equal(drawn["composed"].values.bool(), mask.dense(24, 24))
     assert "~allowed" in test.code[2].value and "~" not in test.code[1].value
+
+
+def test_compose_knows_chunks_and_windows_of_a_grid(drawn):
+    test = page("compose", compose_chunks=True, compose_chunks_left=1, compose_windows2d=True, compose_shift=1)
+    assert test.code[0].value == "Causal() & Chunks(4, left=1) & Windows2d(2, 2, 1, grid=(4, 6))"
+    assert torch.equal(drawn["composed"].values.bool(), spoken_mask(test.code[0].value).dense(24, 24))
 
 
 def test_lint_names_what_is_wrong(drawn):

@@ -224,6 +224,35 @@ FINDINGS = {
         "positions are arange over the row, padding included",
         "position_ids = (attention_mask.cumsum(1) − 1).clamp(min=0)",
     ),
+    "left-advice": Kind(
+        "position-ids",
+        "Padded on the left, a sample gives another answer than alone⟨, first in {module}⟩: its positions are counted "
+        "from the start of the row.",
+        "positions are arange over the row, padding included",
+        "pad on the right, or count positions from the first real token, (attention_mask.cumsum(1) − 1).clamp(min=0); "
+        "padding='left' (--padding left) makes this a finding",
+    ),
+    "left-borders": Kind(
+        "position-ids",
+        "A left-padded sample gives another answer than alone⟨, first in {module}⟩; {agree}: what it sees is cut from "
+        "the start of the row, padding included.",
+        "borders of chunks or blocks are counted over the row",
+        "count them from each sample's first real token",
+    ),
+    "answer-looked-up": Kind(
+        "padding",
+        "With padding on the {side} the answer is read at position {at} of the row, and the last real token stands at "
+        "{last}.",
+        "{why}",
+        "look up the last real token: (torch.arange(T) * attention_mask).argmax(1)",
+        "certain",
+    ),
+    "padding-of-one": Kind(
+        "layout",
+        "A padded sample alone in its batch {what}.",
+        "an axis of the padding mask is squeezed or broadcast when the batch is one",
+        "name the axis: squeeze(dim), not squeeze(); a padding mask is (B, 1, 1, T)",
+    ),
     "padding-counts": Kind(
         "padding",
         "A padded sample gives another answer than alone⟨, at {whole} positions⟩: how much padding there is changes "
@@ -393,6 +422,10 @@ WHY = {  # causes that one kind of finding chooses among
     "path-no-weights": "attention weights are not asked for",
     "path-training": "a branch on training mode",
     "path-gradient": "a branch on the gradient mode",
+    # where one answer of a sequence is read
+    "by-count": "the last token is looked up at the number of real tokens − 1, which is right only where the "
+    "padding is on the right",
+    "by-row": "the last position of the row is taken, padding or not",
     # a layer sees less than promised
     "window-small": "the window counts the query itself, or is one too small",
     "window-by-one": "off by one: Hugging Face's sliding_window=W is W keys with the query, "

@@ -19,6 +19,7 @@ from headwise.interp.check.told import allowed
 from headwise.interp.masks import (
     Bidirectional,
     Causal,
+    Chunks,
     Columns,
     Global,
     Packed,
@@ -40,6 +41,7 @@ NARROWER = (
     RandomBlocks,
     Segments,
     Columns,
+    Chunks,
     PerHead,
 )  # promises that say more than causal
 FAINT = 1e-4  # weight on hidden keys that outputs need not show

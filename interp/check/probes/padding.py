@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,13 +16,14 @@ from headwise.interp.check.findings import Verdict, found, of, reworded, verdict
 from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import Evidence, locate
 from headwise.interp.check.probes.padded_alone import alone
+from headwise.interp.check.probes.padded_answer import looked_up
 from headwise.interp.check.probes.padded_nan import broken
 from headwise.interp.check.probes.padded_source import source
 from headwise.interp.check.probes.sides import Padded, Side, position_ids, side
 from headwise.interp.check.report import Finding, edges
 from headwise.interp.check.target import BASE, Batch, Mode, other_modes
 from headwise.interp.check.told import masks_queries
-from headwise.interp.masks import Prefix
+from headwise.interp.masks import Dense, Order, Packed
 
 
 def padding(bench: Bench):
@@ -34,7 +37,7 @@ def padding(bench: Bench):
 
 
 def _padding(bench: Bench):
-    target, expect = bench.target, bench.expect
+    target = bench.target
     bench.only_without(besides=("window", "prefix", "state", "labels"))
     used, before = [], len(bench.findings)
     if target.decodes_a_source and target.feed.source_name == "input_ids" and "attention_mask" in target.parameters:
@@ -48,8 +51,8 @@ def _padding(bench: Bench):
     _applies(bench)
     _settle_dtype(bench)
     done: list[str] = []
-    for name in ("right", "left"):
-        if name == "left" and (expect.has(Prefix) or not target.padding.tells_sides):
+    for name in ("right", "left") if bench.options.padding is None else (bench.options.padding,):
+        if name == "left" and not target.padding.tells_sides:
             continue
         made = side(name, (bench.batch, bench.length), bench.x.device)
         try:
@@ -68,11 +71,8 @@ def _padding(bench: Bench):
 
 
 def _applies(bench: Bench) -> None:
-    expect = bench.expect
     if not bench.target.feed.cuts:
         raise DoesNotApply("the input is one whole, not a padded sequence")
-    if expect.batch is not None:
-        raise DoesNotApply("the promise differs by sample")
 
 
 def _settle_dtype(bench: Bench) -> None:
@@ -104,11 +104,42 @@ def _one_side(bench: Bench, made: Side):
     if base.is_floating_point() and bool((~base.isfinite()).any(-1)[where].any()):
         yield broken(bench, padded)
         return True
-    if mask is not None and (wrong := _modes(bench, padded)) is not None:
+    wrong = looked_up(bench, padded) or (None if mask is None else _modes(bench, padded))
+    if wrong is not None:
         yield wrong
         return True
+    if not _comparable(bench, made):
+        return False
     differs = yield from alone(bench, padded)
-    return differs
+    if not differs and mask is not None and (wrong := _of_one(bench, padded)) is not None:
+        yield wrong
+    return differs or wrong is not None
+
+
+def _comparable(bench: Bench, made: Side) -> bool:
+    """May a sample be compared with itself elsewhere in the row, or in another batch? Not where the promise fixes what
+    each sample, or each position of the row, may see; chunks of equal size go with the sample."""
+    expect = bench.expect
+    fixed = [m for kind in (Packed, Dense, Order) for m in expect.parts(kind)]
+    return expect.batch is None and (made.name == "right" or not fixed)
+
+
+def _of_one(bench: Bench, padded: Padded) -> Finding | None:
+    """A padded sample in a batch of one gives what it gives among others."""
+    target, b = bench.target, bench.batch - 1
+    if b == 0:
+        return None
+    extra = {name: value[b:] for name, value in padded.extra.items()}
+    effect, what = math.inf, f"gives another answer than in a batch of {bench.batch}"
+    try:
+        with target.alone(b, bench.batch):
+            out = bench.run(padded.x[b:], padded.mask[b:], **extra)
+        if out.shape == padded.base[b:].shape:
+            effect, _ = bench.across(padded.base[b:], out, padded.where[b:].to(out.device))
+    except Refused as refusal:
+        what = f"raises {refusal.brief()}, in a batch of {bench.batch} it runs"
+    smallest = {"batch": 1, "length": bench.length, "padding": bench.length - padded.made.lengths[b]}
+    return found("padding-of-one", probe="B", effect=effect, smallest=smallest, what=what) if effect else None
 
 
 def _modes(bench: Bench, padded: Padded) -> Finding | None:

@@ -89,7 +89,7 @@ class Feed:
         if self.forced:
             yield from self._as_given(fixed)
         else:
-            yield from ways.candidates(self, batch, fixed or length)
+            yield from ways.candidates(self, batch, length or fixed)
 
     def _take(self, inputs: Any) -> None:
         self._given = given.as_mapping(inputs, list(self.parameters), self.subject)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from headwise.interp.check.errors import CheckError
@@ -24,6 +25,7 @@ class PaddingArgument:
     name: str | None = None
     keeps: bool = True  # 1 means real
     settled: bool = False  # its polarity was told by behaviour
+    dtype: torch.dtype | None = None  # of a mask that no name tells
     boolean: bool = False  # a 1/0 mask is given as integers, as Hugging Face does, unless only bool is taken
 
     @property
@@ -47,7 +49,8 @@ class PaddingArgument:
             return mask.sum(1)
         if self.name in (*KEEP_MASKS, "decoder_attention_mask"):
             return mask.bool() if self.boolean else mask.long()
-        return mask.bool() == self.keeps
+        taken = mask.bool() == self.keeps
+        return taken if self.dtype is None else taken.to(self.dtype)
 
 
 def padding_argument(parameters: Mapping, stream: str | None, forward=None, said: str | None = None) -> PaddingArgument:

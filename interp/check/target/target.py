@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.interp.check.errors import CheckError, Refused, first_line, handed, theirs
+from headwise.interp.check.expectation import Unfit
 from headwise.interp.check.options import Options
 from headwise.interp.check.state import Snapshot, seed_everything
 from headwise.interp.check.target.arguments import arguments, each, takes_anything
@@ -341,6 +342,8 @@ class Target:
                 "inputs=, a tensor (B, T) of ids or (B, T, C) of floats."
             )
         b, t, error = refused[0]
+        if isinstance(error, Unfit):
+            return str(error)
         given = self.feed.names
         required = [n for n, p in self.parameters.items() if p.default is p.empty and n not in given]
         if self.forward is None and required and isinstance(error, TypeError):

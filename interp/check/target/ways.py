@@ -6,7 +6,7 @@ Lengths equal no size of the model, so that the time axis of every tensor can be
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import isqrt, prod
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -99,7 +99,7 @@ def _several(feed: Feed) -> list[int]:
 
 
 def _floats(feed: Feed, first: str | None, layout: Layout | None, fixed: int | None) -> Iterator[Callable[[], None]]:
-    sides = [side for side in SIDES if fixed in (None, prod(side))] or [_sides(fixed)]
+    sides = [side for side in SIDES if fixed in (None, prod(side))] or _sides(fixed)
     if layout is not None:
         for features in _features(feed.module, layout):
             for side in sides if len(layout.positions) == 2 else [()]:
@@ -142,10 +142,10 @@ def _layer(module: nn.Module) -> nn.Module | None:
     return next((m for m in module.modules() if any(True for _ in m.parameters(recurse=False))), None)
 
 
-def _sides(positions: int) -> tuple[int, int]:
-    """Of a grid of so many positions, as square as it can be."""
-    height = next(h for h in range(isqrt(positions), 0, -1) if positions % h == 0)
-    return height, positions // height
+def _sides(positions: int) -> list[tuple[int, int]]:
+    """Rows and columns of grids of so many positions, the squarest first."""
+    pairs = [(rows, positions // rows) for rows in range(1, positions + 1) if positions % rows == 0]
+    return sorted(pairs, key=lambda pair: abs(pair[0] - pair[1]))[:4]
 
 
 def _set(feed: Feed, name: str | None, layout: Layout | None, alphabet, features: tuple, side: tuple = ()) -> None:

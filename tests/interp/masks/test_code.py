@@ -7,7 +7,20 @@ from torch import nn
 
 from headwise import capture
 from headwise.interp.analysis.travel import travel
-from headwise.interp.masks import Bidirectional, Blocks, Causal, Dense, Global, Packed, Padding, Prefix, Strided, Window
+from headwise.interp.masks import (
+    Bidirectional,
+    Blocks,
+    Causal,
+    Chunks,
+    Dense,
+    Global,
+    Packed,
+    Padding,
+    Prefix,
+    Strided,
+    Window,
+    Windows2d,
+)
 from headwise.interp.masks.code import CONVENTIONS, code
 from headwise.interp.masks.reach import reach
 from headwise.models import load, wrap
@@ -22,6 +35,9 @@ MASKS = [
     Prefix(4),
     Bidirectional(),
     Causal() & Strided(3),
+    Causal() & Chunks(5),
+    Chunks(3, left=1) | Chunks(6, left=None),
+    Windows2d(2, 2, grid=(3, 4)) | Windows2d(2, 3, (1, 2), grid=(3, 4)),
     Window(1, 1) | Global((0, 5)),
     Blocks(tuple(i // 4 for i in range(N))),
     Causal() & Packed((0,) * 5 + (1,) * 7),

@@ -12,6 +12,7 @@ from headwise.interp.masks import (  # fmt: skip
     Blocks,
     Buckets,
     Causal,
+    Chunks,
     Columns,
     Dense,
     Global,
@@ -25,6 +26,7 @@ from headwise.interp.masks import (  # fmt: skip
     SortedChunks,
     Strided,
     Window,
+    Windows2d,
     recognise,
 )
 
@@ -44,6 +46,8 @@ leaves = st.one_of(
     st.builds(Strided, st.integers(1, 5)),
     st.builds(Segments, st.integers(1, 5), small, small),
     st.integers(1, 5).flatmap(lambda s: st.builds(Columns, st.just(s), st.integers(1, s))),
+    st.builds(Chunks, st.integers(1, 5), st.none() | st.integers(0, 2)),
+    st.integers(0, 1).map(lambda shift: Windows2d(2, 3, shift, grid=(3, 3))),
     st.builds(lambda w, s: PerHead((Window(w, 0), Strided(s), Causal())), small, st.integers(1, 4)),
     st.builds(Blocks, ids),
     st.builds(RandomBlocks, st.integers(0, 99), st.integers(1, 4), st.floats(0, 1)),
@@ -215,6 +219,10 @@ def test_a_wide_mask_is_cropped_when_drawn():
     "make, error, says",
     [
         (lambda: Strided(0), ValueError, "s ≥ 1"),
+        (lambda: Chunks(0), ValueError, "size of 1 or more"),
+        (lambda: Chunks(4, left=-1), ValueError, "None for all before it"),
+        (lambda: Windows2d(2, 2, shift=2), ValueError, "a shift smaller than the window"),
+        (lambda: Windows2d(2, 2).dense(4), ValueError, r"give grid=\(rows, columns\)"),
         (lambda: Dense(torch.zeros(3, 3)), TypeError, "bool"),
         (lambda: Dense(torch.ones(3).bool()), ValueError, r"\(Q, K\)"),
         (lambda: Padding((-1,)), ValueError, "non-negative"),
@@ -229,3 +237,31 @@ def test_a_wide_mask_is_cropped_when_drawn():
 def test_errors_say_what_to_do(make, error, says):
     with pytest.raises(error, match=says):
         make()
+
+
+def test_chunks_are_those_of_streaming_speech_and_of_llama():
+    """WeNet's subsequent_chunk_mask(4, 2): [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]."""
+    assert Chunks(2, left=None).dense(4).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
+    assert Chunks(2).dense(4).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+    assert torch.equal(Chunks(3, left=2).dense(20), Segments(3, 6).dense(20)) and Chunks(3).size is None
+    from transformers.masking_utils import chunked_overlay
+
+    theirs, mine = chunked_overlay(4, torch.zeros(1, dtype=torch.long)), Causal() & Chunks(4)
+    for q in range(N):
+        for k in range(q + 1):
+            assert mine(0, 0, q, k) == bool(theirs(torch.tensor(0), torch.tensor(0), torch.tensor(q), torch.tensor(k)))
+
+
+@pytest.mark.parametrize(("side", "window", "shift"), [(8, 4, 2), (5, 4, 2), (7, 3, 1), (6, 3, 0)])
+def test_windows_of_a_grid_are_those_that_swin_masks(side, window, shift):
+    """Rolled, cut into windows and told apart by region, as Swin does it (Liu et al. 2021, §3.2 and figure 4)."""
+    full = -(-side // window) * window
+    line = torch.zeros(full, dtype=torch.long)
+    if shift:
+        line[full - window : full - shift], line[full - shift :] = 1, 2
+    label = (full // window + torch.arange(full) // window) * 3 + line  # window and region of a rolled row
+    rolled = (torch.arange(side) - shift) % full
+    group = label[rolled][:, None] * 1000 + label[rolled]
+    allowed = group.flatten()[:, None] == group.flatten()
+    mask = Windows2d(window, window, shift, grid=(side, side))
+    assert torch.equal(mask.dense(), allowed) and mask.size == (side * side, side * side)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from headwise.interp.masks import (
     Bidirectional,
     Causal,
+    Chunks,
     Columns,
     Drawn,
     Global,
@@ -20,6 +21,7 @@ from headwise.interp.masks import (
     Shifted,
     Strided,
     Window,
+    Windows2d,
 )
 from headwise.interp.masks.seen import seen
 
@@ -33,6 +35,8 @@ leaves = st.one_of(
     st.builds(Strided, few),
     st.builds(Global, st.lists(st.integers(0, 30), max_size=3).map(tuple)),
     st.builds(Segments, few, small, small),
+    st.builds(Chunks, few, st.none() | st.integers(0, 2)),
+    st.builds(lambda down, right: Windows2d(3, 4, (down, right), grid=(4, 6)), st.integers(0, 2), st.integers(0, 3)),
     st.builds(Columns, st.integers(3, 6), st.integers(1, 3)),
     st.builds(Drawn, small, few, small, small, small, st.sampled_from([None, 8])),
     st.builds(Listed, st.just(4), st.lists(st.tuples(small), min_size=6, max_size=6).map(tuple)),

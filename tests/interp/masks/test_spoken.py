@@ -2,11 +2,22 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwise.interp.errors import InputError
-from headwise.interp.masks import Bidirectional, Causal, Global, Packed, Padding, Prefix, Strided, Window
+from headwise.interp.masks import (
+    Bidirectional,
+    Causal,
+    Chunks,
+    Global,
+    Packed,
+    Padding,
+    Prefix,
+    Strided,
+    Window,
+    Windows2d,
+)
 from headwise.interp.masks.spoken import spoken_mask
 
 small = st.integers(0, 9)
@@ -16,6 +27,8 @@ LEAVES = st.one_of(
     st.builds(Prefix, small),
     st.just(Bidirectional()),
     st.builds(Strided, st.integers(1, 5)),
+    st.builds(Chunks, st.integers(1, 5), st.none() | small),
+    st.builds(lambda shift: Windows2d(2, 3, shift, grid=(3, 4)), st.integers(0, 1) | st.just((1, 2))),
     st.builds(Global, st.lists(small, min_size=1, max_size=3).map(tuple)),
     st.builds(Packed, st.lists(small, min_size=12, max_size=12).map(tuple)),
     st.builds(Padding, st.tuples(small)),
@@ -31,6 +44,7 @@ MASKS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(MASKS)
 def test_what_a_mask_says_of_itself_is_read_back(mask):
     assert torch.equal(spoken_mask(repr(mask)).dense(12, 12), mask.dense(12, 12))
@@ -52,6 +66,8 @@ def test_precedence_is_pythons():
         ("Window(1)", "Window(left, right)"),
         ("Window('a', 0)", "is no position"),
         ("Strided(0)", "s ≥ 1"),
+        ("Chunks(0)", "a size of 1 or more"),
+        ("Windows2d(2, 2, 5)", "a shift smaller than the window"),
         ("Causal() + Causal()", "& (and), | (or) and ~ (not) only"),
         ("__import__('os').system('true')", "is no mask"),
         ("Causal().allowed", "is no mask"),
