@@ -49,7 +49,7 @@ def gradient(bench: Bench):
 
 def _entry(bench: Bench, x: Batch) -> tuple[Tensor, Tensor]:
     """(the tensor that gradients are taken to, the output): the input itself, or what its embedding made of it."""
-    if x.first.is_floating_point():
+    if bench.target.feed.alphabet is None:
         leaf = x.first.detach().clone().requires_grad_()
         out = bench.run(replace(x, parts=(leaf, *x.parts[1:])), mode=Mode(grad=True))
     else:
@@ -116,6 +116,6 @@ def _steepest(bench: Bench, entry: Tensor, out: Tensor, queries: list[int]) -> S
 
 def _time_first(bench: Bench, slope: Tensor) -> Tensor:
     """The gradient of sample 0 → (T, F)."""
-    if not bench.x.first.is_floating_point() and slope.shape[1] != bench.length:
+    if bench.target.feed.alphabet is not None and slope.shape[1] != bench.length:
         slope = slope.transpose(0, 1)
     return slope[0].reshape(slope.shape[1], -1)

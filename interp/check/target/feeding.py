@@ -98,7 +98,7 @@ class Feed:
                 raise CheckError(
                     f"known_ahead names {name!r}, which is no input; there are {', '.join(map(str, self._given))}."
                 )
-        main = given.main_of(self._given)
+        main = given.main_of(self._given, self.told.layout)
         if main is None and self.named and self.parameters:
             main = next(iter(self.parameters))
             self._given = {main: self._given.pop(None)}
@@ -163,10 +163,12 @@ class Feed:
         if stream.alphabet is not None:
             ids = stream.alphabet[torch.randint(len(stream.alphabet), shape, generator=g)]
             return ids.to(self.device, ids.dtype if mine is None else mine.dtype)
-        x = torch.randn(shape, generator=g)
+        dtype = self.dtype.to_complex() if mine is not None and mine.is_complex() else self.dtype
+        x = torch.randn(shape, generator=g, dtype=torch.complex64 if dtype.is_complex else torch.float32)
         if mine is not None:  # as large as what was given
-            x = x * float(mine.float().std() if mine.numel() > 1 else 1.0) + float(mine.float().mean())
-        return x.to(self.device, self.dtype)
+            own = mine.to(x.dtype)
+            x = x * float(own.std() if own.numel() > 1 else 1.0) + own.mean()
+        return x.to(self.device, dtype)
 
     def other_ids(self, x: Tensor, seed: int, alphabet: Tensor | None = None) -> Tensor:
         """Every id of ``x`` as a different one."""

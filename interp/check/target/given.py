@@ -37,16 +37,19 @@ def as_mapping(inputs: Any, names: Sequence[str], subject: Subject | None) -> di
     return dict(inputs)
 
 
-def main_of(given: Mapping[str | None, Any]) -> str | None:
-    """The argument that carries the sequence."""
-    names = [n for n in MAIN if isinstance(given.get(n), Tensor)]
-    return (names or [n for n, v in given.items() if isinstance(v, Tensor)])[0]
+def main_of(given: Mapping[str | None, Any], told: Said | None = None) -> str | None:
+    """The argument that carries the sequence: one whose layout was told, or whose name says so, or at least does not
+    say that it stands beside."""
+    tensors = [n for n, v in given.items() if isinstance(v, Tensor)]
+    named = [n for n, _ in told.inputs if n in tensors] if told else []
+    content = [n for n in tensors if not (BESIDE.search(str(n)) or STILL.search(str(n)) or n in MASKS)]
+    return (named or [n for n in MAIN if n in tensors] or content or tensors)[0]
 
 
 def layouts(main: Tensor, module: nn.Module, size: int | None) -> Iterator[Layout]:
     """Layouts that the main stream may have, the likeliest first. ``size``: positions that the promise, or a square
     beside the stream, fixes."""
-    floats, n = main.is_floating_point(), main.ndim
+    floats, n = main.is_floating_point() or main.is_complex(), main.ndim
     if n < 2:
         raise CheckError(f"inputs expects a batch axis: (B, T) ids or (B, T, C) floats, got shape {tuple(main.shape)}.")
     for first in (1, 2):
@@ -104,14 +107,15 @@ def _stream(name: str | None, value: Tensor, layout: Layout, vocabulary: Vocabul
             f"layout {layout} has {len(layout.axes)} axes, but {name or 'the input'} has shape {tuple(value.shape)}."
         )
     x = layout.one_order(value, value.shape[layout.samples or 0])
-    alphabet = None if value.is_floating_point() else vocabulary.of(value, name is None or name in MAIN)
+    numbers = value.is_floating_point() or value.is_complex()
+    alphabet = None if numbers else vocabulary.of(value, name is None or name in MAIN)
     return Stream(name, layout, alphabet=alphabet, features=tuple(x.shape[2:]), given=x, changes=not told.still(name))
 
 
 def _aligned(value: Tensor, batch: int, sizes: tuple[int, ...], main: Layout) -> Layout | None:
     """The layout of a tensor with the same samples and positions as the main stream; None of any other."""
     n = len(sizes)
-    if value.ndim < 1 + n or value.is_complex():
+    if value.ndim < 1 + n:
         return None
     if value.shape[0] == batch and tuple(value.shape[1 : 1 + n]) == sizes:
         rest = "CDEFG"[: value.ndim - 1 - n]

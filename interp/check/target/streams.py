@@ -65,8 +65,12 @@ class Batch:
         return replace(self, parts=tuple(change(t) for t in self.parts))
 
     def to(self, dtype: torch.dtype) -> Batch:
-        """With its floats in another dtype."""
-        return self.each(lambda t: t.to(dtype) if t.is_floating_point() else t)
+        """With its floats, and complex numbers, in another dtype."""
+
+        def cast(t: Tensor) -> Tensor:
+            return t.to(dtype) if t.is_floating_point() else t.to(dtype.to_complex()) if t.is_complex() else t
+
+        return self.each(cast)
 
 
 def spread(where: Tensor, x: Tensor) -> Tensor:

@@ -265,6 +265,7 @@ class Target:
         if layout is None or len(layout.axes) != out.ndim:
             layout = self._read(Shapes(tuple(out.shape), x.size, self._length(x)))
         out = layout.one_order(out, x.size)
+        out = torch.view_as_real(out) if out.is_complex() else out
         return out.flatten(2) if out.ndim > 2 else out[..., None]
 
     def _length(self, x: Batch) -> int:

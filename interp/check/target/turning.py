@@ -18,7 +18,7 @@ from headwise.interp.check.target.streams import Batch
 from headwise.interp.check.target.target import Target
 
 LATER = "along its second axis it takes no shorter input, or nothing hears of anything else"
-FIRST = "samples would hear of each other as behind a mask, and positions of nothing"
+FIRST = "samples would hear of each other as positions do, and positions of nothing"
 
 
 def turned(target: Target, x: Batch, *, free: bool) -> bool:
@@ -64,8 +64,23 @@ def _first(target: Target, x: Batch) -> Layout | None:
         return None
     if seen.where(every, slice(0, 1))[:, 1:].any() or seen.where(every, slice(-1, None))[:, :-1].any():
         return None
-    masked = bool(forwards != backwards) or _torchs(target.module)
+    masked = bool(forwards != backwards) or _torchs(target.module) or _padding_says(target, x)
     return time_first(len(target.feed.streams[0].layout.axes)) if masked and seen.equals() else None
+
+
+def _padding_says(target: Target, x: Batch) -> bool:
+    """Does it take a padding mask (T, B) of what was read as (B, T), and none (B, T)?"""
+    if target.padding.name is None or not target.padding.tells_sides or target.forward is not None:
+        return False
+    taken = []
+    for shape in ((x.size, x.length), (x.length, x.size)):
+        mask = target.padding.taken(torch.ones(shape, dtype=torch.long, device=x.device))
+        try:
+            target.raw(x, **{target.padding.name: mask})
+            taken.append(True)
+        except Refused:
+            taken.append(False)
+    return taken == [False, True]
 
 
 def _torchs(module: nn.Module) -> bool:
@@ -78,7 +93,7 @@ def _torchs(module: nn.Module) -> bool:
 def _behind(target: Target, x: Batch) -> Layout | None:
     """A later axis, where the model takes no fewer positions along the second, or nothing there hears of anything else;
     of several that are otherwise, the one where least is heard of what follows."""
-    if x.first.ndim < 3 or _heard(target, x) is not None:
+    if x.first.ndim < 3 or (usual := _heard(target, x)) == 0.0:
         return None
     heard: list[tuple[float, Layout]] = []
     for layout in _later(target.feed.streams[0].layout):
@@ -90,7 +105,14 @@ def _behind(target: Target, x: Batch) -> Layout | None:
                 heard.append((share, layout))
         except Refused:
             continue
-    return min(heard, key=lambda found: found[0])[1] if heard else None
+    if not heard:
+        return None
+    share, layout = min(heard, key=lambda found: found[0])
+    if usual is None:
+        return layout
+    if share == 0.0:
+        target.notes.append(f"along another axis nothing hears of what follows; if that is time, say layout='{layout}'")
+    return None
 
 
 def _later(usual: Layout) -> Iterator[Layout]:

@@ -6,6 +6,7 @@ Lengths equal no size of the model, so that the time axis of every tensor can be
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -76,17 +77,18 @@ def _ways(feed: Feed, fixed: int | None) -> Iterator[Callable[[], None]]:
     first = first if feed.named else None  # None: whatever its name, it comes first
     layout = feed.told.layout.of(first, 0) if feed.told.layout else None
     if words.tables or (words.hugging and words.size):
-        yield from _ids(feed, first, layout)
+        yield from _ids(feed, first, layout, fixed)
     yield from _floats(feed, first, layout, fixed)
 
 
-def _ids(feed: Feed, first: str | None, layout: Layout | None) -> Iterator[Callable[[], None]]:
+def _ids(feed: Feed, first: str | None, layout: Layout | None, fixed: int | None) -> Iterator[Callable[[], None]]:
     words = feed.vocabulary
     sizes = [words.size, *sorted(set(words.tables) - {words.size})]
-    shapes = [()] if layout is None else [(n,) * (len(layout.axes) - 2) for n in _several(feed)]
+    shapes = [()] if layout is None else [_small(layout, n) for n in _several(feed)]
+    sides = _sides(fixed) if layout is not None and len(layout.positions) == 2 else [()]
     for size in sizes:
-        for features in shapes:
-            yield lambda size=size, features=features: _set(feed, first, layout, words.ids(size), features)
+        for features, side in product(dict.fromkeys(shapes), sides):
+            yield lambda size=size, shape=(features, side): _set(feed, first, layout, words.ids(size), *shape)
     if layout is None:
         for several in _several(feed):
             yield lambda several=several: _set(feed, first, None, words.ids(min(sizes)), (several,))
@@ -99,7 +101,7 @@ def _several(feed: Feed) -> list[int]:
 
 
 def _floats(feed: Feed, first: str | None, layout: Layout | None, fixed: int | None) -> Iterator[Callable[[], None]]:
-    sides = [side for side in SIDES if fixed in (None, prod(side))] or _sides(fixed)
+    sides = _sides(fixed)
     if layout is not None:
         for features in _features(feed.module, layout):
             for side in sides if len(layout.positions) == 2 else [()]:
@@ -128,13 +130,24 @@ def _floats(feed: Feed, first: str | None, layout: Layout | None, fixed: int | N
 def _features(module: nn.Module, layout: Layout) -> Iterator[tuple[int, ...]]:
     """Sizes of the axes that are neither samples nor positions: one of them as wide as a layer, the others small, or as
     the layout says."""
-    rest = [axis for axis in layout.axes if axis not in ("B", *layout.positions)]
+    rest = _beside(layout)
     channels = [m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
     widths = dict.fromkeys([w for w, _ in _widths(module)] + channels + list(FEW))
     places = [rest.index("C")] if "C" in rest else range(len(rest))
     for width in widths if rest else [1]:
         for place in places or [0]:
-            yield tuple(int(a) if a.isdigit() else width if i == place else SMALL for i, a in enumerate(rest))
+            small = _small(layout, SMALL)
+            yield tuple(width if i == place and not a.isdigit() else small[i] for i, a in enumerate(rest))
+
+
+def _beside(layout: Layout) -> list[str]:
+    """Axes that are neither samples nor positions."""
+    return [axis for axis in layout.axes if axis not in ("B", *layout.positions)]
+
+
+def _small(layout: Layout, size: int) -> tuple[int, ...]:
+    """Sizes of these axes: as the layout says, or ``size``."""
+    return tuple(int(axis) if axis.isdigit() else size for axis in _beside(layout))
 
 
 def _layer(module: nn.Module) -> nn.Module | None:
@@ -142,8 +155,10 @@ def _layer(module: nn.Module) -> nn.Module | None:
     return next((m for m in module.modules() if any(True for _ in m.parameters(recurse=False))), None)
 
 
-def _sides(positions: int) -> list[tuple[int, int]]:
-    """Rows and columns of grids of so many positions, the squarest first."""
+def _sides(positions: int | None) -> list[tuple[int, int]]:
+    """Rows and columns of grids to try; of so many positions, the squarest first."""
+    if positions is None:
+        return list(SIDES)
     pairs = [(rows, positions // rows) for rows in range(1, positions + 1) if positions % rows == 0]
     return sorted(pairs, key=lambda pair: abs(pair[0] - pair[1]))[:4]
 

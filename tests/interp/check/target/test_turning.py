@@ -101,6 +101,63 @@ def test_a_forgotten_batch_first_is_a_bug_and_no_layout():
         assert report.classes == ("layout",), str(report)
 
 
+def test_a_padding_mask_tells_samples_from_positions():
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.layer = nn.Embedding(WORDS, WIDTH), nn.TransformerEncoderLayer(WIDTH, 4, 32, 0.0)
+
+        def forward(self, src, src_key_padding_mask=None):
+            return self.layer(self.embed(src), src_key_padding_mask=src_key_padding_mask)
+
+    report = check(Encoder().eval(), Bidirectional())
+    assert report.ok and report.reading == "src (T, B) → (T, B, C)", str(report)
+    assert next(p for p in report.probed if p.id == "padding").applied
+
+
+def test_a_finding_beside_an_axis_that_holds_names_the_layout():
+    class Alignment(Rows):
+        def forward(self, x):
+            y = super().forward(x)
+            return y + y.mean(1, keepdim=True)
+
+    report = check(built(Alignment, False), Causal(), inputs=drawn(3, 4, 11, below=WORDS))
+    assert not report.ok and any("say layout='(B, C, T)'" in note for note in report.notes), str(report)
+    assert check(built(Alignment, False), Causal(), inputs=drawn(3, 4, 11, below=WORDS), layout="(B, R, T)").ok
+
+
+def test_of_several_inputs_the_one_that_stands_beside_is_not_the_sequence():
+    class Forecaster(nn.Module):
+        def __init__(self, both_ways):
+            super().__init__()
+            self.read, self.write = nn.GRU(3, 8, batch_first=True), nn.GRU(2, 8, batch_first=True)
+            self.both_ways = both_ways
+
+        def forward(self, context, future):
+            y = self.write(future, self.read(context)[1])[0]
+            return y + y.flip(1) if self.both_ways else y
+
+    given = {"context": drawn(3, 12, 3), "future": drawn(3, 7, 2)}
+    assert check(built(Forecaster, False), Causal(), inputs=given).reading == "future (B, T, C) → (B, T, C)"
+    assert check(built(Forecaster, True), Causal(), inputs=given).findings
+
+
+def test_complex_spectra_are_numbers():
+    class Masking(nn.Module):
+        def __init__(self, both_ways):
+            super().__init__()
+            self.rnn = nn.GRU(10, 5, batch_first=True, bidirectional=both_ways)
+
+        def forward(self, spectrum):
+            mask = self.rnn(torch.view_as_real(spectrum).flatten(2))[0]
+            return mask.unflatten(-1, (-1, 5)).sum(2) * spectrum
+
+    spectrum = torch.complex(drawn(3, 9, 5), drawn(3, 9, 5, seed=6))
+    assert check(built(Masking, False), Causal(), inputs=spectrum).ok
+    report = check(built(Masking, True), Causal(), inputs=spectrum)
+    assert report.classes == ("outside-attention",) and report.findings[0].module == "rnn", str(report)
+
+
 def test_torchs_own_takes_time_first_also_without_a_mask():
     report = check(nn.TransformerEncoderLayer(WIDTH, 4, 32, 0.0).eval(), Bidirectional())
     assert report.ok and "(T, B, C)" in report.reading, str(report)
