@@ -96,6 +96,7 @@ def test_lint_names_what_is_wrong(drawn):
 def test_zoo_shows_bug_and_fix(case, drawn):
     bug = page("zoo", zoo_class=case.cls, **{f"zoo_{case.cls}": case.name})
     assert any(e.value.startswith(f"**{case.cls}**") for e in bug.error)
+    assert not case.report or any(f"]({case.link})" in m.value for m in bug.markdown)
     fix = page("zoo", zoo_class=case.cls, zoo_fixed="fix", **{f"zoo_{case.cls}": case.name})
     assert fix.success and not fix.error
 
