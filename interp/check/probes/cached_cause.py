@@ -42,6 +42,7 @@ class Chunk:
     index: int
     start: int
     n: int
+    unit: int = 1  # inputs an output
 
     @property
     def end(self) -> int:
@@ -52,14 +53,15 @@ class Chunk:
         if whole.ndim != part.ndim:
             return None
         differ = [i for i, (a, b) in enumerate(zip(whole.shape, part.shape, strict=True)) if a != b]
-        if len(differ) != 1 or part.shape[differ[0]] != self.n or whole.shape[differ[0]] < self.end:
-            return None
-        return whole.narrow(differ[0], self.start, self.n)
+        for unit in dict.fromkeys((1, self.unit)) if len(differ) == 1 else ():
+            if part.shape[differ[0]] == self.n // unit and whole.shape[differ[0]] >= self.end // unit:
+                return whole.narrow(differ[0], self.start // unit, self.n // unit)
+        return None
 
 
 def located(bench: Bench, way: Stepping, plan: Plan, index: int) -> Place | None:
     """The first module whose output for this chunk differs from its output in the full run."""
-    chunk = Chunk(index, sum(plan.chunks[:index]), plan.chunks[index])
+    chunk = Chunk(index, sum(plan.chunks[:index]), plan.chunks[index], bench.unit)
     try:
         full = _full(bench, plan)
         step = _watched(bench, way, plan, chunk)

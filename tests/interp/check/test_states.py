@@ -229,6 +229,33 @@ def test_an_encoder_has_no_steps():
     assert decoded(report).status == "nothing to test", str(report)
 
 
+class Strided(nn.Module):
+    """Samples (B, 1, T) → codes (B, 4, T / 2), each convolution with the samples it has still to wait for."""
+
+    def __init__(self, forgets=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.forgets, self.first, self.down = forgets, nn.Conv1d(1, 4, 3), nn.Conv1d(4, 4, 4, 2)
+
+    def forward(self, x, cache=None):
+        kept = []
+        for index, conv in enumerate((self.first, self.down)):
+            fresh = cache is None or (self.forgets and index)
+            x = torch.cat([torch.zeros(*x.shape[:2], 2) if fresh else cache[index], x], 2)
+            kept.append(x[..., -2:])
+            x = conv(x)
+        return x, kept
+
+
+def test_a_strided_encoder_is_streamed_by_whole_outputs():
+    wave = torch.randn(3, 1, 24, generator=torch.Generator().manual_seed(0))
+    say = {"inputs": wave, "modes": "base", "dtypes": ()}
+    report = check(Strided().eval(), Causal(), **say)
+    assert report.ok and "(by cache=)" in decoded(report).detail, str(report)
+    finding = check(Strided(forgets=True).eval(), Causal(), **say).findings[0]
+    assert finding.cls == "cache" and finding.smallest["chunks"] == [2, 2], str(finding)
+
+
 # -- what a step says, and where a sequence begins --------------------------------------------------------------------
 class Stepped(Running):
     """Keeps its state, under a name that no pattern knows."""
