@@ -321,6 +321,20 @@ def test_a_cause_that_is_not_known_is_not_guessed():
     )
 
 
+class FadesOnce(ByState):
+    """The state fades once for a chunk, not for each of its positions."""
+
+    def forward(self, ids, state=None):
+        own, _ = self.mixed(ids)
+        _, kept = self.mixed(ids, state)
+        return self.head(own if state is None else own + 0.5 * state[:, None]), kept[:, -1]
+
+
+def test_a_state_that_is_weighed_wrongly_is_told_by_its_weights():
+    finding = check(FadesOnce().eval(), Causal(), **FAST).findings[0]
+    assert finding.cls == "cache" and "made 1, 0.5, 0.25 times as large" in finding.cause, str(finding)
+
+
 # -- causes that an experiment proves ---------------------------------------------------------------------------------
 class Cached(nn.Module):
     """ids, past → logits, past, with one attention whose step goes wrong by ``fault``."""
@@ -467,7 +481,8 @@ def test_batch_statistics_are_a_finding_in_training_where_the_next_input_is_pred
     assert finding.sentence.startswith("In training only, norm mixes positions") and "frozen" in finding.cause
     assert "gradient mode" not in finding.cause and "is_causal" not in finding.fix
     other = check(Normed(9), Causal())
-    assert other.ok and any("in training only" in note for note in other.notes), str(other)
+    assert other.ok and [f.module for f in other.advice] == ["norm"], str(other)
+    assert "advice: In training only, norm mixes positions" in str(other)
 
 
 def test_an_encoder_with_batch_norm_is_green():
