@@ -171,6 +171,14 @@ class Bench:
         )
         return index
 
+    @property
+    def unit(self) -> int | None:
+        """How many inputs make an output, where that is the same everywhere; None where it is not."""
+        if len(self.positions) == self.length:
+            return 1
+        apart = self.positions.diff().unique().tolist()
+        return apart[0] if len(apart) == 1 and int(self.positions[0]) == apart[0] - 1 else None
+
     def _waits(self, given: int) -> Tensor:
         """The length at which each output first appears, less one; even strides where that was not seen."""
         stride = max(1, round(self.length / given))

@@ -291,7 +291,21 @@ FINDINGS = {
         "build the mask for (queries, cache + queries)",
         "certain",
     ),
-    "cache-differs": Kind("cache", DECODED, "⟨the difference enters at {module}; ⟩we did not find why ({why})", ""),
+    "cache-differs": Kind(
+        "cache",
+        DECODED,
+        "⟨the difference enters at {module}; ⟩we did not find why ({why})",
+        "",
+        "certain",
+    ),
+    "cache-faded": Kind(
+        "cache",
+        DECODED,
+        "what came before a chunk enters its positions with the wrong weight: made {factors} times as large, in their "
+        "order, the step agrees",
+        "let what came before fade for each position of a chunk, as it does step by step",
+        "certain",
+    ),
     "cache-slots": Kind(
         "cache",
         DECODED,

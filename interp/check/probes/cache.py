@@ -3,7 +3,7 @@ against the full forward."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -65,17 +65,22 @@ def _way(bench: Bench) -> Stepping:
         raise DoesNotApply("both directions are promised: an output waits for what comes after it", moot=True)
     if target.inner is not None:
         raise DoesNotApply("it gives one output a sequence, so there are no steps")
-    if len(bench.positions) != bench.length:
+    if bench.unit is None:
         raise DoesNotApply(f"{len(bench.positions)} outputs for {bench.length} inputs: steps do not fall on outputs")
     if target.step is None and not target.hugging and not bench.expect.is_causal(bench.length):
         raise DoesNotApply("an output may wait for what comes after it", moot=True)
     if target.step is None and target.feed.grid:
         raise DoesNotApply("the positions are a grid, which has no next one")
-    return stepping(target, bench.x, bench.out, tries=max(6, bench.affordable(0.1) // 6))
+    return stepping(target, bench.x, bench.out, bench.unit, tries=max(6, bench.affordable(0.1) // 6))
 
 
 def _plans(bench: Bench, way: Stepping) -> list[Plan]:
-    length = bench.length
+    """How many inputs a step takes; where several make an output, as many."""
+    plans = _in_outputs(bench, way, len(bench.positions))
+    return [replace(plan, chunks=tuple(n * bench.unit for n in plan.chunks)) for plan in plans]
+
+
+def _in_outputs(bench: Bench, way: Stepping, length: int) -> list[Plan]:
     half = max(1, length // 2)
     ones = (1,) * length
     if way.single:
@@ -120,7 +125,7 @@ def _one(bench: Bench, way: Stepping, plan: Plan, tally: Tally) -> Finding | Non
 def _mismatch(bench: Bench, way: Stepping, plan: Plan, *, made: Decoded, gaps: Tensor) -> Finding:
     worst = float(gaps.max())
     first = int((gaps.isinf().any(0) if worst == float("inf") else gaps.amax(0) > worst / 50).nonzero()[0])
-    index, start = plan.at(first)
+    index, start = plan.at(first * bench.unit)
     place = located(bench, way, plan, index) or Place(None)
     kind, known = place.cause or ("cache-differs", {"why": _seen(bench, way, plan, first)})
     return found(
@@ -148,13 +153,13 @@ def _seen(bench: Bench, way: Stepping, plan: Plan, first: int) -> str:
     """What is known of a difference whose cause is not: which steps agree."""
     if plan.alone:
         return "the same steps agree in a batch of several"
-    index, start = plan.at(first)
+    index, start = plan.at(first * bench.unit)
     n = plan.chunks[index]
     if index == 0:
         return f"the first chunk, of {n}, already differs, with nothing before it"
-    if n == 1:
+    if n == bench.unit:
         return "a step of one position differs"
-    singles = Plan("", (1,) * bench.length)
+    singles = Plan("", (bench.unit,) * len(bench.positions))
     try:
         made = decode(bench, way, singles)
         agree = made.out.shape == made.full.shape and not bench.across(made.full, made.out)[0]
@@ -162,7 +167,7 @@ def _seen(bench: Bench, way: Stepping, plan: Plan, first: int) -> str:
         return f"a chunk of {n} differs"
     if not agree:
         return f"a chunk of {n} differs, and so do steps of one position"
-    if first > start:
+    if first * bench.unit > start:
         return f"steps of one position agree, and so does the first of a chunk of {n}; those behind it differ"
     return f"steps of one position agree, a chunk of {n} differs from its first position on"
 

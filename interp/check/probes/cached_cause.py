@@ -13,12 +13,13 @@ from torch import Tensor
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.check.bench import Bench
-from headwise.interp.check.errors import Refused
+from headwise.interp.check.errors import Refused, handed, theirs
 from headwise.interp.check.locate import Visit, Watcher, watch
 from headwise.interp.check.probes.decoding import Plan, given, samples, steps
 from headwise.interp.check.target import BASE
 from headwise.interp.check.target.steps import Stepping
 from headwise.interp.check.told import FAR
+from headwise.interp.run.outputs import primary
 from headwise.interp.run.parts import layer_number
 from headwise.interp.run.tap import listen
 from headwise.interp.run.tap.changes import Act, CallChanges
@@ -42,6 +43,7 @@ class Chunk:
     index: int
     start: int
     n: int
+    unit: int = 1  # inputs an output
 
     @property
     def end(self) -> int:
@@ -52,14 +54,15 @@ class Chunk:
         if whole.ndim != part.ndim:
             return None
         differ = [i for i, (a, b) in enumerate(zip(whole.shape, part.shape, strict=True)) if a != b]
-        if len(differ) != 1 or part.shape[differ[0]] != self.n or whole.shape[differ[0]] < self.end:
-            return None
-        return whole.narrow(differ[0], self.start, self.n)
+        for unit in dict.fromkeys((1, self.unit)) if len(differ) == 1 else ():
+            if part.shape[differ[0]] == self.n // unit and whole.shape[differ[0]] >= self.end // unit:
+                return whole.narrow(differ[0], self.start // unit, self.n // unit)
+        return None
 
 
 def located(bench: Bench, way: Stepping, plan: Plan, index: int) -> Place | None:
     """The first module whose output for this chunk differs from its output in the full run."""
-    chunk = Chunk(index, sum(plan.chunks[:index]), plan.chunks[index])
+    chunk = Chunk(index, sum(plan.chunks[:index]), plan.chunks[index], bench.unit)
     try:
         full = _full(bench, plan)
         step = _watched(bench, way, plan, chunk)
@@ -76,7 +79,7 @@ def located(bench: Bench, way: Stepping, plan: Plan, index: int) -> Place | None
         part.name,
         layer=next((v for v in inner if v is not None), layer_number(part.name)),
         inside="attention" if calls else "",
-        cause=_cause(bench, way, plan, chunk=chunk, full=full, step=step, met=met),
+        cause=_cause(bench, way, plan, chunk=chunk, full=full, step=step, met=met) or _faded(bench, chunk, *met),
     )
 
 
@@ -154,6 +157,26 @@ def _cause(bench, way, plan, *, chunk: Chunk, full: Watcher, step: Watcher, met:
         if mended is None or mended[1].name != part.name:
             return cause
     return None
+
+
+def _faded(bench: Bench, chunk: Chunk, whole: Visit, part: Visit) -> Cause | None:
+    """Is what came before the chunk only weighed wrongly? The module is run again with a state of zeros: what the full
+    run has beyond that is then a multiple, one for each position, of what the state added."""
+    out, right = part.outputs[0], chunk.rows(whole.outputs[0], part.outputs[0])
+    states = [t.ndim < 2 or t.shape[1] != chunk.n for t in part.inputs]
+    if right is None or out.ndim != 3 or out.shape[1] != chunk.n or not any(states) or part.calls[0] != part.calls[1]:
+        return None
+    afresh = [torch.zeros_like(t) if state else t for t, state in zip(part.inputs, states, strict=True)]
+    try:
+        with bench.target.untouched(), bench.target.in_mode(BASE), theirs():
+            fresh = primary(handed(part.module, *afresh))
+    except (Refused, TypeError):
+        return None
+    added, missing = out - fresh, right - fresh  # (B, n, C)
+    factors = (added * missing).sum((0, 2)) / added.pow(2).sum((0, 2)).clamp(min=1e-12)
+    if _far(missing, added * factors[:, None]) or bool(((factors - 1).abs() < 1e-3).all()):
+        return None
+    return "cache-faded", {"factors": ", ".join(f"{f:.3g}" for f in factors.tolist())}
 
 
 def _suspect(one: AttentionCall, two: AttentionCall, chunk: Chunk) -> tuple[Cause, dict[str, list[Act]]] | None:

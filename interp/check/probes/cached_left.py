@@ -27,14 +27,14 @@ def left_behind(bench: Bench, way: Stepping, keeps: bool, *, done: Plan):
             "no method that begins a new sequence was found, so none was decoded after another; name it with reset="
         )
         return ""
-    length = bench.length
-    half = max(2, length // 2)
+    length, unit, first = bench.length, bench.unit, done.chunks
+    half = max(2, len(bench.positions) // 2)
     few = length > bench.affordable(0.2)
-    first = done.chunks
     if way.single:
         parts = (1,) * min(length, 6)
     else:
         parts = (half - 1, 1) if few else (max(1, half - 3), *(1,) * min(3, half - 1))
+    parts = tuple(n * unit for n in parts)
     second = bench.target.feed.draw(bench.batch, length, seed=9) if bench.target.feed.cuts else bench.x
     seconds = [("a shorter sequence after another one", second, Plan("", parts))]
     seconds += [] if few else [("the same sequence a second time", bench.x, Plan("", first))]

@@ -18,7 +18,7 @@ def padded(bench: Bench, way: Stepping):
     target = bench.target
     told = target.padding.name is not None and target.padding.tells_sides
     broken = any(f.cls in ("padding", "position-ids") for f in bench.findings)
-    if broken or not way.masked or not told or bench.expect.size is not None:
+    if broken or not way.masked or not told or bench.unit != 1 or bench.expect.size is not None:
         return ""
     for batch in dict.fromkeys((bench.batch, 1)):
         if batch != bench.batch and bench.expect.batch is not None:

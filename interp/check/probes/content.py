@@ -69,14 +69,11 @@ def _reported(bench: Bench, leaking: dict[Mode, Leak | None], refused: dict[Mode
 def _in_training(bench: Bench, leak: Leak, mode: Mode):
     """With its statistics frozen it holds, so they carry the leak. It is one where the model learns to say its own
     next input; elsewhere it is worth knowing."""
-    finding = describe(bench, leak, mode, probe="P")
-    if not _predicts_its_input(bench):
-        bench.notes.append(
-            f"in training only, outputs depend on what they may not see: {finding.module or 'a batch norm'} takes its "
-            "statistics over the whole batch"
-        )
-        return
-    yield reworded(finding, "in-training-only", mode=str(mode))
+    finding = reworded(describe(bench, leak, mode, probe="P"), "in-training-only", mode=str(mode))
+    if _predicts_its_input(bench):
+        yield finding
+    else:
+        bench.advice.append(finding)
 
 
 def _predicts_its_input(bench: Bench) -> bool:

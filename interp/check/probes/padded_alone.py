@@ -67,7 +67,7 @@ def alone(bench: Bench, padded: Padded):
         if not bench.expect.has(Prefix) and (agree := _agreeing(bench, padded)):
             yield found("left-borders", agree=agree, **_place(bench, padded, lone, worst))
             return True
-        if not bench.advice:
+        if not any(f.probe == "B" for f in bench.advice):
             bench.advice.append(found("left-advice", **_place(bench, padded, lone, worst)))
         return False
     return False

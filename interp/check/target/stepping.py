@@ -35,9 +35,9 @@ class Tried:
     first: bool  # the first part, which has nothing before it, agrees
 
 
-def stepping(target: Target, x: Batch, full: Tensor, tries: int = 60) -> Stepping:
-    """The way this model is decoded. ``full`` (B, T, F) is its answer to all of ``x``. Raises DoesNotApply where
-    none of the first ``tries`` ways is one."""
+def stepping(target: Target, x: Batch, full: Tensor, unit: int, *, tries: int = 60) -> Stepping:
+    """The way this model is decoded. ``full`` (B, T', F) is its answer to all of ``x``, an output for each ``unit`` of
+    inputs. Raises DoesNotApply where none of the first ``tries`` ways is one."""
     if target.step is not None:
         return Stepping("step", target.stepped, reset=resetting(target))
     if target.forward is not None:
@@ -49,7 +49,7 @@ def stepping(target: Target, x: Batch, full: Tensor, tries: int = 60) -> Steppin
         if count >= tries:
             break
         try:
-            tried = _tried(target, x, full, way)
+            tried = _tried(target, x, full, way=way, unit=unit)
         except Refused:
             continue
         if not tried.matters or (way.single and not tried.first):
@@ -88,13 +88,14 @@ def _hugging(target: Target, x: Batch) -> Stepping:
 
 
 # -- trying a way -----------------------------------------------------------------------------------------------------
-def _tried(target: Target, x: Batch, full: Tensor, way: Stepping) -> Tried:
-    half = max(1, x.length // 2)
-    chunks = (1,) * min(x.length, 6) if way.single else (half, 1, 1, x.length - half - 2)
+def _tried(target: Target, x: Batch, full: Tensor, *, way: Stepping, unit: int) -> Tried:
+    length = full.shape[1]
+    half = max(1, length // 2)
+    chunks = [n for n in ((1,) * min(length, 6) if way.single else (half, 1, 1, length - half - 2)) if n > 0]
     tolerance = ACROSS_SHAPES.get(full.dtype, 2e-4)
-    made = _outputs(target, way, x.cut(0, sum(chunks)), chunks)
-    fresh = _outputs(target, way, x.cut(chunks[0], 1), (1,))[0]
-    wanted = full[:, : sum(chunks)].split([n for n in chunks if n > 0], 1)
+    made = _outputs(target, way, x, [n * unit for n in chunks])
+    fresh = _outputs(target, way, x.cut(chunks[0] * unit, unit), [unit])[0]
+    wanted = full[:, : sum(chunks)].split(chunks, 1)
     close = [gap(a, b).amax(0) <= tolerance for a, b in zip(wanted, made, strict=False)]
     return Tried(
         agreed=sum(int(c.sum()) for c in close[1:]),
@@ -104,11 +105,11 @@ def _tried(target: Target, x: Batch, full: Tensor, way: Stepping) -> Tried:
     )
 
 
-def _outputs(target: Target, way: Stepping, x: Batch, chunks: tuple[int, ...]) -> list[Tensor]:
+def _outputs(target: Target, way: Stepping, x: Batch, chunks: list[int]) -> list[Tensor]:
     """Of each chunk, until one is refused. Raises Refused where there are not two."""
     state, at, outs = None, 0, []
     with target.untouched(), target.in_mode(BASE):
-        for n in (n for n in chunks if n > 0):
+        for n in chunks:
             chunk = x.cut(at, n)
             try:
                 raw, state = way.step(chunk, state)

@@ -114,9 +114,8 @@ def _by_argument(target: Target, x: Batch, extra: Extra) -> Iterator[Stepping]:
     """One that takes what the model returned beside its output, or a dict that the model fills."""
     names = [n for n, p in target.parameters.items() if _may_be_a_state(target, n, p)]
     names.sort(key=lambda n: not STATE.search(n))
-    part = x.cut(0, max(1, x.length // 2))
     try:
-        raw = target.raw(part, **extra(part)) if names else None
+        raw = target.raw(x, **extra(x)) if names else None
     except Refused:
         return
     for name in names:

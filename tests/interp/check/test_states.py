@@ -229,6 +229,33 @@ def test_an_encoder_has_no_steps():
     assert decoded(report).status == "nothing to test", str(report)
 
 
+class Strided(nn.Module):
+    """Samples (B, 1, T) → codes (B, 4, T / 2), each convolution with the samples it has still to wait for."""
+
+    def __init__(self, forgets=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.forgets, self.first, self.down = forgets, nn.Conv1d(1, 4, 3), nn.Conv1d(4, 4, 4, 2)
+
+    def forward(self, x, cache=None):
+        kept = []
+        for index, conv in enumerate((self.first, self.down)):
+            fresh = cache is None or (self.forgets and index)
+            x = torch.cat([torch.zeros(*x.shape[:2], 2) if fresh else cache[index], x], 2)
+            kept.append(x[..., -2:])
+            x = conv(x)
+        return x, kept
+
+
+def test_a_strided_encoder_is_streamed_by_whole_outputs():
+    wave = torch.randn(3, 1, 24, generator=torch.Generator().manual_seed(0))
+    say = {"inputs": wave, "modes": "base", "dtypes": ()}
+    report = check(Strided().eval(), Causal(), **say)
+    assert report.ok and "(by cache=)" in decoded(report).detail, str(report)
+    finding = check(Strided(forgets=True).eval(), Causal(), **say).findings[0]
+    assert finding.cls == "cache" and finding.smallest["chunks"] == [2, 2], str(finding)
+
+
 # -- what a step says, and where a sequence begins --------------------------------------------------------------------
 class Stepped(Running):
     """Keeps its state, under a name that no pattern knows."""
@@ -292,6 +319,20 @@ def test_a_cause_that_is_not_known_is_not_guessed():
         "we did not find why (steps of one position agree, and so does the first of a "
         "chunk of 3; those behind it differ)"
     )
+
+
+class FadesOnce(ByState):
+    """The state fades once for a chunk, not for each of its positions."""
+
+    def forward(self, ids, state=None):
+        own, _ = self.mixed(ids)
+        _, kept = self.mixed(ids, state)
+        return self.head(own if state is None else own + 0.5 * state[:, None]), kept[:, -1]
+
+
+def test_a_state_that_is_weighed_wrongly_is_told_by_its_weights():
+    finding = check(FadesOnce().eval(), Causal(), **FAST).findings[0]
+    assert finding.cls == "cache" and "made 1, 0.5, 0.25 times as large" in finding.cause, str(finding)
 
 
 # -- causes that an experiment proves ---------------------------------------------------------------------------------
@@ -440,7 +481,8 @@ def test_batch_statistics_are_a_finding_in_training_where_the_next_input_is_pred
     assert finding.sentence.startswith("In training only, norm mixes positions") and "frozen" in finding.cause
     assert "gradient mode" not in finding.cause and "is_causal" not in finding.fix
     other = check(Normed(9), Causal())
-    assert other.ok and any("in training only" in note for note in other.notes), str(other)
+    assert other.ok and [f.module for f in other.advice] == ["norm"], str(other)
+    assert "advice: In training only, norm mixes positions" in str(other)
 
 
 def test_an_encoder_with_batch_norm_is_green():
