@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from headwise import testing
+from headwise import check, testing
 from headwise.__main__ import main
 from headwise.commands.checking import loaded
 from headwise.interp.masks import Causal
@@ -146,6 +146,22 @@ def test_an_architecture_without_weights(capsys):
     assert main(["check", "--hf-config", "bert", "--is-decoder"]) == 0
     assert "BertLMHeadModel: clean, promise Causal()" in capsys.readouterr().out
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_finding_is_written_as_a_script(folder, tmp_path, capsys):
+    script = tmp_path / "bug.py"
+    assert main(["check", str(folder / "mine.py:wrong"), "--reproduce", str(script)]) == 1
+    ran = subprocess.run([sys.executable, "-I", str(script)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1 and "AssertionError" in ran.stderr, ran.stderr
+    assert main(["check", str(folder / "mine.py:right"), "--reproduce", str(tmp_path / "none.py")]) == 0
+    assert "none.py was not written: Model has no finding" in capsys.readouterr().err
+    assert not (tmp_path / "none.py").exists()
+
+
+def test_a_script_may_ask_the_factory(folder):
+    report = check(loaded(str(folder / "mine.py")).wrong(), "causal")
+    text = report.reproduce(factory=f"{folder / 'mine.py'}:wrong")
+    assert "spec_from_file_location" in text and "Needs torch and mine.py" in text
 
 
 def test_help_loads_no_torch():

@@ -60,8 +60,6 @@ class Builder:
         name = self.sources.name(cls)
         if not is_theirs(cls) and (made := self._constructed(module, path)) is not None:
             return made
-        if not is_theirs(cls) and not cls.__module__.startswith("torch."):
-            raise Unspelled(f"{cls.__name__} is of a package, and how it was made is not known")
         self.puts = True
         self.sources.imports["from torch import nn"] = None
         parts = [f"{k}={self._part(v, _joined(path, k), indent + 4)}" for k, v in _attributes(module)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -68,6 +70,7 @@ class Origin:
     lines: list[str]
     sources: Sources
     puts: bool = False
+    needs: str = ""  # a file beside torch
 
 
 def reproduced(checked: Checked, finding: Finding, *, model: nn.Module | None = None, factory: str = "") -> str:
@@ -83,7 +86,7 @@ def reproduced(checked: Checked, finding: Finding, *, model: nn.Module | None = 
                 refused.append(str(why))
                 continue
             if script is None:
-                refused.append("no experiment of two runs shows it")
+                refused += origin.sources.missing or ["no experiment of two runs shows it"]
                 continue
             if model is None:
                 return _text(checked, finding, script, origin)
@@ -132,7 +135,7 @@ def _by_factory(text: str) -> Origin:
         "model = model if isinstance(model, torch.nn.Module) else model()",
         "model = model[0] if isinstance(model, tuple) else model",
     ]
-    return Origin(f"The model that {Path(path).name}:{name} makes.", lines, sources)
+    return Origin(f"The model that {file.name}:{name} makes.", lines, sources, needs=file.name)
 
 
 def _built(module: nn.Module, weights: bool) -> Origin:
@@ -227,7 +230,8 @@ def _text(checked: Checked, finding: Finding, script: Script, origin: Origin) ->
     head += [""] if finding.cause or finding.fix else []
     head += textwrap.wrap(f"Cause: {finding.cause} ({finding.sure}).", 110) if finding.cause else []
     head += textwrap.wrap(f"Fix: {finding.fix}.", 110) if finding.fix else []
-    head += ["", f"Exit status 1 with the bug, 0 without it. Needs torch only; written with torch {torch.__version__}."]
+    needs = f"torch and {origin.needs}" if origin.needs else _packages(origin)
+    head += ["", f"Exit status 1 with the bug, 0 without it. Needs {needs}; written with torch {torch.__version__}."]
     docstring = "\n".join(head).replace("\\", "\\\\").replace('"""', "'''")
     body = "\n".join(f"    {line}" if line else "" for line in script.body)
     parts = [
@@ -249,9 +253,17 @@ def _model_text(origin: Origin, *more: str) -> str:
         texts.insert(0, UNPACKED.strip())
     if any("copy.deepcopy(" in text for text in texts):
         sources.imports["import copy"] = None
-    if any("nn." in text for text in texts):
+    if any(re.search(r"(?<![\w.])nn\.", text) for text in texts):
         sources.imports["from torch import nn"] = None
-    lines = sorted(
-        sources.imports, key=lambda line: (line.split()[1].startswith("torch"), line.startswith("from"), line)
-    )
-    return "\n".join(lines) + "\n\n\n" + "\n\n\n".join(texts)
+    groups: tuple[list[str], list[str]] = ([], [])
+    for line in sorted(sources.imports):
+        groups[line.split()[1].split(".")[0] not in sys.stdlib_module_names].append(line)
+    imports = "\n\n".join("\n".join(group) for group in groups if group)
+    return imports + "\n\n\n" + "\n\n\n".join(texts)
+
+
+def _packages(origin: Origin) -> str:
+    """What a script imports beside Python's own."""
+    names = {line.split()[1].split(".")[0] for line in origin.sources.imports}
+    others = sorted(names - {"torch", *sys.stdlib_module_names})
+    return f"torch and {', '.join(others)}" if others else "torch only"

@@ -148,7 +148,7 @@ class Scene:
             return Call((given,), {} if mask is None else {self.target.padding.name: mask}, raw)
         stub = Stub()
         with self.target.as_copy(stub, self.target.feed.dtype), suppress(Heard):
-            self.target.raw(x, mask, mode=replace(mode, eager=None), **extra)
+            self.target.raw(x, mask, mode=replace(mode, eager=None, statistics=False), **extra)
         return Call(*stub.given[0], raw)
 
     def reading(self, raw: Any, batch: int) -> list[str]:

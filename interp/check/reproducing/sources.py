@@ -30,6 +30,7 @@ class Sources:
     def __init__(self):
         self.imports: dict[str, None] = {"import torch": None}
         self.texts: list[str] = []
+        self.missing: list[str] = []  # why a name that a source uses is not there
         self._names: dict[int, tuple[str, Any]] = {}  # id → (its name in the script, the object itself)
         self._taken: dict[str, int] = {}
 
@@ -84,7 +85,11 @@ class Sources:
         known: dict[str, str | None] = {}
         for node in _names(tree):
             if node.id not in known:
-                known[node.id] = self._resolved(thing, node.id)
+                try:
+                    known[node.id] = self._resolved(thing, node.id)
+                except Unspelled as why:  # it may not be needed: a module is not made by its __init__
+                    known[node.id] = None
+                    self.missing.append(str(why))
             if known[node.id] not in (None, node.id):
                 renamed.append((node, known[node.id]))
         text = _replaced(source, renamed)

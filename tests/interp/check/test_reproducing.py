@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,15 +37,19 @@ print(json.dumps(ends))
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory):
     """(name, "bug" | "twin") → how its script ended, all in one interpreter without us."""
-    folder, files = tmp_path_factory.mktemp("scripts"), {}
+    folder, files, told = tmp_path_factory.mktemp("scripts"), {}, {}
     for i, case in enumerate(CASES):
         report = check(case.bug(), **case.options)
         for kind, model in (("bug", None), ("twin", case.twin())):
-            files[case.name, kind] = folder / f"{i}_{kind}.py"
-            files[case.name, kind].write_text(report.reproduce(model=model), encoding="utf-8")
-    command = [sys.executable, "-I", "-W", "ignore", "-c", RUN_ALL, *map(str, files.values())]
-    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout)
-    return {key: told[str(file)] for key, file in files.items()}
+            file = files[case.name, kind] = str(folder / f"{i}_{kind}.py")
+            try:
+                Path(file).write_text(report.reproduce(model=model), encoding="utf-8")
+            except CheckError as error:
+                told[file] = f"no script: {error}"
+    written = [file for file in files.values() if file not in told]
+    command = [sys.executable, "-I", "-W", "ignore", "-c", RUN_ALL, *written]
+    told |= json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout)
+    return {key: told[file] for key, file in files.items()}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
