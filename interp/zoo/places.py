@@ -188,7 +188,7 @@ CASES = (
     ),
     Case(
         "last token by counting",
-        "outside-attention",
+        "padding",
         "huggingface/peft#3620",
         "A classifier reads at the number of real tokens less one, padded on the left too.",
         ScorerByCount,
