@@ -8,6 +8,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+HINTS = (  # options of check that are a word: (flag, its value, what it says)
+    ("--layout", "LAYOUT", "where samples (B), time (T) and features stand, as in einops: '(T, B, C) -> (T, B, V)'"),
+    ("--padding-mask", "NAME", "the argument that says what is padding; found by what it does where this is left out"),
+    ("--reset", "NAME", "the method that begins a new sequence, of a model that keeps its cache to itself"),
+)
+EPILOG = """\
+What is no word the factory says: it may return (module, options), options being keyword arguments of headwise.check,
+  return module, {"inputs": torch.randn(3, 40, 6)}                      tensors that the model takes, a dict of several
+  return module, {"forward": lambda model, x, attention_mask=None: …}   how to call it
+  return module, {"step": lambda model, x, cache: …}                    how to decode with it: (output, cache)
+and packed, output, positions, pad_id, modes and dtypes; help(headwise.check) tells of them all. A flag counts more.
+
+Exit status: 0 clean, also with advice; 1 findings; 2 it could not run, or the promise was not tested to the end.
+"""
+
 
 def add(commands) -> None:
     command = commands.add_parser(
@@ -17,6 +32,8 @@ def add(commands) -> None:
         "what its mask forbids. FILE.py:factory names a function "
         "that returns an nn.Module, or (module, options), options being "
         "keyword arguments of headwise.check. The file's code is run.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("factory", metavar="FILE.py:factory", nargs="?")
     command.add_argument(
@@ -31,8 +48,21 @@ def add(commands) -> None:
     command.add_argument(
         "--expect",
         metavar="MASK",
-        help="causal, bidirectional, window:8, prefix:4, packed:0,0,1, or an expression like 'Causal() & Window(7, 0)'",
+        help="causal, bidirectional, window:8, prefix:4, chunks:8, windows2d:7,7,3, packed:0,0,1, or an expression "
+        "like 'Causal() & Window(7, 0)'",
     )
+    for flag, value, says in HINTS:
+        command.add_argument(flag, metavar=value, help=says)
+    command.add_argument(
+        "--known-ahead",
+        metavar="NAME",
+        action="append",
+        help="an input that may be seen ahead; may be said several times",
+    )
+    command.add_argument(
+        "--padding", choices=("left", "right"), help="the side on which the model is padded in use; both are tried else"
+    )
+    command.add_argument("--allow-untested", action="store_true", help="exit 0 where the promise could not be tested")
     command.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
     command.add_argument("--html", metavar="FILE", type=Path, help="write the report as one page")
     command.add_argument("--markdown", metavar="FILE", type=Path, help="write the report as Markdown")
@@ -42,7 +72,7 @@ def add(commands) -> None:
         type=Path,
         help="write the first finding as a script that needs torch only and exits 1 with the bug, 0 without it",
     )
-    command.add_argument("--budget", metavar="SECONDS", type=float, default=120.0, help="default 120")
+    command.add_argument("--budget", metavar="SECONDS", type=float, help="default 120")
     command.add_argument("--length", metavar="T", type=int, help="length of the random inputs")
     command.set_defaults(run=run)
 

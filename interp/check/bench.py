@@ -94,7 +94,6 @@ class Bench:
         for b, t in target.candidates(self.expect.batch, self.options.length, self.expect.size):
             try:
                 x = feed.draw(b, t)
-                expect = self.expect.fitted(x.size, x.length, feed.grid) if feed.positional else self.expect
                 raw = target.raw(x)
                 if target.last_only(raw, x):
                     raw = target.raw(x)
@@ -103,8 +102,10 @@ class Bench:
                     x = target.feed.anew(b, t)
                     raw = target.raw(x)
                     target.settle(raw, x)
+                if feed.positional:
+                    self.expect = self.expect.fitted(x.size, x.length, feed.grid)
                 self.out = target.read(raw, x)
-                self.x, self.batch, self.length, self.expect = x, x.size, x.length, expect
+                self.x, self.batch, self.length = x, x.size, x.length
                 return
             except (Unfit, Refused) as why:
                 self.refused.append((b, t, getattr(why, "error", why)))
@@ -158,7 +159,7 @@ class Bench:
             index = torch.as_tensor([positions(j) for j in range(given)] if callable(positions) else positions)
             if len(index) != given:
                 raise CheckError(
-                    f"positions expects one input position an output, got {len(index)} for {given} outputs."
+                    f"positions= expects one input position an output, got {len(index)} for {given} outputs."
                 )
             return index.clamp(0, self.length - 1)
         if not self.per_output or given == self.length:

@@ -49,7 +49,7 @@ class Expectation:
         each = list(expect) if isinstance(expect, list | tuple) else [expect]
         each = [parse(m) if isinstance(m, str) else m for m in each]
         if not each or not all(isinstance(m, Mask) for m in each):
-            raise CheckError(f"expect takes a mask such as Causal(), or one a layer; got {expect!r}.")
+            raise CheckError(f"expect= takes a mask such as Causal(), or one a layer; got {expect!r}.")
         return cls(tuple(each))
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from headwise import check, testing
 from headwise.__main__ import main
-from headwise.commands.checking import loaded
+from headwise.commands.checking import as_flags, loaded
 from headwise.interp.masks import Causal
 from headwise.interp.zoo import find
 from headwise.interp.zoo.case import Language
@@ -65,6 +65,33 @@ def once():
     model.known = torch.randint(0, 40, (3, 7))
     return model, {"inputs": model.known, "modes": "base"}
 
+class Frames(Model):  # (T, B, C): time comes first
+    def __init__(self):
+        super().__init__()
+        self.enter = nn.Linear(6, 16)
+    def forward(self, x, ahead=None):
+        x = self.enter(x).transpose(0, 1)
+        x = x if ahead is None else x + ahead.transpose(0, 1).mean(1, keepdim=True)
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        return self.layer(x, src_mask=mask).transpose(0, 1)
+
+class Rows(nn.Module):  # places are counted over the row
+    def __init__(self):
+        super().__init__()
+        self.embed, self.place = nn.Embedding(40, 16), nn.Embedding(99, 16)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+    def forward(self, ids, kept=None):
+        length = ids.shape[1]
+        x = self.embed(ids) + self.place(torch.arange(length))
+        hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
+        if kept is not None:
+            own = torch.eye(length, dtype=torch.bool)
+            hidden = ((hidden | ~kept.bool()[:, None]) & ~own).repeat_interleave(4, 0)
+        return self.attention(x, x, x, attn_mask=hidden, need_weights=False)[0]
+
+given = {"x": torch.randn(9, 3, 6), "ahead": torch.randn(9, 3, 16)}
+frames = lambda: (Frames().eval(), {"inputs": given, "modes": "base"})
+rows = lambda: (Rows().eval(), {"modes": "base", "padding": "right"})
 right, wrong = lambda: Model(), lambda: Model(masked=False)
 dropout, sleepy = lambda: Model(dropout=0.5).train(), lambda: Model(sleep=0.01)
 graph, stateful, channels = lambda: Graph(4, 4), Stateful, Channels
@@ -102,6 +129,50 @@ def test_reports(folder, capsys, name, code, words):
     assert words in out and "thinking" not in out
 
 
+TIME_FIRST = "x: (T, B, C), ahead: (T, B, C) -> (T, B, C)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["mine.py:frames", "--layout", TIME_FIRST], 1, "promise Causal()"),
+        (["mine.py:frames", "--layout", TIME_FIRST, "--known-ahead", "ahead"], 0, ""),
+        (["mine.py:rows"], 0, "Rows: clean"),
+        (["mine.py:rows", "--padding", "left"], 1, "its positions are counted from the padding"),  # a flag counts more
+        (["mine.py:rows", "--padding", "left", "--padding-mask", "kept"], 1, "counted from the padding"),
+        (["mine.py:once", "--allow-untested"], 0, "Once: not tested"),
+        (["mine.py:right", "--expect", "chunks:4"], 1, "promise Chunks(4)"),
+    ],
+)  # fmt: skip
+def test_flags(folder, capsys, arguments, code, words):
+    assert main(["check", str(folder / arguments[0]), *arguments[1:]]) == code
+    assert words in capsys.readouterr().out
+
+
+def test_advice_is_told_and_fails_nothing(folder, capsys):
+    (folder / "advised.py").write_text("from mine import Rows\nmake = lambda: (Rows().eval(), {'modes': 'base'})\n")
+    page = folder / "advised.html"
+    assert main(["check", str(folder / "advised.py:make"), "--html", str(page), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["ok"] and [a["class"] for a in data["advice"]] == ["position-ids"] and not data["findings"]
+    assert "kept was taken for the padding mask" in data["notes"][0]
+    assert "<h2>Advice</h2>" in page.read_text() and "--padding left" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("raise budget=, or give a smaller input.", "raise --budget, or give a smaller input."),
+        ("expect='wat' is no mask.", "--expect='wat' is no mask."),
+        ("known_ahead= names 'x'.", "--known-ahead names 'x'."),
+        ("the model raised f(length=3).", "the model raised f(length=3)."),
+        ("give inputs=.", "give inputs. The factory gives that: return module, {'inputs': …}."),
+    ],
+)
+def test_a_refusal_names_what_the_command_takes(text, told):
+    assert as_flags(text) == told
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -111,7 +182,12 @@ def test_reports(folder, capsys, name, code, words):
         (["mine.py:missing"], "has no missing; it has"),
         (["mine.py:raises"], "raised ValueError: the weights are gone"),
         (["mine.py:number"], "returned int; it must return an nn.Module"),
-        (["mine.py:graph"], "Graph.forward wants edges, weights besides its input: give inputs="),
+        (["mine.py:graph"], "wants edges, weights besides its input: give inputs as a dict"),
+        (["mine.py:graph"], "The factory gives them: return module, {'inputs': …, 'forward': …}"),
+        (["mine.py:right", "--layout", "sideways"], "--layout='sideways' is not understood"),
+        (["mine.py:right", "--padding-mask", "which"], "--padding-mask names 'which', which is no argument"),
+        (["mine.py:right", "--known-ahead", "covariates"], "--known-ahead names 'covariates', which is no input"),
+        (["mine.py:right", "--expect", "packed:0,0,1", "--length", "7"], "fixes 3 positions, but the input has 7"),
         (["mine.py:nonsense"], "no arguments of check"),
         (["mine.py:right", "--expect", "sideways"], "is no mask: use causal"),
         (["mine.py"], "names no factory"),

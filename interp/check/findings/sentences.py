@@ -236,8 +236,9 @@ FINDINGS = {
         "position-ids",
         "A left-padded sample gives another answer than alone⟨, first in {module}⟩; {agree}: what it sees is cut from "
         "the start of the row, padding included.",
-        "borders of chunks or blocks are counted over the row",
+        "⟨borders that come every {period} positions, as those of chunks do, are counted over the row⟩",
         "count them from each sample's first real token",
+        "certain",
     ),
     "answer-looked-up": Kind(
         "padding",

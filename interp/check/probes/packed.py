@@ -69,7 +69,7 @@ def _applies(bench: Bench) -> bool:
     bench.only_without(besides=("labels", "padding", "state", "cache"))
     given = target.packed is not None
     if not given and not (target.hugging and target.position_name == "position_ids" and expect.is_causal()):
-        raise DoesNotApply("no packed(model, x, segment_ids) is given")
+        raise DoesNotApply("no packed= is given, a function (model, x, segment_ids)")
     fixed = expect.size is not None or expect.batch is not None
     if not bench.per_output or fixed or len(bench.positions) != bench.length or not target.feed.cuts:
         raise DoesNotApply("the promise, or the layout, fixes its lengths")

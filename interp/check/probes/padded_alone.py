@@ -65,7 +65,7 @@ def alone(bench: Bench, padded: Padded):
             yield _counted(bench, padded, lone, gaps[0])
             return True
         if not bench.expect.has(Prefix) and (agree := _agreeing(bench, padded)):
-            yield found("left-borders", agree=agree, **_place(bench, padded, lone, worst))
+            yield found("left-borders", **agree, **_place(bench, padded, lone, worst))
             return True
         if not any(f.probe == "B" for f in bench.advice):
             bench.advice.append(found("left-advice", **_place(bench, padded, lone, worst)))
@@ -98,14 +98,14 @@ def _lone(bench: Bench, padded: Padded, b: int) -> Lone:
     )
 
 
-def _agreeing(bench: Bench, padded: Padded) -> str:
-    """Amounts of padding on the left under which half of the last sample answers alike, in words; "" where there are
-    none. Of a table of positions counted over the row no two amounts answer alike; borders of chunks come again.
+def _agreeing(bench: Bench, padded: Padded) -> dict:
+    """Amounts of padding on the left under which half of the last sample answers alike, in words; nothing where there
+    are none. Of a table of positions counted over the row no two amounts answer alike; borders of chunks come again.
     """
     target, b, n = bench.target, bench.batch - 1, bench.length // 2
     most = bench.length - n
     if most > bench.affordable(0.05):
-        return ""
+        return {}
     answers: list[Tensor] = []
     for amount in range(most + 1):
         x = padded.x[b : b + 1].cut(most - amount, n + amount)
@@ -114,19 +114,20 @@ def _agreeing(bench: Bench, padded: Padded) -> str:
             with target.alone(b, bench.batch):
                 out = bench.run(x, mask)
         except Refused:
-            return ""
+            return {}
         answers.append(out[:, -n:] if out.shape[1] == n + amount else out)
     return _alike([[i == j or not bench.across(a, c)[0] for i, a in enumerate(answers)] for j, c in enumerate(answers)])
 
 
-def _alike(same: list[list[bool]]) -> str:
+def _alike(same: list[list[bool]]) -> dict:
     """Of amounts 0, 1, … that answer alike."""
     amounts = range(len(same))
     for period in amounts[1:-1]:
         if all(same[i][i + period] for i in amounts[:-period]):
-            return f"amounts of padding that differ by {period} answer alike"
+            return {"agree": f"amounts of padding that differ by {period} answer alike", "period": period}
     pairs = [(i, j) for i in amounts for j in range(i) if same[i][j]]
-    return f"{pairs[0][1]} and {pairs[0][0]} of padding answer alike" if pairs else ""
+    agree = f"{pairs[0][1]} and {pairs[0][0]} of padding answer alike" if pairs else ""
+    return {"agree": agree, "period": None} if pairs else {}
 
 
 def _counted(bench: Bench, padded: Padded, lone: Lone, gaps: Tensor) -> Finding:

@@ -47,7 +47,7 @@ def _padding(bench: Bench):
     if target.padding.name is None and (target.decodes_a_source or target.feed.pad_id is None):
         if used:
             return used[0]
-        raise DoesNotApply("it takes no padding mask, and no pad_id is given")
+        raise DoesNotApply("no argument says what is padding: name one with padding_mask=, or give pad_id=")
     _applies(bench)
     _settle_dtype(bench)
     done: list[str] = []

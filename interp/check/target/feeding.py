@@ -46,6 +46,10 @@ class Feed:
         self._main: str | None = None
         if options.inputs is not None:
             self._take(options.inputs)
+        elif unknown := [name for name in self.told.ahead if name not in parameters]:
+            raise CheckError(
+                f"known_ahead= names {unknown[0]!r}, which is no input; there are {', '.join(parameters) or 'none'}."
+            )
 
     # -- what is known of it ------------------------------------------------------------------------------------------
     @property
@@ -96,7 +100,7 @@ class Feed:
         for name in self.told.ahead:
             if name not in self._given:
                 raise CheckError(
-                    f"known_ahead names {name!r}, which is no input; there are {', '.join(map(str, self._given))}."
+                    f"known_ahead= names {name!r}, which is no input; there are {', '.join(map(str, self._given))}."
                 )
         main = given.main_of(self._given, self.told.layout)
         if main is None and self.named and self.parameters:

@@ -32,7 +32,7 @@ def as_mapping(inputs: Any, names: Sequence[str], subject: Subject | None) -> di
         inputs = dict(zip(names, inputs, strict=False))
     if not isinstance(inputs, Mapping) or not any(isinstance(v, Tensor) for v in inputs.values()):
         raise CheckError(
-            f"inputs expects a tensor (B, T, …), a tuple of tensors or a dict of tensors, got {type(inputs).__name__}."
+            f"inputs= expects a tensor (B, T, …), a tuple of tensors or a dict of tensors, got {type(inputs).__name__}."
         )
     return dict(inputs)
 
@@ -51,7 +51,9 @@ def layouts(main: Tensor, module: nn.Module, size: int | None) -> Iterator[Layou
     beside the stream, fixes."""
     floats, n = main.is_floating_point() or main.is_complex(), main.ndim
     if n < 2:
-        raise CheckError(f"inputs expects a batch axis: (B, T) ids or (B, T, C) floats, got shape {tuple(main.shape)}.")
+        raise CheckError(
+            f"inputs= expects a batch axis: (B, T) ids or (B, T, C) floats, got shape {tuple(main.shape)}."
+        )
     for first in (1, 2):
         if size and n >= first + 2 and main.shape[first] * main.shape[first + 1] == size != main.shape[1]:
             yield grid(n, first)
@@ -104,7 +106,7 @@ class Told:
 def _stream(name: str | None, value: Tensor, layout: Layout, vocabulary: Vocabulary, told: Told) -> Stream:
     if len(layout.axes) != value.ndim:
         raise CheckError(
-            f"layout {layout} has {len(layout.axes)} axes, but {name or 'the input'} has shape {tuple(value.shape)}."
+            f"layout= {layout} has {len(layout.axes)} axes, but {name or 'the input'} has shape {tuple(value.shape)}."
         )
     x = layout.one_order(value, value.shape[layout.samples or 0])
     numbers = value.is_floating_point() or value.is_complex()

@@ -116,13 +116,13 @@ def said(text: str) -> Said:
     outputs = [AXIS.findall(axes) for _, axes in GROUP.findall(right)]
     whole = GROUP.sub("", text).replace("->", "").strip(" ,")
     if not inputs or whole or len(outputs) != (1 if arrow else 0) or not all(axes for _, axes in inputs):
-        raise CheckError(f"layout {text!r} is not understood: name the axes of the input and the output, {EXAMPLE}.")
+        raise CheckError(f"layout={text!r} is not understood: name the axes of the input and the output, {EXAMPLE}.")
     output = outputs[0] if outputs else None
     positions = _positions([axes for _, axes in inputs], output, text)
     known = {_bare(axis) for _, axes in inputs for axis in axes}
     for axes in (*(axes for _, axes in inputs), *([output] if output else [])):
         if len(set(axes)) != len(axes):
-            raise CheckError(f"layout {text!r} names an axis twice in ({', '.join(axes)}): give each its own letter.")
+            raise CheckError(f"layout={text!r} names an axis twice in ({', '.join(axes)}): give each its own letter.")
     made = tuple((name, Layout(tuple(axes), positions)) for name, axes in inputs)
     if output is None:
         return Said(made, None)
@@ -139,7 +139,7 @@ def _positions(inputs: list[list[str]], output: list[str] | None, text: str) -> 
         if inputs[0] == output and len(shared) > 2:  # the last letter of a grid that comes out as it went in
             shared = shared[:-1]
     if not shared:
-        raise CheckError(f"layout {text!r} has no axis of positions: call time T, {EXAMPLE}.")
+        raise CheckError(f"layout={text!r} has no axis of positions: call time T, {EXAMPLE}.")
     return tuple(shared)
 
 

@@ -59,7 +59,7 @@ def padding_argument(parameters: Mapping, stream: str | None, forward=None, said
     if said is not None:
         if said not in (parameters if forward is None else arguments(forward)):
             there = ", ".join(parameters if forward is None else arguments(forward))
-            raise CheckError(f"padding_mask names {said!r}, which is no argument; there are {there}.")
+            raise CheckError(f"padding_mask= names {said!r}, which is no argument; there are {there}.")
         return PaddingArgument(said, keeps=said not in HIDE_MASKS)
     if forward is not None:
         names = arguments(forward)

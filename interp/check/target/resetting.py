@@ -44,7 +44,7 @@ def resetting(target: Target) -> Reset | None:
     module, told = target.module, target.options.reset
     if told is not None:
         if isinstance(told, str) and not callable(getattr(module, told, None)):
-            raise CheckError(f"reset names {told!r}, which is no method of {target.name}: give one, or a function.")
+            raise CheckError(f"reset= names {told!r}, which is no method of {target.name}: give one, or a function.")
         return Reset(((module, told),)) if isinstance(told, str) else Reset(told=told, root=module)
     if not may_be_called(module):
         return None

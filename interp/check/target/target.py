@@ -312,7 +312,7 @@ class Target:
         shape = tuple(self.picked(raw).shape)
         if told is not None and told.output is not None:
             if len(told.output.axes) != len(shape):
-                raise CheckError(f"layout says the output is {told.output}, but it has shape {shape}.")
+                raise CheckError(f"layout= says the output is {told.output}, but it has shape {shape}.")
             self.layout = told.output
             return
         shorter = smaller = None

@@ -209,7 +209,7 @@ def test_a_copy_is_not_needed_and_the_module_is_not_replaced():
 def test_what_is_not_a_module_is_refused_in_one_sentence():
     with pytest.raises(CheckError, match=r"expects an nn\.Module or a Subject, got int"):
         check(3)
-    with pytest.raises(CheckError, match="expect takes a mask"):
+    with pytest.raises(CheckError, match="expect= takes a mask"):
         check(Language(), 3)
 
 

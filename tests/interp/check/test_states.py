@@ -284,7 +284,7 @@ def test_a_step_may_return_its_output_alone():
     idle = check(Stepped().eval(), Causal(), reset=lambda model: None, **say)
     assert idle.classes == ("cache",) and "something of the first is left" in idle.findings[0].sentence, str(idle)
     assert "what the first sequence left in state" in idle.findings[0].cause
-    with pytest.raises(CheckError, match="reset names 'anew', which is no method of Stepped"):
+    with pytest.raises(CheckError, match="reset= names 'anew', which is no method of Stepped"):
         check(Stepped().eval(), Causal(), reset="anew", **say)
 
 

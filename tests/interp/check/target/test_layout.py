@@ -70,7 +70,7 @@ def test_names_choose_an_input_and_the_rest_go_in_order():
 
 @pytest.mark.parametrize("text", ["", "B,T", "(B,T)->", "(B,T)->(B,T),(B,T)", "(B,T) V", "()->(B)", "(B,T,T)->(B,T)"])
 def test_what_is_no_layout_is_refused_in_one_sentence(text):
-    with pytest.raises(CheckError, match=r"layout .* (not understood|twice|no axis of positions)"):
+    with pytest.raises(CheckError, match=r"layout=.* (not understood|twice|no axis of positions)"):
         said(text)
 
 

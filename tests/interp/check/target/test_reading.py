@@ -111,8 +111,8 @@ def test_a_layout_may_be_told():
     ("options", "sentence"),
     [
         ({"layout": "(B,T,C)->(B,T,V)"}, "layout .* has 3 axes, but ids has shape"),
-        ({"known_ahead": "future", "inputs": GIVEN["skill"]}, "known_ahead names 'future'"),
-        ({"padding_mask": "which"}, "padding_mask names 'which'"),
+        ({"known_ahead": "future", "inputs": GIVEN["skill"]}, "known_ahead= names 'future'"),
+        ({"padding_mask": "which"}, "padding_mask= names 'which'"),
     ],
 )
 def test_hints_that_do_not_fit_are_refused_in_one_sentence(options, sentence):
