@@ -70,11 +70,12 @@ def of_operations(bed: Bed, path: str, kind: type) -> Proof | None:
         marks = {(o.index, i): mark for o, i, mark in marked}
         return bool(marks) and bed.mended(base, bed.run(bed.other, scope, Restore(keep, marks)), before)
 
-    marked = _marked(bed, scope, keep, clean)
-    first = marked[0][0].name if marked else ""
-    for chosen in ([m for m in marked if m[0].name == first], marked):
-        if len(chosen) <= MOST and mends(chosen):
-            return _proof(_needed(chosen, mends))
+    for strictly in (True, False):
+        marked = _marked(bed, scope, keep, clean, strictly)
+        first = marked[0][0].name if marked else ""
+        for chosen in ([m for m in marked if m[0].name == first], marked):
+            if len(chosen) <= MOST and mends(chosen):
+                return _proof(_needed(chosen, mends))
     return None
 
 
@@ -94,9 +95,10 @@ def _needed(marked: list[Marked], mends: Callable[[list[Marked]], bool]) -> list
     return marked
 
 
-def _marked(bed: Bed, scope, keep: Keep, clean: Clean) -> list[Marked]:
+def _marked(bed: Bed, scope, keep: Keep, clean: Clean, strictly: bool) -> list[Marked]:
     """Operations that mix positions and carried the change, and what of their results is to be taken from before:
-    rows that must not change; of results without positions, what both sides reach; choices as a whole."""
+    rows that must not change; of results without positions, what both sides reach, or all where any is; choices as a
+    whole."""
     keeps = {"other": Keep(), "held": Keep()}
     held = bed.target.feed.perturb(bed.x, bed.held.positions, seed=61)
     for name, x in (("other", bed.other), ("held", held)):
@@ -116,7 +118,8 @@ def _marked(bed: Bed, scope, keep: Keep, clean: Clean) -> list[Marked]:
         elif rows is not None:
             mark = changed & rows.to(changed.device)
         else:
-            mark = changed & differs(before, mine)
+            mixed = changed & differs(before, mine)
+            mark = changed if bool(mixed.any()) and not strictly else mixed
         if bool(mark.any()):
             marked.append((step, i, mark))
     return marked

@@ -5,13 +5,13 @@ PROVEN = "; with its result taken from an unchanged run the leak is gone"
 
 KINDS = {  # kind → (operations, cause, fix)
     "statistic": (
-        "mean sum std var std_mean var_mean amax amin max min norm vector_norm logsumexp normalize median prod aminmax "
-        "cdist nanmean",
+        "mean sum std var std_mean var_mean amax amin max min norm linalg_norm linalg_vector_norm logsumexp normalize "
+        "median prod aminmax nanmean",
         "{operations} over positions: the statistic counts what may not be seen" + PROVEN,
         STATISTICS,
     ),
     "softmax": (
-        "softmax log_softmax softmin gumbel_softmax",
+        "softmax log_softmax special_softmax special_log_softmax softmin gumbel_softmax",
         "a softmax over positions: its normaliser sees what an output may not" + PROVEN,
         "divide the running sum of exp(score) · value by the running sum of exp(score), or mask the scores",
     ),
@@ -49,7 +49,7 @@ KINDS = {  # kind → (operations, cause, fix)
     ),
     "turn": ("flip roll fliplr", "{operations} moves later positions to earlier ones" + PROVEN, "leave time in order"),
     "fourier": (
-        "fft rfft ifft irfft fft2 rfft2 stft istft hfft",
+        "fft_fft fft_rfft fft_ifft fft_irfft fft_fft2 fft_rfft2 fft_irfft2 fft_hfft stft istft",
         "a Fourier transform over positions reaches all of them" + PROVEN,
         "pad with zeros to twice the length and keep the first half: a causal convolution",
     ),
