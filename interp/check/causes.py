@@ -32,8 +32,6 @@ def proven(told: Verdict, evidence: Evidence) -> Verdict:
     proof = evidence.proof
     if proof is None:
         return replace(told, cause=UNKNOWN, fix="", sure="")
-    if proof.read is not None:
-        return verdict("looks-up-padding", read=proof.read[0], last=proof.read[1])
     if told.sure or proof.kind == "mask":
         return replace(told, sure="certain")
     return _carried(evidence, told.says)

@@ -25,7 +25,6 @@ class Proof:
     kind: str  # of findings.operations, or "mask"
     operations: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()  # where they ran
-    read: tuple[int, int] | None = None  # where an answer was looked up, and where the last real token stands
 
 
 Marked = tuple[Step, int, Tensor]  # an operation, which of its results, what is taken from the unchanged run
@@ -60,9 +59,8 @@ def of_operations(bed: Bed, path: str, kind: type) -> Proof | None:
     keep, base, before = start
     clean = Clean(keep, bed.places, bed.held.positions)
     bed.run(bed.other, scope, clean)
-    for experiment in (_looked_up, _pooled):
-        if (found := experiment(bed, scope, before)) is not None:
-            return found
+    if (pooled := _pooled(bed, scope, before)) is not None:
+        return pooled
     if (padded := _padded(bed, scope, before)) is not None:
         return padded
 
@@ -164,41 +162,6 @@ def zeros(step: Step) -> tuple[tuple, dict] | None:
         return None
     kwargs = {k: v for k, v in step.kwargs.items() if k not in ("mode", "value")}
     return step.args[:2], {**kwargs, "mode": "constant", "value": 0.0}
-
-
-def _looked_up(bed: Bed, scope, before: tuple[float, float]) -> Proof | None:
-    """Of one answer a sequence: is the leak gone when it is read at the last real token?"""
-    if bed.mask is None or bed.held.hold.shape[1] != 1:
-        return None
-    last = (torch.arange(bed.places.length) * bed.mask.cpu()).argmax(1)
-    held = bed.target.feed.perturb(bed.x, bed.held.positions, seed=61)
-    acts = [Instead(lambda step: at_last(step, last, bed.places.length)) for _ in range(3)]
-    one, two, three = (bed.run(x, scope, act) for x, act in zip((bed.x, bed.other, held), acts, strict=True))
-    if len(acts[0].used) != 1 or not bed.mended(one, two, (before[0], 0.0), life=bed.effects(one, three)[0]):
-        return None
-    step, b = acts[0].used[0], len(last) - 1
-    return Proof("lookup", (step.name,), (step.module,), read=(int(_read(step, bed.places.length)[b]), int(last[b])))
-
-
-def _read(step: Step, length: int) -> Tensor | None:
-    """The position that each sample of (B, T, …) is looked up at → (B,)."""
-    if step.name != "__getitem__" or not isinstance(step.args[1], tuple) or len(step.args[1]) < 2:
-        return None
-    x, (samples, place, *rest) = step.args
-    if x.ndim < 3 or x.shape[1] != length or any(r != slice(None) for r in rest):
-        return None
-    if isinstance(place, int) and samples == slice(None):
-        return torch.full((len(x),), place % length)
-    whole = isinstance(samples, Tensor) and isinstance(place, Tensor) and samples.shape == place.shape == (len(x),)
-    return place.cpu() % length if whole and place.dtype == torch.long else None
-
-
-def at_last(step: Step, last: Tensor, length: int) -> tuple[tuple, dict] | None:
-    """The same look-up, at the last real token of each sample."""
-    if _read(step, length) is None or len(last) != len(step.args[0]):
-        return None
-    x = step.args[0]
-    return (x, (torch.arange(len(x), device=x.device), last.to(x.device))), {}
 
 
 def _pooled(bed: Bed, scope, before: tuple[float, float]) -> Proof | None:

@@ -229,7 +229,7 @@ FINDINGS = {
         "position-ids",
         "Padded on the left, a sample gives another answer than alone⟨, first in {module}⟩: its positions are counted "
         "from the start of the row.",
-        "positions are arange over the row, padding included",
+        "",
         "pad on the right, or count positions from the first real token, (attention_mask.cumsum(1) − 1).clamp(min=0); "
         "padding='left' (--padding left) makes this a finding",
     ),
@@ -237,8 +237,9 @@ FINDINGS = {
         "position-ids",
         "A left-padded sample gives another answer than alone⟨, first in {module}⟩; {agree}: what it sees is cut from "
         "the start of the row, padding included.",
-        "borders of chunks or blocks are counted over the row",
+        "borders of chunks or blocks are counted over the row, padding included",
         "count them from each sample's first real token",
+        "certain",
     ),
     "answer-looked-up": Kind(
         "padding",

@@ -178,14 +178,6 @@ VERDICTS = {
         "{why}",
         "zero padded positions before it, or leave them out of the statistics",
     ),
-    "looks-up-padding": Kind(
-        "padding",
-        "reads its answer at the wrong position",
-        "the last token is looked up at position {read}, and the last real one stands at {last}; with that one read "
-        "the leak is gone",
-        "look it up from the mask: (arange(T) · attention_mask).argmax(1)",
-        "certain",
-    ),
     # -- outside attention
     "chooses": Kind("routing", "chooses with {operation} over the whole sequence"),
     "chooses:choice": Kind(

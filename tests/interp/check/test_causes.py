@@ -179,8 +179,8 @@ class Last(nn.Module):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("count", "the last token is looked up at position"),
-        ("end", "the last token is looked up"),
+        ("count", "the last token is looked up at the number of real tokens"),
+        ("end", "the last position of the row is taken"),
         ("mean", "mean over"),
     ],
 )
@@ -188,7 +188,7 @@ def test_an_answer_that_reads_the_padding_says_where_it_was_read(how, words):
     torch.manual_seed(0)
     finding = check(Last(how).eval(), Causal(), **FAST).findings[0]
     assert words in finding.cause and finding.sure == "certain", str(finding)
-    assert finding.module in ("", None) and "the answer" in finding.sentence, str(finding)
+    assert finding.module in ("", None) and "answer" in finding.sentence, str(finding)
     assert check(Last("mask").eval(), Causal(), **FAST).ok
 
 
