@@ -6,30 +6,54 @@ The words are in ``findings``; here is what tells one cause from another.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from headwise.interp.check.expectation import Expectation
 from headwise.interp.check.findings import Verdict, verdict
-from headwise.interp.check.findings.verdicts import VERDICTS
-from headwise.interp.check.locate import POOLS, SORTS, Evidence, Operation
+from headwise.interp.check.findings.kinds import UNKNOWN
+from headwise.interp.check.findings.operations import CHOOSES
+from headwise.interp.check.locate import Evidence, Operation
 from headwise.interp.check.told import FAR, given_floats, scores
 from headwise.interp.masks import Bidirectional, Causal, Dense, Packed, Prefix, Window, recognise
-
-MIXES = [kind.removeprefix("mixes:") for kind in VERDICTS if kind.startswith("mixes:")]
 
 
 def explain(evidence: Evidence, expect: Expectation, broken: Tensor) -> Verdict:
     """The verdict on a place where content flows that the mask forbids. ``broken`` (T, T): forbidden edges of the
-    output.
+    output. Its cause is said where an experiment has shown it, and nowhere else.
     """
+    return proven(_told(evidence, expect, broken), evidence)
+
+
+def proven(told: Verdict, evidence: Evidence) -> Verdict:
+    """The verdict with a cause only where an experiment has shown one."""
+    proof = evidence.proof
+    if proof is None:
+        return replace(told, cause=UNKNOWN, fix="", sure="")
+    if told.sure or proof.kind == "mask":
+        return replace(told, sure="certain")
+    return _carried(evidence, told.says)
+
+
+def _told(evidence: Evidence, expect: Expectation, broken: Tensor) -> Verdict:
     if evidence.inside == "attention":
         for rule in RULES:
             if (told := rule(evidence, expect)) is not None:
                 return told
         return _by_promise(evidence, expect, broken)
     return _unnormalised(evidence) or _outside(evidence)
+
+
+def _carried(evidence: Evidence, says: str) -> Verdict:
+    """The operations that were shown to carry it."""
+    proof = evidence.proof
+    words = " and ".join(proof.operations)
+    if proof.kind == "choice":
+        return verdict("chooses:choice", operation=words, operations=words)
+    made = verdict(f"mixes:{proof.kind}", operations=words)
+    return replace(made, says=says) if evidence.inside == "attention" else made
 
 
 def _softmax_axis(e: Evidence, expect) -> Verdict | None:
@@ -157,12 +181,14 @@ RULES = (
 
 
 def _by_promise(e: Evidence, expect: Expectation, broken: Tensor) -> Verdict:
+    if e.windows:
+        return verdict("windows-meet")
     wrong = e.observed & ~e.expected if e.observed is not None and bool((e.observed & ~e.expected).any()) else broken
     if expect.has(Packed) and not bool((wrong & _same_document(expect, wrong)).any()):
         return verdict("documents-meet")
     if expect.has(Prefix):
         return verdict("beyond-the-prefix")
-    if bool(wrong.triu(1).any()):
+    if bool(wrong.triu(1).any()) and expect.is_causal(len(wrong)):
         if e.observed is not None and bool(e.observed.all()):
             return verdict("no-causal-mask")
         return verdict("holes-in-the-mask", heads=f"head {e.heads[0]} of it only" if e.heads else "every head")
@@ -178,13 +204,10 @@ def _unnormalised(e: Evidence) -> Verdict | None:
 
 
 def _outside(e: Evidence) -> Verdict:
-    sorts = [o for o in e.operations if o.name in SORTS and not _over_features(o, e.length)]
+    sorts = [o for o in e.operations if o.name in CHOOSES and not _over_features(o, e.length)]
     if sorts:
-        return verdict("chooses", operation=sorts[0].name, shape=sorts[0].shape)
-    if kind := next((kind for kind in MIXES if kind in e.type.lower()), None):
-        return verdict(f"mixes:{kind}")
-    operation = next((o.name for o in e.operations if o.name in POOLS and o.name != "linear"), None)
-    return verdict("mixes", operation=operation) if operation else verdict("mixes-somehow")
+        return verdict("chooses", operation=sorts[0].name)
+    return verdict("mixes")
 
 
 def _over_features(o: Operation, length: int) -> bool:

@@ -10,7 +10,8 @@ from torch import Tensor
 from headwise.interp.check.bench import Bench, Leak
 from headwise.interp.check.causes import explain
 from headwise.interp.check.errors import Refused
-from headwise.interp.check.findings import Verdict, consequence, of, raised
+from headwise.interp.check.experiments import Bed, Held
+from headwise.interp.check.findings import Verdict, consequence, of
 from headwise.interp.check.locate import Evidence, locate
 from headwise.interp.check.report import Edges, Finding, edges
 from headwise.interp.check.target import BASE, Mode
@@ -33,13 +34,19 @@ def describe(bench: Bench, leak: Leak, mode: Mode, probe: str) -> Finding:
     """A leak, located, explained, drawn and shrunk."""
     with bench.doubled() if leak.double else nullcontext():
         x, other = (v.to(bench.target.feed.dtype) for v in (leak.x, leak.other))
-        evidence = locate(bench.target, bench.expect, x, other, leak.b, mode)
+        held = Held(leak.where, _hold(bench, leak.where), bench.positions)
+        evidence = locate(Bed(bench.target, x, other, held, mode=mode), bench.expect, leak.b)
         seen, smallest = shrunk(bench, replace(leak, x=x, other=other), mode)
     expected = bench.reach[leak.b][: seen.shape[0], : seen.shape[1]]
     evidence = evidence or nowhere(bench)
     verdict = explain(evidence, bench.expect, seen & ~expected if seen.shape == expected.shape else ~expected)
     shown = Shown(probe, leak.effect, smallest, picture=edges(seen, expected), mode=mode)
     return finding(verdict, evidence, shown, then="output", query=leak.query)
+
+
+def _hold(bench: Bench, where: Tensor) -> Tensor:
+    """Outputs (B, T') that may see none of what changed ``where`` (B, T)."""
+    return ~(bench.reach & where[:, None, :]).any(-1)
 
 
 def nowhere(bench: Bench) -> Evidence:
@@ -49,9 +56,11 @@ def nowhere(bench: Bench) -> Evidence:
 
 def finding(verdict: Verdict, evidence: Evidence, shown: Shown, then: str, **known) -> Finding:
     """A verdict on a place, and what follows from it: ``then`` names a consequence of the catalogue."""
-    place = evidence.module or "the module itself"
+    place = evidence.module or "The module itself"
     if evidence.inside == "attention" and evidence.layer is not None:
-        place = f"layer {evidence.layer} ({place})"
+        place = f"Layer {evidence.layer} ({evidence.module or 'the module itself'})"
+    if evidence.windows:
+        place += f", attention in windows of {evidence.windows},"
     if evidence.heads:
         place += f", head{'s' if len(evidence.heads) > 1 else ''} {', '.join(map(str, evidence.heads))},"
     picture = shown.picture
@@ -59,7 +68,7 @@ def finding(verdict: Verdict, evidence: Evidence, shown: Shown, then: str, **kno
         picture = edges(evidence.observed, evidence.expected, of("weights", module=evidence.module))
     return Finding(
         cls=verdict.cls,
-        sentence=raised(f"{place} {verdict.says}: {consequence(then, **known)}."),
+        sentence=f"{place} {verdict.says}: {consequence(then, **known)}.",
         probe=shown.probe,
         module=evidence.module,
         layer=evidence.layer,

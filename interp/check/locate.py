@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,61 +19,18 @@ from torch.overrides import TorchFunctionMode
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.check.errors import CheckError, OutOfTime, Refused, handed
 from headwise.interp.check.expectation import Expectation
+from headwise.interp.check.experiments import Bed
+from headwise.interp.check.findings.operations import KIND_OF
+from headwise.interp.check.proofs import Proof, of_attention, of_operations
+from headwise.interp.check.rows import Places, touched
 from headwise.interp.check.state import same_bits
 from headwise.interp.check.target import BASE, Batch, Mode, Target
 from headwise.interp.run.parts import layer_number
 from headwise.interp.run.tap import Recorder, listen
+from headwise.interp.run.tap.recorder import within
 
 ATTENTION = re.compile(r"att(entio)?n(?!.*norm)|Transformer(En|De)coderLayer", re.IGNORECASE)
 ROUTES = ("rout", "gate", "expert", "moe")  # in the name of a module that chooses
-SORTS = {
-    "topk",
-    "sort",
-    "argsort",
-    "argmax",
-    "argmin",
-    "kthvalue",
-    "median",
-    "unique",
-    "bincount",
-    "multinomial",
-    "msort",
-}
-POOLS = {
-    "mean",
-    "sum",
-    "amax",
-    "amin",
-    "max",
-    "min",
-    "std",
-    "var",
-    "norm",
-    "logsumexp",
-    "cumsum",
-    "cummax",
-    "flip",
-    "fft",
-    "rfft",
-    "roll",
-    "layer_norm",
-    "batch_norm",
-    "instance_norm",
-    "group_norm",
-    "conv1d",
-    "conv2d",
-    "avg_pool1d",
-    "max_pool1d",
-    "interpolate",
-    "linear",
-    "adaptive_avg_pool1d",
-    "adaptive_max_pool1d",
-    "lstm",
-    "gru",
-    "normalize",
-    "var_mean",
-    "std_mean",
-}
 COMBINES = {
     "add",
     "mul",
@@ -112,6 +69,7 @@ class Visit:
     inputs: list[Tensor]
     outputs: list[Tensor]
     calls: tuple[int, int]  # attention calls made inside: recorder.calls[start:stop]
+    beside: tuple[Visit, ...] = ()  # the same visit in other runs
 
 
 @dataclass
@@ -130,6 +88,8 @@ class Evidence:
     operations: list[Operation] = field(default_factory=list)
     also: tuple[str, ...] = ()
     length: int = 0  # T of the watched run
+    windows: int | None = None  # keys of a call that attends within windows
+    proof: Proof | None = None  # what carried the leak, where an experiment shows it
 
 
 class Watcher(Recorder):
@@ -184,7 +144,7 @@ class Operations(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in SORTS or name in POOLS or name in COMBINES or "softmax" in name:
+        if name in KIND_OF or name in COMBINES:
             self._note(name, args, kwargs)
         return handed(func, *args, **kwargs)
 
@@ -253,30 +213,37 @@ def watch(
         raise
 
 
-def locate(
-    target: Target, expect: Expectation, x: Batch, other: Batch, b: int, mode: Mode = BASE, mask: Tensor | None = None
-) -> Evidence | None:
-    """Where content that differs between ``x`` and ``other`` first reaches a position of sample ``b`` that may not see
-    it. ``mask`` (B, T) is the padding mask the runs are given: only its real positions count.
+def locate(bed: Bed, expect: Expectation, b: int) -> Evidence | None:
+    """Where content that differs between the two inputs of ``bed`` first reaches a position of sample ``b`` that may
+    not see it, and what carries it there. Where they are padded only real positions count.
     """
-    length = x.length
-    rows = mask[b].bool().cpu() if mask is not None else torch.ones(length, dtype=torch.bool)
-    look = Look(expect, length, b, rows=rows)
+    x, mask = bed.x, bed.mask
+    rows = mask[b].bool().cpu() if mask is not None else torch.ones(x.length, dtype=torch.bool)
+    look = Look(expect, x.length, b, rows=rows, bed=bed)
     for operations in (True, False):  # the tap closes torch's fused paths: a leak in one shows without it only
         try:
-            _, first, noted = watch(target, x, mask, mode=mode, operations=operations)
-            _, second, _ = watch(target, other, mask, mode=mode, operations=operations)
+            _, first, noted = watch(bed.target, x, mask, mode=bed.mode, operations=operations)
+            _, second, _ = watch(bed.target, bed.other, mask, mode=bed.mode, operations=operations)
+            calls, _ = first.finished("self") if operations else ([], [])
+            culprit = _first(look, first, second, layers=layer_of(calls), operations=operations)
         except Refused:
             if operations:
                 continue  # it runs on its fused path only
             return None
-        calls, _ = first.finished("self") if operations else ([], [])
-        culprit = _first(look, first, second, layers=layer_of(calls))
         if culprit is not None:
             inner = {(c.name, c.occurrence) for c in first.calls[slice(*culprit.calls)]}
             inside = [c for c in calls if (c.name, c.occurrence) in inner]
             return _evidence(look, culprit, inside, calls=calls, operations=noted.seen if noted else [])
-    return None
+    return _of_the_whole(look)
+
+
+def _of_the_whole(look: Look) -> Evidence | None:
+    """No module could be named, as where the output has no positions: the operations of all may still tell."""
+    module = look.bed.target.module
+    proof = of_operations(look.bed, "", type(module))
+    if proof is None:
+        return None
+    return Evidence("", type(module).__name__, layer=None, inside="outside attention", length=look.length, proof=proof)
 
 
 @dataclass(frozen=True)
@@ -287,6 +254,7 @@ class Look:
     length: int
     b: int
     rows: Tensor
+    bed: Bed
 
     def breaking(self, call: AttentionCall) -> tuple[list[int], Tensor, Tensor]:
         return breaking_heads(call, self.expect, self.b, rows=self.rows)
@@ -294,55 +262,56 @@ class Look:
     def fits(self, call: AttentionCall) -> bool:
         return call.kind == "self" and call.queries == call.keys == self.length
 
+    def allowed(self, call: AttentionCall) -> Tensor:
+        """What a call may see by the promise → bool (B, H, T, T)."""
+        mask = self.bed.mask
+        each = []
+        for b in range(call.batch):
+            may = torch.stack([self.expect.layer(call.layer, self.length, b, h) for h in range(call.heads)])
+            each.append(may if mask is None or b >= len(mask) else may | ~mask[b].bool().cpu()[:, None])
+        return torch.stack(each)
+
+    def third(self, operations: bool) -> Watcher:
+        """A run with other content where the change may not be heard of."""
+        bed = self.bed
+        held = bed.target.feed.perturb(bed.x, bed.held.positions, seed=61)
+        return watch(bed.target, held, bed.mask, mode=bed.mode, operations=operations)[1]
+
 
 def layer_of(calls: list[AttentionCall]) -> dict[tuple[str, int], int]:
     return {(c.name, c.occurrence): c.layer for c in calls if c.kind == "self"}
 
 
-def _first(look: Look, first: Watcher, second: Watcher, *, layers: dict) -> Visit | None:
-    closure, length, b = look.expect.reach(None, look.length, look.b), look.length, look.b
-    for one, two in zip(first.visits_made, second.visits_made, strict=False):
+def _first(look: Look, first: Watcher, second: Watcher, *, layers: dict, operations: bool) -> Visit | None:
+    closure, places, b, third = look.expect.reach(None, look.length, look.b), look.bed.places, look.b, None
+    for index, (one, two) in enumerate(zip(first.visits_made, second.visits_made, strict=False)):
         if one.name != two.name:
             return one  # the data chose another path
-        out = changed_positions(one.outputs, two.outputs, length=length, b=b, batch=first.batch)
-        if not bool(out.any()):
+        if all(same_bits(a, c) for a, c in zip(one.outputs, two.outputs, strict=False)):
             continue
-        if _unplaced(one.inputs, two.inputs, length):
-            continue  # something without a time axis changed: whether that was allowed, the parent tells
-        into = changed_positions(one.inputs, two.inputs, length=length, b=b, batch=first.batch)
+        if _unplaced(one.inputs, two.inputs, places):  # whether what changed was allowed, rows or the parent tell
+            third = third or look.third(operations)
+            held = third.visits_made[index] if index < len(third.visits_made) else None
+            if (
+                held is not None
+                and held.name == one.name
+                and any(bool(t.mixed.any()) for _, t in touched(one, two, held))
+            ):
+                return replace(one, beside=(two, held))
+            continue
+        out, into = places.changed(one.outputs, two.outputs, b), places.changed(one.inputs, two.inputs, b)
         inner = [c for c in first.calls[slice(*one.calls)] if look.fits(c)]
         found = sorted(layers.get((c.name, c.occurrence), 0) for c in inner)
-        step = look.expect.between(found[0], found[-1] + 1, length=length, b=b) if found else closure
+        step = look.expect.between(found[0], found[-1] + 1, length=look.length, b=b) if found else closure
         if bool((out & look.rows & ~((step & into).any(1) | into)).any()):
             return one
     return None
 
 
-def changed_positions(one: list[Tensor], two: list[Tensor], *, length: int, b: int, batch: int) -> Tensor:
-    """Positions of sample ``b`` at which any of these tensors changed beyond rounding → bool (T,)."""
-    changed = torch.zeros(length, dtype=torch.bool)
-    for a, c in zip(one, two, strict=False):
-        if a.shape != c.shape or length not in a.shape:
-            continue
-        axes = [i for i, n in enumerate(a.shape) if n == length]
-        axis = 1 if 1 in axes and a.shape[0] != length else axes[0]
-        if a.shape[0] == batch and axis != 0:
-            a, c, axis = a[b], c[b], axis - 1
-        elif axis == 0 and a.ndim > 1 and a.shape[1] == batch:
-            a, c = a[:, b], c[:, b]
-        a, c = (t.movedim(axis, 0).reshape(length, -1) for t in (a, c))
-        differs = (a != c) & ~((a != a) & (c != c))
-        if a.is_floating_point() and bool(differs.any()):
-            scale = a[a.isfinite()].abs().max() if bool(a.isfinite().any()) else 1.0
-            differs &= ~((a - c).abs() <= torch.finfo(a.dtype).eps * scale)
-        changed |= differs.any(1).cpu()
-    return changed
-
-
-def _unplaced(one: list[Tensor], two: list[Tensor], length: int) -> bool:
-    """Did an input change that has no time axis, such as a padded, cut or pooled sequence?"""
+def _unplaced(one: list[Tensor], two: list[Tensor], places: Places) -> bool:
+    """Did an input change that has no axis of positions, such as a padded, cut or pooled sequence?"""
     return any(
-        length not in a.shape and (a.shape != c.shape or not same_bits(a, c)) for a, c in zip(one, two, strict=False)
+        places.axes(a) is None and (a.shape != c.shape or not same_bits(a, c)) for a, c in zip(one, two, strict=False)
     )
 
 
@@ -361,9 +330,7 @@ def _evidence(look: Look, culprit: Visit, inside: list, *, calls: list, operatio
         length=look.length,
     )
     if call is None:
-        named = ATTENTION.search(culprit.type) or ATTENTION.search(path.rpartition(".")[2])
-        squares = any("softmax" in o.name and o.shape.count(look.length) >= 2 for o in operations)
-        evidence.inside = "attention" if named or squares else evidence.inside
+        _without_weights(look, culprit, inside, evidence)
         return evidence
     heads, weights, expected = look.breaking(call)
     evidence.call, evidence.weights, evidence.expected = call, weights, expected
@@ -372,8 +339,40 @@ def _evidence(look: Look, culprit: Visit, inside: list, *, calls: list, operatio
         evidence.inside, evidence.module = "attention", call.name or path
         evidence.heads = tuple(heads) if len(heads) < call.heads else ()
     others = [c for c in calls if c is not call and look.fits(c) and c.name != call.name]
-    evidence.also = tuple(dict.fromkeys(c.name for c in others if look.breaking(c)[0]))
+    broken = [c for c in others if look.breaking(c)[0]]
+    evidence.also = tuple(dict.fromkeys(c.name for c in broken))
+    same = [c for c in calls if look.fits(c) and c.name == call.name] if heads else own
+    evidence.proof = of_attention(look.bed, [*same, *broken], look.allowed)
+    if evidence.proof is None:
+        _by_operations(look, culprit, evidence)
     return evidence
+
+
+def _without_weights(look: Look, culprit: Visit, inside: list[AttentionCall], evidence: Evidence) -> None:
+    """Of a module in which no attention over the whole sequence was seen."""
+    named = ATTENTION.search(culprit.type) or ATTENTION.search(culprit.name.rpartition(".")[2])
+    squares = any("softmax" in o.name and o.shape.count(look.length) >= 2 for o in evidence.operations)
+    windowed = [c for c in inside if c.kind == "self" and c.queries == c.keys] if culprit.beside else []
+    if named or squares or windowed:
+        evidence.inside = "attention"
+    for shape, rows in touched(culprit, *culprit.beside) if windowed else ():
+        fits = [c for c in windowed if shape == (c.batch, c.queries)]
+        mine, hidden = (rows.before[1] & ~rows.before[0]), rows.before[0]
+        if fits and bool(rows.mixed.any()):
+            wrong = mine.view(shape)[:, None, :, None] & hidden.view(shape)[:, None, None, :]
+            evidence.windows = fits[0].keys
+            evidence.proof = of_attention(look.bed, fits, lambda c, wrong=wrong: ~wrong)
+            return
+    _by_operations(look, culprit, evidence)
+
+
+def _by_operations(look: Look, culprit: Visit, evidence: Evidence) -> None:
+    evidence.proof = of_operations(look.bed, culprit.name, type(culprit.module))
+    if evidence.proof is None:
+        return
+    if evidence.proof.kind == "attention":
+        evidence.inside = "attention"
+    evidence.also += tuple(m for m in evidence.proof.modules if not within(m, evidence.module))
 
 
 def breaking_heads(

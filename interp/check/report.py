@@ -88,13 +88,18 @@ class Finding:
     smallest: dict = field(default_factory=dict)  # batch, length, query, changed: the smallest input that shows it
     cause: str = ""
     fix: str = ""
-    sure: str = "certain"  # "certain" | "likely"
+    sure: str = "certain"  # "certain": an experiment shows the cause; "": it was not found
     mode: str = ""  # the mode it happens in when not in all
     also: tuple[str, ...] = ()  # other modules that break the same promise
 
     def __post_init__(self):
         if self.cls not in CLASSES:
             raise ValueError(f"{self.cls!r} is not a class of findings: {', '.join(CLASSES)}.")
+
+    @property
+    def surely(self) -> str:
+        """How sure the cause is, as words behind it."""
+        return f" ({self.sure})" if self.sure else ""
 
     @property
     def head(self) -> int | None:
@@ -138,9 +143,9 @@ class Finding:
             lines.append(f"  also    {', '.join(self.also[:6])}{' …' if len(self.also) > 6 else ''}")
         if self.smallest:
             lines.append("  smallest  " + ", ".join(f"{k} {v}" for k, v in self.smallest.items()))
-        lines.append(f"  effect  {self.effect:.2g} of the output's scale")
+        lines.append(f"  effect  {self.effect:.2g} × the output's largest value")
         if self.cause:
-            lines.append(f"  cause   {self.cause} ({self.sure})")
+            lines.append(f"  cause   {self.cause}{self.surely}")
         if self.fix:
             lines.append(f"  fix     {self.fix}")
         if self.picture is not None:

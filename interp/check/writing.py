@@ -87,8 +87,8 @@ def _cell(text: str) -> str:
 
 
 def _facts(f) -> list[str]:
-    lines = [f"effect: {f.effect:.2g} of the output's scale"]
-    lines += [f"cause: {f.cause} ({f.sure})"] * bool(f.cause) + [f"fix: {f.fix}"] * bool(f.fix)
+    lines = [f"effect: {f.effect:.2g} × the output's largest value"]
+    lines += [f"cause: {f.cause}{f.surely}"] * bool(f.cause) + [f"fix: {f.fix}"] * bool(f.fix)
     lines += [f"happens: {f.mode}"] * bool(f.mode)
     if f.smallest:
         lines.append("smallest input: " + ", ".join(f"{k} {v}" for k, v in f.smallest.items()))

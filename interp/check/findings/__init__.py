@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass, fields, replace
 from string import Formatter
 
+from headwise.interp.check.findings.kinds import UNFOUND, Kind
 from headwise.interp.check.findings.sentences import FINDINGS, WHY
 from headwise.interp.check.findings.verdicts import CONSEQUENCES, OF, VERDICTS
 from headwise.interp.check.report import Finding
@@ -28,7 +29,7 @@ class Verdict:
     says: str  # the middle of a sentence: "sees the future"
     cause: str
     fix: str
-    sure: str = "likely"
+    sure: str = ""
 
 
 FACTS = {f.name for f in fields(Finding)} - {"cls", "sentence", "cause", "fix", "sure"}
@@ -39,20 +40,30 @@ def found(kind: str, *, cls: str = "", **known) -> Finding:
     evidence says another class than the catalogue.
     """
     entry = FINDINGS[kind]
+    cause, fix = _said(entry, **known)
     return Finding(
         cls=cls or entry.cls,
         sentence=filled(entry.says, **known),
-        cause=filled(entry.cause, **known),
-        fix=filled(entry.fix, **known),
+        cause=cause,
+        fix=fix,
         sure=entry.sure,
         **{name: value for name, value in known.items() if name in FACTS},
     )
 
 
+def _said(entry: Kind, **known) -> tuple[str, str]:
+    """(cause, fix): what was not shown is no cause, but where to look first."""
+    cause, fix = filled(entry.cause, **known), filled(entry.fix, **known)
+    if entry.sure or not cause or UNFOUND in cause:
+        return cause, fix
+    return UNFOUND, f"look at this first: {cause}" + (f" – {fix}" if fix else "")
+
+
 def reworded(finding: Finding, kind: str, *, mode: str, **known) -> Finding:
     """The same finding said as another kind, which keeps its place, effect and pictures."""
     entry = FINDINGS[kind]
-    said = lowered(finding.sentence.rstrip("."))
+    said = finding.sentence.rstrip(".")
+    said = said if finding.module and said.startswith(finding.module) else lowered(said)  # a path keeps its case
     return replace(
         finding,
         cls=entry.cls,
@@ -106,7 +117,3 @@ def filled(template: str, **known) -> str:
 
 def lowered(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
-
-
-def raised(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]

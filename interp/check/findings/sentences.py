@@ -11,7 +11,6 @@ FINDINGS = {
         "Layer {layer} ({module}): {rows} see no key at all.",
         "the diagonal is masked too, or the mask is aligned to another corner",
         "let every query see itself: tril(diagonal=0)",
-        "certain",
     ),
     "empty-rows-across": Kind(
         "empty-rows",
@@ -65,6 +64,7 @@ FINDINGS = {
         "In eval mode the output is random: it follows the random stream, not the input alone.",
         "dropout is left on, such as F.dropout(x) without training=self.training, or noise is drawn in forward",
         "F.dropout(x, p, self.training), or nn.Dropout",
+        "certain",
     ),
     # -- B, S: samples of a batch
     "sample-alone-shape": Kind(
@@ -104,6 +104,7 @@ FINDINGS = {
         "In {here}, {said}; the mask {other}.",
         "the mask is not applied on the path this mode takes: {why}",
         "build the mask yourself and pass it on every path; a hint such as is_causal=True is no mask",
+        "certain",
     ),
     "gradient": Kind(
         "future-leak",
@@ -152,8 +153,8 @@ FINDINGS = {
     "ones-hide-all": Kind(
         "mask-convention",
         "Layer {layer} ({module}) hides every key when all are real: its padding mask is inverted.",
+        "the padding mask is read the wrong way round",
         NEGATE,
-        "negate the mask with ~",
         "certain",
     ),
     "modes-differ": Kind(
@@ -173,8 +174,8 @@ FINDINGS = {
     "padding-inverted": Kind(
         "mask-convention",
         "Layer {layer} ({module}) sees the padding and hides the real keys: its padding mask is inverted.",
+        "the padding mask is read the wrong way round",
         NEGATE,
-        "negate it",
         "certain",
     ),
     "padding-hides-real": Kind(
@@ -192,14 +193,14 @@ FINDINGS = {
     "padding-drops-positions": Kind(
         "mode",
         "With padding on the {side} the output has {positions} positions, without it {without}.",
-        "a fused path drops positions that are padding in every sample",
-        "pad the output back, or pass enable_nested_tensor=False",
+        "with padding, positions are dropped from the output",
+        "pad the output back; of nn.TransformerEncoder, pass enable_nested_tensor=False",
         "certain",
     ),
     "padding-shapes-differ": Kind(
         "mode",
         "With padding, the output is {here} in {mode} and {there} in {base}.",
-        "a fused path drops padded positions",
+        "one of the two paths drops positions",
         "compare shapes, or turn the fused path off",
         "certain",
     ),
@@ -228,7 +229,7 @@ FINDINGS = {
         "position-ids",
         "Padded on the left, a sample gives another answer than alone⟨, first in {module}⟩: its positions are counted "
         "from the start of the row.",
-        "positions are arange over the row, padding included",
+        "",
         "pad on the right, or count positions from the first real token, (attention_mask.cumsum(1) − 1).clamp(min=0); "
         "padding='left' (--padding left) makes this a finding",
     ),
@@ -418,7 +419,6 @@ FINDINGS = {
         "In {dtype} output {query} depends on inputs it may not see.",
         "the mask's value is not low enough in this dtype",
         LOWEST,
-        "certain",
     ),
 }
 
@@ -429,7 +429,7 @@ WHY = {  # causes that one kind of finding chooses among
     "implementation": "the {implementation} implementation masks or scales differently",
     "branch": "a branch on training or gradient mode",
     # a mask holds in one mode and not in another: the path that mode takes
-    "path-fused": "a fused fast path, or a flag that stands in for the mask",
+    "path-fused": "the one that eval without gradient takes",
     "path-weights": "asking for the attention weights",
     "path-ones": "being given a mask of ones",
     "path-implementation": "the {implementation} implementation",

@@ -1,10 +1,9 @@
 """What is said of a place where content flows that the mask forbids, and what follows from it."""
 
 from headwise.interp.check.findings.kinds import LOOK, NEGATE, Kind
+from headwise.interp.check.findings.operations import KINDS
 
 FILL = "use scores.masked_fill(~allowed, −inf) before the softmax"
-STATISTICS = ("statistics are taken over time", "normalise each position by itself (LayerNorm over features)")
-BACKWARDS = ("a bidirectional recurrence reads backwards", "use bidirectional=False")
 
 VERDICTS = {
     # -- layout
@@ -24,7 +23,7 @@ VERDICTS = {
     "transposed": Kind(
         "layout",
         "uses its mask transposed: keys see queries",
-        "the mask's query and key axes are swapped (triu for tril, or .T)",
+        "the mask's query and key axes are swapped",
         "the mask is (queries, keys): allowed[q, k] = k <= q",
         "certain",
     ),
@@ -58,15 +57,15 @@ VERDICTS = {
     "additive-times-tril": Kind(
         "mask-convention",
         "gives the future a mask value of 0, which lets it through",
-        "an additive mask was multiplied by tril",
+        "the additive mask is 0 over the future, as one that was multiplied by tril is",
         "combine masks as bool, or add them; never multiply an additive mask",
         "certain",
     ),
     "inverted": Kind(
         "mask-convention",
         "sees exactly what it should not: its mask is inverted",
-        "True means block in nn.MultiheadAttention and keep in scaled_dot_product_attention",
-        "negate the mask with ~",
+        "the mask is read the wrong way round: what it should keep is hidden",
+        "negate it with ~: True means block in nn.MultiheadAttention and keep in scaled_dot_product_attention",
         "certain",
     ),
     "window-inverted": Kind(
@@ -94,16 +93,16 @@ VERDICTS = {
     "off-by-a-diagonal": Kind(
         "future-leak",
         "sees {ahead} token{s} ahead: its diagonal is off by {ahead}",
-        "tril(diagonal={ahead}) or triu(diagonal={wider}) was used",
-        "tril(diagonal=0) keeps the query itself and the past",
+        "the mask's diagonal is off by {ahead}",
+        "tril(diagonal=0) keeps the query itself and the past; hide triu(diagonal=1), not triu(diagonal={wider})",
         "certain",
     ),
     "window-width": Kind(
         "window",
         "sees back {left} instead of {promised} keys: its window is {by}",
-        "Hugging Face's sliding_window=W counts the query itself, "
-        "flash-attention's window_size=(W, 0) sees one key more",
-        "keep q − k <= {promised}",
+        "the mask keeps {left} keys back, and {promised} were promised",
+        "keep q − k <= {promised}: Hugging Face's sliding_window=W counts the query itself, flash-attention's "
+        "window_size=(W, 0) sees one key more",
         "certain",
     ),
     "window-dropped": Kind(
@@ -123,7 +122,7 @@ VERDICTS = {
     "beyond-the-prefix": Kind(
         "prefix",
         "sees the future beyond the prefix",
-        "the two-way part of the mask is longer than the prefix",
+        "what lies beyond the prefix is seen both ways",
         "allow k <= q or k < prefix length, of each sample",
     ),
     "no-causal-mask": Kind(
@@ -145,18 +144,25 @@ VERDICTS = {
     "keys-beyond-the-window": Kind(
         "window", "sees keys that its mask hides", "the mask is not applied as promised here", LOOK
     ),
+    "windows-meet": Kind(
+        "future-leak",
+        "lets positions of one window meet that should be apart",
+        "its mask does not part what shares a window; with these pairs masked in this attention the leak is gone",
+        "make the mask for the grid as it is cut into windows: pad before rolling, mark what was wrapped around",
+        "certain",
+    ),
     # -- padding
     "padding-inverted": Kind(
         "mask-convention",
         "sees the padding and hides the real keys: its padding mask is inverted",
+        "the padding mask is read the wrong way round",
         NEGATE,
-        "negate it",
         "certain",
     ),
     "padding-on-queries": Kind(
         "padding",
         "hides padding queries instead of padding keys",
-        "the padding mask stands on the query axis: unsqueeze(3) for unsqueeze(2)",
+        "the padding mask stands on the query axis",
         "make it (B, 1, 1, K)",
         "certain",
     ),
@@ -169,52 +175,18 @@ VERDICTS = {
     "padding-read": Kind(
         "outside-attention",
         "reads the padding",
-        "{why}; padding counts among its inputs",
+        "{why}",
         "zero padded positions before it, or leave them out of the statistics",
     ),
     # -- outside attention
-    "chooses": Kind(
-        "routing",
-        "chooses with {operation} over the whole sequence",
-        "{operation} on a tensor {shape} looks at every position to decide about one",
-        "choose for each position from its own past, or say that the model is not causal",
+    "chooses": Kind("routing", "chooses with {operation} over the whole sequence"),
+    "chooses:choice": Kind(
+        "routing", "chooses with {operation} over the whole sequence", *KINDS["choice"][1:], "certain"
     ),
-    "mixes": Kind(
-        "outside-attention",
-        "mixes positions that should stay apart",
-        "{operation} mixes positions",
-        "take statistics over features, or over the past only",
-    ),
-    "mixes-somehow": Kind(
-        "outside-attention",
-        "mixes positions that should stay apart",
-        "positions are mixed here, by something other than attention weights",
-        "take statistics over features, or over the past only",
-    ),
+    "mixes": Kind("outside-attention", "mixes positions that should stay apart"),
     **{
-        f"mixes:{kind}": Kind("outside-attention", "mixes positions that should stay apart", cause, fix)
-        for kind, (cause, fix) in {  # a word in the type of the module, the most telling first
-            "conv": (
-                "a convolution that is padded on both sides reads ahead",
-                "pad on the left by (kernel − 1)·dilation only",
-            ),
-            "batchnorm": STATISTICS,
-            "instancenorm": STATISTICS,
-            "groupnorm": STATISTICS,
-            "layernorm": (
-                "the norm runs over the time axis too",
-                "normalise over features only: normalized_shape = (C,)",
-            ),
-            "pool": ("pooling windows reach ahead", "pool over the past only"),
-            "lstm": BACKWARDS,
-            "gru": BACKWARDS,
-            "rnn": BACKWARDS,
-            "linear": (
-                "the layer multiplies along the time axis",
-                "apply it along features, or mask its weight to a triangle",
-            ),
-            "upsample": ("interpolation reads its neighbours on both sides", "repeat past values instead"),
-        }.items()
+        f"mixes:{kind}": Kind("outside-attention", "mixes positions that should stay apart", cause, fix, "certain")
+        for kind, (_, cause, fix) in KINDS.items()
     },
 }
 
@@ -223,6 +195,7 @@ CONSEQUENCES = {  # what follows from a verdict, after the colon
     "weights": "its weights on hidden keys are not zero",
     "rows": "{rows} see no key at all",
     "padding": "other content under the padding on the {side} changes real positions",
+    "answer": "other content under the padding on the {side} changes the answer",
     "document": "output {query} depends on document {document}, which is not its own",
 }
 

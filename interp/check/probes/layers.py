@@ -14,6 +14,7 @@ from headwise.interp.check.expectation import Expectation
 from headwise.interp.check.findings import found, of, why
 from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import Evidence, breaking_heads
+from headwise.interp.check.proofs import Proof
 from headwise.interp.check.report import Finding, edges
 from headwise.interp.check.told import allowed
 from headwise.interp.masks import (
@@ -89,6 +90,7 @@ def _wide(bench: Bench, call: AttentionCall, b: int) -> Finding | None:
         weights=weights,
         observed=weights[heads[0]] > 0,
         expected=may,
+        proof=Proof("mask"),  # the weights themselves
     )
     mass = float((weights * ~may).sum(-1).max())
     if mass < FAINT and bench.expect.plain_causal:

@@ -13,6 +13,7 @@ from headwise.interp.check.causes import explain
 from headwise.interp.check.describe import Shown, finding, nowhere
 from headwise.interp.check.errors import DoesNotApply, Refused, handed
 from headwise.interp.check.expectation import Expectation
+from headwise.interp.check.experiments import Bed, Held
 from headwise.interp.check.findings import found, of
 from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import locate
@@ -115,7 +116,9 @@ def _leak(bench: Bench, x: Batch, ids: Tensor, meeting: Meeting) -> Finding:
     segments, forward = ids[None].to(x.device), target.forward
     target.forward = lambda module, given: handed(target.packed, module, given, segments)
     try:
-        evidence = locate(target, expect, x, meeting.other, 0) or nowhere(bench)
+        where = (ids == meeting.document)[None]
+        held = Held(where, ~where, bench.positions)
+        evidence = locate(Bed(target, x, meeting.other, held), expect, 0) or nowhere(bench)
     finally:
         target.forward = forward
     verdict = explain(evidence, expect, ~expect.reach(None, bench.length))

@@ -7,6 +7,7 @@ import torch
 from headwise.interp.check.bench import Bench
 from headwise.interp.check.findings import found, why
 from headwise.interp.check.gaps import gap
+from headwise.interp.check.lookups import read_at
 from headwise.interp.check.probes.sides import Padded
 from headwise.interp.check.report import Finding
 
@@ -25,6 +26,8 @@ def looked_up(bench: Bench, padded: Padded) -> Finding | None:
     if read == last or None in read:
         return None
     b = next(b for b in range(bench.batch) if read[b] != last[b])
+    if not _right_at_last(bench, padded, torch.tensor(last), b):
+        return None  # a mean, or something else that reads the padding
     by = "by-count" if read == [n - 1 for n in real] else "by-row" if set(read) == {length - 1} else ""
     return found(
         "answer-looked-up",
@@ -38,6 +41,16 @@ def looked_up(bench: Bench, padded: Padded) -> Finding | None:
         last=last[b],
         why=why(by) if by else "",
     )
+
+
+def _right_at_last(bench: Bench, padded: Padded, last: torch.Tensor, b: int) -> bool:
+    """Does the model answer as it does for sample ``b`` alone, when the answer is read at the last real position?"""
+    target, n, start = bench.target, padded.made.lengths[b], padded.made.promise.starts[b]
+    out = read_at(target, padded.x, padded.mask, last, **padded.extra)
+    if out is None or padded.extra:
+        return out is not None
+    with target.alone(b, bench.batch):
+        return not bench.across(bench.run(padded.x[b : b + 1].cut(start, n)), out[b : b + 1])[0]
 
 
 def _read_at(bench: Bench, padded: Padded | None) -> list[int | None]:

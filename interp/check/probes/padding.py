@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from headwise.interp.check.bench import Bench
-from headwise.interp.check.causes import explain
+from headwise.interp.check.causes import explain, proven
 from headwise.interp.check.describe import Shown, finding, nowhere
 from headwise.interp.check.errors import DoesNotApply, Refused
 from headwise.interp.check.expectation import Expectation
+from headwise.interp.check.experiments import Bed, Held
 from headwise.interp.check.findings import Verdict, found, of, reworded, verdict
 from headwise.interp.check.gaps import gap
 from headwise.interp.check.locate import Evidence, locate
@@ -212,7 +214,13 @@ def _leak(bench: Bench, padded: Padded, leaks: dict) -> Finding:
         picture = edges(evidence.observed & rows, evidence.expected & rows, title)
     smallest = {"batch": 1, "length": bench.length, "padding": bench.length - made.lengths[b]}
     shown = Shown("B", effect, smallest, picture=picture, mode=mode)
-    leak = finding(padding_verdict(evidence, expect, made, b), evidence, shown, then="padding", side=made.name)
+    leak = finding(
+        padding_verdict(evidence, expect, made, b),
+        evidence,
+        shown,
+        then="padding" if bench.per_output else "answer",
+        side=made.name,
+    )
     good = [m for m in leaks if leaks[m] is None]
     if not good:
         return leak
@@ -225,24 +233,27 @@ def _located(bench: Bench, expect: Expectation, padded: Padded, other: Batch, mo
     """Where the content under the last sample's padding enters. Position ids go with every padded run."""
     target, made = bench.target, padded.made
     fixed = target.feed.fixed
+    held = Held(~made.mask.bool().cpu(), padded.where, bench.positions)
     with target.beside(lambda batch: {**fixed(batch), **padded.extra}):
-        evidence = locate(target, expect, padded.x, other, b=bench.batch - 1, mode=mode, mask=made.mask)
+        evidence = locate(Bed(target, padded.x, other, held, mask=made.mask, mode=mode), expect, bench.batch - 1)
     return evidence or nowhere(bench)
 
 
 def padding_verdict(evidence: Evidence, expect: Expectation, made: Side, b: int) -> Verdict:
     explained = explain(evidence, expect, ~expect.reach(None, made.mask.shape[1], b))
     if evidence.inside == "outside attention":
-        return verdict("padding-read", why=explained.cause) if explained.cls == "outside-attention" else explained
+        if explained.cls != "outside-attention":
+            return explained
+        return replace(verdict("padding-read", why=explained.cause), sure=explained.sure)
     if explained.cls in ("mask-convention", "layout", "dtype"):
         return explained
-    real = made.mask[b].bool().cpu()
+    real, kind = made.mask[b].bool().cpu(), "padding-seen"
     if evidence.observed is not None:
         if bool(evidence.observed[real][:, ~real].any()) and not bool(evidence.observed[real][:, real].any()):
-            return verdict("padding-inverted")
-        if evidence.call is not None and masks_queries(evidence.call):
-            return verdict("padding-on-queries")
-    return verdict("padding-seen")
+            kind = "padding-inverted"
+        elif evidence.call is not None and masks_queries(evidence.call):
+            kind = "padding-on-queries"
+    return proven(verdict(kind), evidence)
 
 
 def _truncated(bench: Bench, made: Side, base: Tensor) -> Finding:

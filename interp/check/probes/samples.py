@@ -13,9 +13,10 @@ from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import DoesNotApply, Refused, first_line
 from headwise.interp.check.findings import found
 from headwise.interp.check.gaps import gap
-from headwise.interp.check.locate import ROUTES, changed_positions, watch
+from headwise.interp.check.locate import ROUTES, watch
 from headwise.interp.check.raising import where_raised
 from headwise.interp.check.report import Finding
+from headwise.interp.check.rows import changed_positions
 from headwise.interp.check.target import Batch
 from headwise.interp.run.parts import layer_number
 
