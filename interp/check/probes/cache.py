@@ -13,7 +13,7 @@ from headwise.interp.check.findings import found
 from headwise.interp.check.probes.cached_cause import Place, located
 from headwise.interp.check.probes.cached_left import left_behind
 from headwise.interp.check.probes.cached_padded import padded
-from headwise.interp.check.probes.decoding import Decoded, Plan, decode
+from headwise.interp.check.probes.decoding import Decoded, Plan, decode, few
 from headwise.interp.check.report import Finding
 from headwise.interp.check.target.stepping import stepping
 from headwise.interp.check.target.steps import Stepping
@@ -33,6 +33,8 @@ def cache(bench: Bench):
     bench.only_without(besides=("labels", "padding", "position-ids", "state"))
     tally = Tally(keeps=way.keeps)
     for plan in _plans(bench, way):
+        if plan.alone and any(ran.alone for ran in tally.gaps):
+            continue
         if (wrong := _one(bench, way, plan, tally)) is not None:
             yield wrong
             return f"stopped at {plan.name}"
@@ -50,7 +52,8 @@ def cache(bench: Bench):
     done = "; ".join(p.name for p in tally.gaps)
     before = len(bench.findings)
     if not any(f.cls == "state" for f in bench.findings):
-        again = yield from left_behind(bench, way, tally.keeps, done=next(iter(tally.gaps)))
+        shortest = min(tally.gaps, key=lambda plan: (plan.alone, len(plan.chunks)))
+        again = yield from left_behind(bench, way, tally.keeps, done=shortest)
         done += f"; {again}" if again else ""
     if len(bench.findings) == before:
         done += yield from padded(bench, way)
@@ -85,7 +88,7 @@ def _in_outputs(bench: Bench, way: Stepping, length: int) -> list[Plan]:
     ones = (1,) * length
     if way.single:
         return [Plan("one position at a time", ones), Plan("one position at a time, a batch of one", ones, alone=True)]
-    if length > bench.affordable(0.2):
+    if few(bench):
         return [
             Plan("prefill, then one position at a time", (length - 3, 1, 1, 1)),
             Plan("prefill, then a chunk", (half, length - half - 2, 2)),
@@ -98,8 +101,9 @@ def _in_outputs(bench: Bench, way: Stepping, length: int) -> list[Plan]:
         Plan("prefill, then chunks of 4", (half, *_chunks(rest, 4))),
     ]
     if bench.batch > 1 and bench.expect.batch is None:
-        chunks = (half, *ones[: min(3, rest)], *_chunks(rest - min(3, rest), 4))
-        plans.append(Plan("prefill, single positions, then chunks of 4, a batch of one", chunks, alone=True))
+        mixed = tuple(n for n in (half, 1, 1, rest - 2) if n > 0)
+        plans.append(Plan("prefill, two singles and the rest, a batch of one", mixed, alone=True))
+        plans.append(Plan("prefill, then one position at a time, a batch of one", (half, *ones[:rest]), alone=True))
     return plans
 
 

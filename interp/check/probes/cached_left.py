@@ -12,7 +12,7 @@ from headwise.interp.check.bench import Bench
 from headwise.interp.check.errors import Refused
 from headwise.interp.check.findings import found
 from headwise.interp.check.gaps import gap
-from headwise.interp.check.probes.decoding import Plan, given, steps
+from headwise.interp.check.probes.decoding import Plan, few, given, steps
 from headwise.interp.check.report import Finding
 from headwise.interp.check.state import marks
 from headwise.interp.check.target import BASE, Batch
@@ -29,15 +29,14 @@ def left_behind(bench: Bench, way: Stepping, keeps: bool, *, done: Plan):
         return ""
     length, unit, first = bench.length, bench.unit, done.chunks
     half = max(2, len(bench.positions) // 2)
-    few = length > bench.affordable(0.2)
     if way.single:
         parts = (1,) * min(length, 6)
     else:
-        parts = (half - 1, 1) if few else (max(1, half - 3), *(1,) * min(3, half - 1))
+        parts = (half - 1, 1) if few(bench) else (max(1, half - 3), *(1,) * min(3, half - 1))
     parts = tuple(n * unit for n in parts)
     second = bench.target.feed.draw(bench.batch, length, seed=9) if bench.target.feed.cuts else bench.x
     seconds = [("a shorter sequence after another one", second, Plan("", parts))]
-    seconds += [] if few else [("the same sequence a second time", bench.x, Plan("", first))]
+    seconds += [] if few(bench) else [("the same sequence a second time", bench.x, Plan("", first))]
     reset = way.reset if keeps else None
     for name, before, plan in seconds:
         try:

@@ -46,6 +46,11 @@ def decode(bench: Bench, way: Stepping, plan: Plan) -> Decoded:
     return Decoded(out, full, kept=state is None)
 
 
+def few(bench: Bench) -> bool:
+    """Is there no time for steps of one position all along?"""
+    return 2 * len(bench.positions) > bench.affordable(0.2)
+
+
 def given(bench: Bench, plan: Plan) -> tuple[Batch, Tensor]:
     """(what a plan decodes, the full forward of it)."""
     n = sum(plan.chunks)
