@@ -71,7 +71,9 @@ def check(
     several inputs ``"skill: (B, T), answer: (B, T) -> (B, T, V)"``; without it that is told from runs of two lengths
     and two batch sizes, and the report says how. All inputs with the same positions are changed, one by one and
     together, but for masks, position ids and those named in ``known_ahead``. ``padding_mask`` names the argument that
-    says what is padding; ``padding`` = "left" or "right" says on which side the model is padded in use.
+    says what is padding; without it one is found by its name or by what it does. ``padding`` = "left" or "right" says
+    on which side the model is padded in use; without it both are tried, and a model that takes no position ids and
+    counts them over a row padded on the left is given ``report.advice``, not a finding.
 
     ``modes``: "all", or "base" for eval and no_grad alone. ``dtypes``: those to try beside the model's own.
     ``budget`` in seconds. ``progress(name, share)`` is told of each probe.

@@ -85,7 +85,7 @@ def _one(bench: Bench, x: Batch, dtype: torch.dtype) -> tuple[Finding | None, st
 def _masks(bench: Bench, x: Batch) -> list[Tensor | None]:
     """No mask, and padding where the model takes it."""
     target = bench.target
-    if not (target.padding.name and target.feed.cuts) or bench.expect.size is not None or target.decodes_a_source:
+    if not (target.padding.name and target.feed.cuts) or target.decodes_a_source:
         return [None]
     where = "left" if bench.expect.is_causal() else "right"
     return [None, side(where, (bench.batch, bench.length), x.device).mask]

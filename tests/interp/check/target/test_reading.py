@@ -110,7 +110,7 @@ def test_a_layout_may_be_told():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"layout": "(B,T,C)->(B,T,V)"}, "layout .* has 3 axes, but ids has shape"),
+        ({"layout": "(B,T,C)->(B,T,V)"}, "layout=.* has 3 axes, but ids has shape"),
         ({"known_ahead": "future", "inputs": GIVEN["skill"]}, "known_ahead= names 'future'"),
         ({"padding_mask": "which"}, "padding_mask= names 'which'"),
     ],
