@@ -59,7 +59,7 @@ def finding(verdict: Verdict, evidence: Evidence, shown: Shown, then: str, **kno
     place = evidence.module or "The module itself"
     if evidence.inside == "attention" and evidence.layer is not None:
         place = f"Layer {evidence.layer} ({evidence.module or 'the module itself'})"
-    if evidence.windows:
+    if evidence.windows and evidence.windows < evidence.length:
         place += f", attention in windows of {evidence.windows},"
     if evidence.heads:
         place += f", head{'s' if len(evidence.heads) > 1 else ''} {', '.join(map(str, evidence.heads))},"

@@ -240,7 +240,7 @@ def locate(bed: Bed, expect: Expectation, b: int) -> Evidence | None:
 def _of_the_whole(look: Look) -> Evidence | None:
     """No module could be named, as where the output has no positions: the operations of all may still tell."""
     module = look.bed.target.module
-    proof = of_operations(look.bed, "", type(module))
+    proof = of_operations(look.bed, "", type(module), attends=True)
     if proof is None:
         return None
     return Evidence("", type(module).__name__, layer=None, inside="outside attention", length=look.length, proof=proof)
@@ -367,7 +367,8 @@ def _without_weights(look: Look, culprit: Visit, inside: list[AttentionCall], ev
 
 
 def _by_operations(look: Look, culprit: Visit, evidence: Evidence) -> None:
-    evidence.proof = of_operations(look.bed, culprit.name, type(culprit.module))
+    attends = culprit.calls[1] > culprit.calls[0]
+    evidence.proof = of_operations(look.bed, culprit.name, type(culprit.module), attends)
     if evidence.proof is None:
         return
     if evidence.proof.kind == "attention":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
 from headwise.interp.check.experiments import Bed, Clean, Instead, Keep, Restore, Step, applied, whole
@@ -47,8 +48,10 @@ def of_attention(bed: Bed, calls: list[AttentionCall], allowed: Callable[[Attent
     return None
 
 
-def of_operations(bed: Bed, path: str, kind: type) -> Proof | None:
-    """Which operations, in the module at ``path`` and others of its kind, carried the leak."""
+def of_operations(bed: Bed, path: str, kind: type, attends: bool) -> Proof | None:
+    """Which operations, in the module at ``path`` and others of its kind, carried the leak. One that ``attends`` may
+    turn the sequence for the sake of its windows: other reasons come first.
+    """
     alike = [name for name, m in named_parts(bed.target.module) if type(m) is kind] if path else [""]
 
     def scope(where: str) -> bool:
@@ -68,8 +71,8 @@ def of_operations(bed: Bed, path: str, kind: type) -> Proof | None:
         marks = {(o.index, i): mark for o, i, mark in marked}
         return bool(marks) and bed.mended(base, bed.run(bed.other, scope, Restore(keep, marks)), before)
 
-    for strictly in (True, False):
-        marked = _marked(bed, scope, keep, clean, strictly)
+    for strictly, turns in product((True, False), (not attends, True)):
+        marked = [m for m in _marked(bed, scope, keep, clean, strictly) if turns or KIND_OF[m[0].name] != "turn"]
         first = marked[0][0].name if marked else ""
         for chosen in ([m for m in marked if m[0].name == first], marked):
             if len(chosen) <= MOST and mends(chosen):
@@ -103,13 +106,13 @@ def _marked(bed: Bed, scope, keep: Keep, clean: Clean, strictly: bool) -> list[M
         bed.run(x, scope, keeps[name])
     marked = []
     for step, i in sorted({(id(e), e[1]): e for e in (*clean.entries, *clean.unplaced)}.values(), key=_order):
-        if not _names(step, bed.places.length):
-            continue
         kept = [k.results[step.index] if step.index < len(k.results) else [] for k in (keep, *keeps.values())]
         if not all(len(k) > i and k[i].shape == kept[0][i].shape for k in kept):
             continue
         before, other, mine = (k[i] for k in kept)
         rows = bed.places.where(before, bed.held.positions)
+        if not _names(step, bed.places.length, placed=rows is not None):
+            continue
         changed = differs(before, other)
         if step.name in CHOOSES:
             mark = torch.ones_like(changed)
@@ -127,8 +130,10 @@ def _order(entry: tuple[Step, int]) -> tuple[int, int]:
     return entry[0].index, entry[1]
 
 
-def _names(step: Step, length: int) -> bool:
-    """May it be named? Not a norm over features, nor a recurrence that reads forwards."""
+def _names(step: Step, length: int, *, placed: bool) -> bool:
+    """May it be named? Not a norm over features, a recurrence that reads forwards, nor a layer on what was folded into
+    features before.
+    """
     kind = KIND_OF.get(step.name)
     if kind == "recurrence":
         flags = [a for a in step.args if isinstance(a, bool)]  # biases, training, bidirectional, …
@@ -136,6 +141,8 @@ def _names(step: Step, length: int) -> bool:
     if step.name in ("layer_norm", "rms_norm"):
         shape = step.args[1] if len(step.args) > 1 else step.kwargs.get("normalized_shape", ())
         return len(shape) > 1 or tuple(shape) == (length,)
+    if kind == "product" and not placed:
+        return not any(isinstance(a, nn.Parameter) for a in step.args)
     if kind == "pad":
         return False  # its experiment is its own
     return kind is not None

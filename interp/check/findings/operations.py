@@ -21,9 +21,14 @@ KINDS = {  # kind → (operations, cause, fix)
         "normalise each position by itself (LayerNorm over features)",
     ),
     "convolution": (
-        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d unfold",
+        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d",
         "a convolution reads beyond what its output may see" + PROVEN,
         "pad on the left by (kernel − 1)·dilation only",
+    ),
+    "window": (
+        "unfold im2col as_strided",
+        "windows over positions reach beyond what their output may see" + PROVEN,
+        "let a window end where its output stands",
     ),
     "pad": (
         "pad",
@@ -50,8 +55,8 @@ KINDS = {  # kind → (operations, cause, fix)
     "turn": ("flip roll fliplr", "{operations} moves later positions to earlier ones" + PROVEN, "leave time in order"),
     "fourier": (
         "fft_fft fft_rfft fft_ifft fft_irfft fft_fft2 fft_rfft2 fft_irfft2 fft_hfft stft istft",
-        "a Fourier transform over positions reaches all of them" + PROVEN,
-        "pad with zeros to twice the length and keep the first half: a causal convolution",
+        "a Fourier transform over positions reaches those that an output may not see" + PROVEN,
+        "of a convolution, pad with zeros to twice the length; of frames, let them end where their output stands",
     ),
     "interpolation": (
         "interpolate upsample grid_sample",

@@ -151,6 +151,13 @@ VERDICTS = {
         "make the mask for the grid as it is cut into windows: pad before rolling, mark what was wrapped around",
         "certain",
     ),
+    "keys-among-others": Kind(
+        "future-leak",
+        "lets positions meet that should be apart, among {keys} keys",
+        "its mask leaves pairs that the promise keeps apart; with these masked in this attention the leak is gone",
+        "build the mask for all {keys} keys: which of them are positions, and where they stand",
+        "certain",
+    ),
     # -- padding
     "padding-inverted": Kind(
         "mask-convention",

@@ -48,7 +48,7 @@ MIXED = {  # what is done → (the kind of operation that is named, a word of th
     "largest": (lambda x: x / x.abs().amax(1, keepdim=True), "amax over positions"),
     "softmax": (shares, "a softmax over positions: its normaliser"),
     "mirrored": (mirrored, "reflect padding"),
-    "turned": (lambda x: x.flip(1).cumsum(1).flip(1), "later positions to earlier ones"),
+    "turned": (lambda x: x - x.roll(-1, 1), "roll moves later positions to earlier ones"),
     "spectrum": (spectrum, "a Fourier transform over positions"),
     "pooled": (lambda x: F.avg_pool1d(x.transpose(1, 2), 3, 1, 1).transpose(1, 2), "pooling reaches"),
     "sorted": (lambda x: x * x[..., 0].argsort(1).argsort(1)[..., None], "argsort looks at every position"),
