@@ -18,6 +18,7 @@ from headwise.interp.check.target.streams import Batch
 from headwise.interp.check.target.target import Target
 
 LATER = "along its second axis it takes no shorter input, or nothing hears of anything else"
+OTHERS = "there would be other samples in the output than in the input"
 FIRST = "samples would hear of each other as positions do, and positions of nothing"
 
 
@@ -31,11 +32,11 @@ def turned(target: Target, x: Batch, *, free: bool) -> bool:
             f"{target.name} takes a grid, and which of its axes is time cannot be told: say "
             "layout='(B, C, T, F) -> (B, C, T, F)', or '(B, C, H, W) -> (B, C, H, W)' for positions row by row."
         )
-    usual = plain(len(stream.layout.axes))
-    if target.hugging or told or stream.layout != usual:
+    if target.hugging or told:
         return False
-    output = target.layout
-    for other, why in ((_first, FIRST), (_behind, LATER)):
+    usual, output, together = plain(len(stream.layout.axes)), target.layout, len(target.run(x)) == x.size
+    ways = ((_first, FIRST), (_behind, LATER)) if together else ((_together, OTHERS),)
+    for other, why in ways if stream.layout == usual else ():
         try:
             layout = other(target, x)
         except Refused:
@@ -45,7 +46,27 @@ def turned(target: Target, x: Batch, *, free: bool) -> bool:
         if layout is not None:
             target.notes.append(f"the input was read as {layout}, not as {usual}: {why}; say layout= to change that")
             return True
+    if not together:
+        raise CheckError(
+            f"{target.name} gives outputs for other samples than the {x.size} of {stream.layout}: say where samples "
+            "and time stand, layout='(T, B, C) -> (T, B, V)'."
+        )
     return False
+
+
+def _together(target: Target, x: Batch) -> Layout | None:
+    """The first under which there is an output for each sample."""
+    usual = target.feed.streams[0].layout
+    for layout in (time_first(len(usual.axes)), *_later(usual)):
+        target.feed.laid(layout)
+        try:
+            y = target.feed.anew(x.size, x.length)
+            target.settle(target.raw(y), y)
+            if not target.pooled and len(target.run(y)) == y.size:
+                return layout
+        except Refused:
+            continue
+    return None
 
 
 # -- time comes first -----------------------------------------------------------------------------------------------
