@@ -204,6 +204,7 @@ CASES = (
         lambda: ShiftedWindows(True),
         lambda: ShiftedWindows(False),
         {"expect": WINDOWS, "inputs": torch.randn(3, 5, 5, WIDTH, generator=torch.Generator().manual_seed(10))},
+        module="block.attention",
         shows=of_windows,
     ),
     Case(

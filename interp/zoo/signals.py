@@ -211,6 +211,7 @@ CASES = (
         lambda: SpeechEncoder(False),
         lambda: SpeechEncoder(True),
         {"expect": Bidirectional(), "inputs": drawn(3, 86)},
+        module="norm",
         shows=padded_recording,
     ),
     Case(

@@ -150,8 +150,11 @@ FIELDS = (
         RowsAndColumns,
         "columns folded without turning the axes",
         options={"layout": "(B, R, T) -> (B, R, T, V)"},
+        where="across",
     ),
-    Field("PixelCNN", PixelCNN, "one pixel too many", options={"layout": "(B, C, H, W) -> (B, V, H, W)"}),
+    Field(
+        "PixelCNN", PixelCNN, "one pixel too many", options={"layout": "(B, C, H, W) -> (B, V, H, W)"}, where="second"
+    ),
     Field(
         "causal video",
         CausalVideo,
