@@ -48,14 +48,15 @@ class Heard(Exception):
 
 
 class Stub(nn.Module):
-    """Stands in for a model and hears what it would be given."""
+    """Stands in for a model and tells ``hear`` what it would be given. What it heard is none of its state, which a run
+    may restore."""
 
-    def __init__(self):
+    def __init__(self, hear: Callable[[tuple[tuple, dict]], None]):
         super().__init__()
-        self.given: list[tuple[tuple, dict]] = []
+        self.hear = hear
 
     def forward(self, *args, **kwargs):
-        self.given.append((args, kwargs))
+        self.hear((args, kwargs))
         raise Heard
 
     def get_submodule(self, target):
@@ -146,10 +147,10 @@ class Scene:
             names = [s.name for s in self.target.feed.streams]
             given = parts[0] if len(parts) == 1 else dict(zip(names, parts, strict=True))
             return Call((given,), {} if mask is None else {self.target.padding.name: mask}, raw)
-        stub = Stub()
-        with self.target.as_copy(stub, self.target.feed.dtype), suppress(Heard):
-            self.target.raw(x, mask, mode=replace(mode, eager=None, statistics=False), **extra)
-        return Call(*stub.given[0], raw)
+        given = []
+        with self.target.as_copy(Stub(given.append), self.target.feed.dtype), suppress(Heard):
+            self.target.raw(x, mask, mode=replace(mode, eager=None), **extra)
+        return Call(*given[0], raw)
 
     def reading(self, raw: Any, batch: int) -> list[str]:
         """Lines that turn ``out`` into (B, T, …)."""
