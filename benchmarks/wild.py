@@ -494,9 +494,8 @@ def row(one: Wild) -> str:
     size, dtype = by_hand(one)
     leaks = size > (ROUNDING if dtype == "float64" else 1e-4)
     said = "; ".join(f"{f.cls}: {f.where}" for f in report.findings) or report.verdict
-    agree = (
-        "the same" if leaks == any(f.cls in LEAKS and f.probe != "B" for f in report.findings) else "ANOTHER VERDICT"
-    )
+    found = any(f.cls in LEAKS and f.probe != "B" for f in report.findings)  # B: under padding, another question
+    agree = "the same" if leaks == found else "ANOTHER VERDICT"
     measured = f"moves by {size:.1g}" if leaks else "holds"
     return (
         f"| {one.package} {version} | `{one.says}` | {said} | {measured} ({dtype}), {agree} "
