@@ -44,9 +44,10 @@ def point(page: Page, row: float, column: float) -> None:
 
 def test_a_series_along_both_edges(visit):
     page = visit(model="tiny-forecaster", temperature="0")
-    page.set_viewport_size({"width": 1500, "height": 1300})  # where a row of the head is more than a few pixels
+    page.set_viewport_size({"width": 1900, "height": 1300})  # where a row of the head is more than a few pixels
     shows(page, 1, 3)
-    page.wait_for_function("document.querySelector('[data-testid=headwise-head] .hw-base')?.clientHeight > 560")
+    at_rest(page)
+    assert base(page).bounding_box()["height"] > 600
     names = [tick.split("@") for tick in head(page).locator(".hw-base").get_attribute("data-key-ticks").split(",")]
     left, top, w, h = place(page)
     for name, x in names:  # a year begins every twelve cells
