@@ -44,10 +44,10 @@ def point(page: Page, row: float, column: float) -> None:
 
 def test_a_series_along_both_edges(visit):
     page = visit(model="tiny-forecaster", temperature="0")
-    page.set_viewport_size({"width": 1900, "height": 1300})  # where a row of the head is more than a few pixels
+    page.set_viewport_size({"width": 1500, "height": 1300})  # where a row of the head is more than a few pixels
     shows(page, 1, 3)
     at_rest(page)
-    assert base(page).bounding_box()["height"] > 600
+    assert base(page).bounding_box()["height"] > 560
     names = [tick.split("@") for tick in head(page).locator(".hw-base").get_attribute("data-key-ticks").split(",")]
     left, top, w, h = place(page)
     for name, x in names:  # a year begins every twelve cells
@@ -59,7 +59,7 @@ def test_a_series_along_both_edges(visit):
     dark = (over.max(-1) < 110).argmax(0)  # of each column the highest dark pixel: the line
     # carbon dioxide rises: the line of the last year is higher than that of the first
     assert np.median(dark[-int(12 * w) :]) < np.median(dark[: int(12 * w)]) - 15
-    assert (beside.max(-1) < 110).any(1).mean() > 0.9  # a line in nearly every row
+    assert (beside.max(-1) < 180).any(1).mean() > 0.9  # a line in nearly every row, between two pixels at times
 
     point(page, 111, 100)
     expect(head(page).locator(".hw-readout")).to_contain_text("query 111 ‘Apr 1999: ")
