@@ -146,9 +146,11 @@ def _other(run: Run) -> Capture | None:
     if subject.family not in ("encoder", "decoder") or subject.reads != "text":
         return None
     names = models_beside("tokens")
+    models = ["", *names]
+    if state.compare not in models:  # by a link
+        st.info(f"{state.compare} reads other tokens than {subject.name}, so their heads cannot be compared.")
     if not names:
         return None
-    models = ["", *names]
     HeadsChoices.compare.one_of(models)
     st.selectbox(
         "Compare with",

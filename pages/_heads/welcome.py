@@ -8,6 +8,7 @@ import streamlit as st
 
 from headwise.pages._heads.choices import state
 from headwise.pages._shared.bar import FIRST
+from headwise.pages._shared.choices import asks
 from headwise.pages._shared.defence import fragment
 from headwise.pages._shared.ways import page
 
@@ -60,7 +61,7 @@ OUTLINE = "<style>.st-key-{}{{outline:3px solid #e0a030;outline-offset:4px;borde
 def welcome() -> None:
     """Draw it, until it is sent away; not for those who came by a link to something."""
     if state.greeted is None:
-        state.greeted = bool(st.query_params)
+        state.greeted = asks()
     if state.tour >= 0:
         _tour()
     elif not state.greeted:

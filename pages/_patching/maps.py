@@ -87,9 +87,9 @@ def key_of(kind: str, stack: str = "") -> str:
     return f"patching-{kind}{'' if stack in ('', 'decoder') else f'-{stack}'}"
 
 
-def files(draw: Callable[[], None]) -> None:
-    """The buttons for files, folded up."""
-    with st.popover("", icon=":material/download:", type="tertiary", help="PNG, SVG, CSV"):
+def files(key: str, draw: Callable[[], None]) -> None:
+    """The buttons for files of the picture ``key``, folded up."""
+    with st.popover("", icon=":material/download:", type="tertiary", help="PNG, SVG, CSV", key=f"{key}-files"):
         draw()
 
 
@@ -150,7 +150,7 @@ def map_of(two: Two, kind: str, tables: Tables, cut: tuple[int, float] = (0, 1.0
         leads = pictures.Leads(heads_address(run.subject), ways)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.html(heading(*drawing.TITLES[kind]), width="content")
-        files(lambda: cells_files(run, part.cells, drawing.TITLES[kind][0], numbers, key))
+        files(key, lambda: cells_files(run, part.cells, drawing.TITLES[kind][0], numbers, key))
     pictures.cells(part.cells, key=key, title=drawing.TITLES[kind][0], selected=selected, window=window, leads=leads)
     _chosen(kind, shown, tables, selected)
     note(drawing.strongest_sentence(tables.best, kind))

@@ -57,7 +57,7 @@ def paths(two: Two, aim: Target, table: pd.DataFrame) -> None:
     pictures.cells(cells, key=PATHS, title="Paths", leads=pictures.Leads(heads_address(two.run.subject), leads))
     note(drawing.path_sentence(found, said))
     with title:
-        files(lambda: cells_files(two.run, cells, f"Paths to {said}", lambda: found, PATHS))
+        files(PATHS, lambda: cells_files(two.run, cells, f"Paths to {said}", lambda: found, PATHS))
 
 
 def _strongest(table: pd.DataFrame) -> dict[str, str]:

@@ -246,6 +246,11 @@ class Choices:
                     st.session_state[choice.key] = choice.left(value, life)
 
 
+def asks() -> bool:
+    """Does the address ask for anything?"""
+    return bool(st.query_params)
+
+
 def numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split("-")))
 

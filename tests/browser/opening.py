@@ -80,6 +80,14 @@ def address(page: Page) -> dict[str, str]:
     return {k: v[0] for k, v in parse_qs(urlparse(page.url).query).items()}
 
 
+def at_rest(page: Page) -> None:
+    """Wait until what was asked of the server is drawn. The browser sends with a little delay, so it is waited for at
+    both ends."""
+    page.wait_for_timeout(250)
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    page.wait_for_timeout(250)
+
+
 def downloaded(page: Page, label: str, place: int = -1) -> bytes:
     """What the button of that name gives, once the page is at rest: a run that goes on takes the old button's file
     away."""

@@ -13,7 +13,7 @@ from headwise.interp.analysis.attribution import explain
 from headwise.interp.analysis.attribution.faithfulness import faithfulness, ranked
 from headwise.interp.analysis.targets import target
 from headwise.models import load
-from tests.browser.opening import SLOW, downloaded, go, links_to
+from tests.browser.opening import SLOW, at_rest, downloaded, go, links_to
 
 TEXT = "The people of the United States and the people of the"
 LONG = " ".join(["The people of the United States met in the city, and the Congress spoke."] * 9)
@@ -41,11 +41,6 @@ def pick(page: Page, field: str, word: str) -> None:
     box.click()
     box.fill(word)
     box.press("Enter")
-
-
-def at_rest(page: Page) -> None:
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-    page.wait_for_timeout(200)
 
 
 @pytest.fixture

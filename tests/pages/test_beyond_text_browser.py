@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.opening import downloaded, head, links_to, shows
+from tests.browser.opening import at_rest, downloaded, head, links_to, shows
 
 COLOURS = {"series": (11, 110, 153), "soprano": (79, 151, 182), "bass": (117, 161, 113)}  # notes let the page through
 
@@ -46,7 +46,8 @@ def test_a_series_along_both_edges(visit):
     page = visit(model="tiny-forecaster", temperature="0")
     page.set_viewport_size({"width": 1500, "height": 1300})  # where a row of the head is more than a few pixels
     shows(page, 1, 3)
-    page.wait_for_function("document.querySelector('[data-testid=headwise-head] .hw-base').clientHeight > 560")
+    at_rest(page)
+    assert base(page).bounding_box()["height"] > 560
     names = [tick.split("@") for tick in head(page).locator(".hw-base").get_attribute("data-key-ticks").split(",")]
     left, top, w, h = place(page)
     for name, x in names:  # a year begins every twelve cells
@@ -58,12 +59,13 @@ def test_a_series_along_both_edges(visit):
     dark = (over.max(-1) < 110).argmax(0)  # of each column the highest dark pixel: the line
     # carbon dioxide rises: the line of the last year is higher than that of the first
     assert np.median(dark[-int(12 * w) :]) < np.median(dark[: int(12 * w)]) - 15
-    assert (beside.max(-1) < 110).any(1).mean() > 0.9  # a line in nearly every row
+    assert (beside.max(-1) < 180).any(1).mean() > 0.9  # a line in nearly every row, between two pixels at times
 
     point(page, 111, 100)
     expect(head(page).locator(".hw-readout")).to_contain_text("query 111 ‘Apr 1999: ")
     expect(head(page).locator(".hw-readout")).to_contain_text("→ key 100 ‘May 1998: ")
 
+    at_rest(page)
     page.get_by_role("button", name="Write a year").click()
     expect(page.get_by_test_id("headline")).to_contain_text("132 months")
     expect(base(page)).to_have_attribute("data-key-ticks", re.compile("2000@"))
@@ -80,6 +82,7 @@ def test_a_score_as_a_piano_roll(visit):
     page = visit(model="tiny-music", temperature="0")
     shows(page, 2, 1)
     expect(page.locator("audio")).to_have_count(1)
+    at_rest(page)
     left, top, w, _h = place(page)
     image = pixels(page)
     roll = image[2 : int(top) - 28, int(left) : int(left + 257 * w)]
@@ -89,12 +92,14 @@ def test_a_score_as_a_piano_roll(visit):
     expect(head(page).locator(".hw-readout")).to_contain_text(re.compile(r"query 200 ‘[SATB]\s\(?[A-G].* → key 150 ‘"))
     page.get_by_role("button", name="Write a bar").click()
     expect(page.get_by_test_id("headline")).to_contain_text("289 notes")
+    at_rest(page)
     page.get_by_role("radio", name="The continuation").click()
     shorter = (
         "(() => { const audio = document.querySelector('audio'); return audio?.duration < 10 && audio.duration; })()"
     )
     seconds = page.wait_for_function(shorter).json_value()
     assert 2.5 < seconds < 3.5  # a bar of eight eighths at 0.36 s; all of it lasts 26 s
+    at_rest(page)
     page.get_by_role("button", name="Start over").click()
     expect(page.get_by_test_id("headline")).to_contain_text("257 notes")
 

@@ -6,18 +6,13 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.opening import SLOW, downloaded, go, links_to, shows
+from tests.browser.opening import SLOW, at_rest, downloaded, go, links_to, shows
 
 TEXT = "The people of the United"
 
 
 def part(page: Page, key: str):
     return page.get_by_test_id("circuit-graph").locator(f"[data-key='{key}']")
-
-
-def at_rest(page: Page) -> None:
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-    page.wait_for_timeout(200)
 
 
 @pytest.fixture

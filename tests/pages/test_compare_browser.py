@@ -12,7 +12,7 @@ from headwise import capture
 from headwise.interp.analysis.comparing.answer import answers_of
 from headwise.interp.analysis.comparing.compare import compare
 from headwise.models import load
-from tests.browser.opening import SLOW, address, downloaded, go, links_to, shows
+from tests.browser.opening import SLOW, address, at_rest, downloaded, go, links_to, shows
 
 TEXT = "The people of the United States"
 OTHER = "The people of the old States"
@@ -24,11 +24,6 @@ def part(page: Page, name: str):
 
 def ranked(page: Page):
     return part(page, "heads").get_by_test_id("stream-bars")
-
-
-def at_rest(page: Page) -> None:
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-    page.wait_for_timeout(200)
 
 
 def other_text(page: Page):

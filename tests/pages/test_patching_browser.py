@@ -13,7 +13,7 @@ from headwise.interp.analysis.patching import corrupted, patch, path_patch
 from headwise.interp.analysis.targets import target
 from headwise.interp.run.sites import HeadOutput
 from headwise.models import load
-from tests.browser.opening import SLOW, downloaded, go, links_to, shows
+from tests.browser.opening import SLOW, at_rest, downloaded, go, links_to, shows
 
 TEXT = "The President of the United States met the Congress and the President said to the"
 OTHER = "The President of the United States met the Congress and the Congress said to the"
@@ -46,11 +46,6 @@ def choose(page: Page, field: str, word: str) -> None:
     box.click()
     box.fill(word)
     box.press("Enter")
-
-
-def at_rest(page: Page) -> None:
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-    page.wait_for_timeout(300)
 
 
 @pytest.fixture
@@ -252,8 +247,7 @@ def test_nothing_is_cut_off(page, width):
 
 
 def test_downloads(page, two):
-    place = MAPS.index("Head outputs")
-    page.get_by_test_id("stPopover").nth(place).get_by_role("button").click()
+    page.locator(".st-key-patching-heads-files").get_by_role("button").first.click()
     table = pd.read_csv(io.BytesIO(downloaded(page, "CSV")))
     wanted = patch(*two[:2], "heads", two[2])
     assert table.restored.tolist() == pytest.approx(wanted.restored.tolist(), rel=1e-3, abs=1e-4)

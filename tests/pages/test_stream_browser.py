@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from headwise import capture, lens
 from headwise.interp.analysis.targets import target
 from headwise.models import load
-from tests.browser.opening import SLOW, address, downloaded, go, links_to, shows
+from tests.browser.opening import SLOW, address, at_rest, downloaded, go, links_to, shows
 
 TEXT = "The people of the United States and the people of the"
 
@@ -24,11 +24,6 @@ def press(page: Page, name: str) -> None:
 def cell(page: Page, row: int, column: int, view: str = "stream-cells"):
     """Of a table's rows and columns as drawn."""
     return page.get_by_test_id(view).first.locator(f"td[data-r='{row}'][data-c='{column}']")
-
-
-def at_rest(page: Page) -> None:
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-    page.wait_for_timeout(200)
 
 
 def choose(page: Page, field: str, word: str) -> None:

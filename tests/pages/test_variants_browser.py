@@ -6,18 +6,13 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.opening import SLOW, downloaded, go, links_to
+from tests.browser.opening import SLOW, at_rest, downloaded, go, links_to
 
 TEXT = "The people of the United States have a right to know what the government of the United States does."
 
 
 def facts(page: Page, side: str):
     return page.locator(f".st-key-variant-{side}").get_by_test_id("variant-facts")
-
-
-def at_rest(page: Page) -> None:
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-    page.wait_for_timeout(200)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from headwise import capture, edits, rerun
 from headwise.interp.analysis.effects import effect
 from headwise.interp.analysis.targets import target
 from headwise.models import load
-from tests.browser.opening import address, go, head, link, links_to, opened, shows
+from tests.browser.opening import address, at_rest, go, head, link, links_to, opened, shows
 
 TEXT = "The people of the United States and the people of the world."
 OTHER = "The state of the United States and the state of the world."  # cut into as many tokens
@@ -22,11 +22,6 @@ def page(visit, request):
     opened_page.set_viewport_size(dict(zip(("width", "height"), request.param, strict=True)))
     panel(opened_page)
     return opened_page
-
-
-def at_rest(page: Page) -> None:
-    page.wait_for_timeout(300)
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 
 
 def panel(page: Page) -> None:
