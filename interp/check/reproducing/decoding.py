@@ -85,7 +85,7 @@ def _way(scene: Scene) -> Stepping | None:
     if not bench.per_output:
         return None
     try:
-        return stepping(bench.target, bench.x, bench.out)
+        return stepping(bench.target, bench.x, bench.out, bench.unit)
     except (DoesNotApply, Refused):
         return None
 
