@@ -14,11 +14,11 @@ HINTS = (  # options of check that are a word: (flag, its value, what it says)
     ("--reset", "NAME", "the method that begins a new sequence, of a model that keeps its cache to itself"),
 )
 EPILOG = """\
-What is no word the factory says: it may return (module, options), options being keyword arguments of headwise.check,
+What no flag can say the factory does: it may return (module, options), these being keyword arguments of headwise.check,
   return module, {"inputs": torch.randn(3, 40, 6)}                      tensors that the model takes, a dict of several
   return module, {"forward": lambda model, x, attention_mask=None: …}   how to call it
   return module, {"step": lambda model, x, cache: …}                    how to decode with it: (output, cache)
-and packed, output, positions, pad_id, modes and dtypes; help(headwise.check) tells of them all. A flag counts more.
+and packed, output, positions, pad_id, modes and dtypes; help(headwise.check) tells of them all. A flag outranks them.
 
 Exit status: 0 clean, also with advice; 1 findings; 2 it could not run, or the promise was not tested to the end.
 """
