@@ -34,7 +34,7 @@ def proven(told: Verdict, evidence: Evidence) -> Verdict:
         return replace(told, cause=UNKNOWN, fix="", sure="")
     if told.sure or proof.kind == "mask":
         return replace(told, sure="certain")
-    return _carried(evidence, told.says)
+    return _carried(evidence, told)
 
 
 def _told(evidence: Evidence, expect: Expectation, broken: Tensor) -> Verdict:
@@ -46,14 +46,14 @@ def _told(evidence: Evidence, expect: Expectation, broken: Tensor) -> Verdict:
     return _unnormalised(evidence) or _outside(evidence)
 
 
-def _carried(evidence: Evidence, says: str) -> Verdict:
+def _carried(evidence: Evidence, told: Verdict) -> Verdict:
     """The operations that were shown to carry it."""
     proof = evidence.proof
     words = " and ".join(proof.operations)
     if proof.kind == "choice":
         return verdict("chooses:choice", operation=words, operations=words)
     made = verdict(f"mixes:{proof.kind}", operations=words)
-    return replace(made, says=says) if evidence.inside == "attention" else made
+    return replace(made, says=told.says, cls=told.cls) if evidence.inside == "attention" else made
 
 
 def _softmax_axis(e: Evidence, expect) -> Verdict | None:

@@ -78,6 +78,8 @@ CHECK = {
     "Strided": "Only every so-many-th key.",
     "Packed documents": "Two documents in one sequence, which must not see each other.",
     "Blocks": "Only keys of the query's own block.",
+    "Chunks": "Only keys of the query's own chunk and of so many chunks before it.",
+    "Windows of a grid": "Patches meet within their window only; shifted windows do not wrap around the picture.",
     "Global tokens": "Tokens that see all and are seen by all.",
     "Padding on the right": "Positions that were filled up and must not be looked at.",
     "It is given to": "Whoever takes the mask decides what True, 0 or −inf means.",

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from headwise import capture, sweep
 from headwise.models import load
-from tests.browser.opening import SLOW, address, downloaded, grid, head, links_to, shows
+from tests.browser.opening import SLOW, address, at_rest, downloaded, grid, head, links_to, shows
 
 TEXT = "The people of the United States and the people of the world."
 
@@ -96,6 +96,7 @@ def test_a_figure_for_a_paper_and_numbers_of_one_head(page):
 def test_hover_reads_the_exact_weight(page):
     type_text(page, TEXT)
     choose(page, 1, 2)
+    at_rest(page)
     base = head(page).locator(".hw-base")
     left, top, width, height = (float(x) for x in base.get_attribute("data-plot").split(","))
     box = head(page).locator(".hw-over").bounding_box()

@@ -63,6 +63,7 @@ def test_encoder_decoder_from_spelling_to_phonemes(visit):
 
 def test_decoder_writes_on_and_temperature_needs_no_run(visit):
     page = visit(model="tiny-decoder", temperature="0")
+    expect(page.get_by_label("Text", exact=True)).not_to_have_value("")
     tokens = len(load("tiny-decoder").encode(page.get_by_label("Text", exact=True).input_value()).axes["input"])
     expect(headline(page)).to_contain_text(f"{tokens} tokens")
     press(page, "Write 10")

@@ -92,7 +92,7 @@ WATCH = """() => {
 def test_a_page_that_waits_says_so_and_is_not_white(visit):
     page = visit()
     page.evaluate(WATCH)
-    text = "The Congress of the United States met. " * 150
+    text = "The Congress of the United States met. " * 220  # long enough for a spinner to come
     fill(page, text)
     is_at(page, "tiny-decoder", count("tiny-decoder", text))
     said = [wait for wait in page.evaluate("window.waits") if "Running the model" in wait[0]]
@@ -132,11 +132,11 @@ def test_presentation_is_large_travels_in_the_address_and_is_left_by_the_same_ke
     page.locator("body").press("p")
     links_to(page, present="1")
     expect(page.get_by_role("button", name="Leave")).to_be_visible()
-    assert page.evaluate(root) >= 1.3 * small
+    page.wait_for_function(f"{root} >= 1.3 * {small}")
     assert page.locator(".st-key-part-grid").bounding_box()["y"] < 400
     page.locator("body").press("p")
     page.wait_for_url(lambda url: "present" not in url)
-    assert page.evaluate(root) == small
+    page.wait_for_function(f"{root} === {small}")
 
 
 def test_a_stranger_sees_an_induction_head_and_why_it_is_called_that_in_one_click(visit):

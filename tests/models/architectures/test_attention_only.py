@@ -106,7 +106,7 @@ def test_padding_on_either_side_changes_nothing(module, ids):
 
 def test_keeps_its_promises(module):
     report = assert_mask(module, Causal())
-    assert {"padding", "half precision"} <= {probe.name for probe in report.probed if probe.applied}
+    assert {"padding", "precision"} <= {probe.id for probe in report.probed if probe.applied}
 
 
 def test_capture_sees_two_layers(module, ids):

@@ -120,7 +120,7 @@ def test_the_future_cannot_touch_the_past(ids, positions):
 @pytest.mark.parametrize("positions", ["rotary", "learned"])
 def test_keeps_its_promises(positions):
     report = assert_mask(decoder(positions), Causal())
-    assert {"padding", "half precision"} <= {probe.name for probe in report.probed if probe.applied}
+    assert {"padding", "precision"} <= {probe.id for probe in report.probed if probe.applied}
 
 
 def test_rotary_by_hand():
