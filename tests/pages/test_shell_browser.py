@@ -89,12 +89,12 @@ WATCH = """() => {
 }"""  # what is said while something is made, how high the grey blocks are, and is the last head still there?
 
 
-def test_a_page_that_waits_says_so_and_is_not_white(visit):
-    page = visit()
+def test_a_page_that_waits_says_so_and_is_not_white(visit, smollm2_folder):
+    page = visit(model="smollm2-135m")
     page.evaluate(WATCH)
-    text = "The Congress of the United States met. " * 220  # long enough for a spinner to come
+    text = "The Congress of the United States met. " * 60  # runs for longer than a spinner needs to come
     fill(page, text)
-    is_at(page, "tiny-decoder", count("tiny-decoder", text))
+    is_at(page, "smollm2-135m", count("smollm2-135m", text))
     said = [wait for wait in page.evaluate("window.waits") if "Running the model" in wait[0]]
     assert said and all(height > 300 and not stale for _, height, stale in said)
 
