@@ -23,6 +23,13 @@ FINDINGS = {
         "a row whose keys are all −inf becomes NaN in the softmax, or a value overflows",
         "leave every row one key, or zero such rows after the softmax",
     ),
+    "weights-not-finite": Kind(
+        "empty-rows",
+        "The weight {weight} has NaN or infinite values, and so has the output (samples {samples}).",
+        "the weights themselves are not finite",
+        "load or train them again: nothing else can be tested with these",
+        "certain",
+    ),
     # -- R: the same input twice
     "state-kept": Kind(
         "state",

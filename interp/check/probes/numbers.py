@@ -94,6 +94,11 @@ def _empty_across(call: AttentionCall) -> list[int]:
 
 
 def _not_finite(bench: Bench, bad: Tensor) -> Finding:
+    samples = bad.flatten(1).any(1).nonzero().flatten().tolist()[:4]
+    weight = next((n for n, p in bench.target.module.named_parameters() if _broken(p)), None)
+    if weight is not None:
+        place = {"module": weight.rpartition(".")[0], "effect": float("inf"), "smallest": {"weight": weight}}
+        return found("weights-not-finite", probe="N", **place, weight=weight, samples=samples)
     _, watcher, _ = watch(bench.target, bench.x)
     first = next((v for v in watcher.visits_made if any(_broken(t) for t in v.outputs)), None)
     name = first.name if first else None
@@ -105,7 +110,7 @@ def _not_finite(bench: Bench, bad: Tensor) -> Finding:
         inside="attention" if first and first.calls[1] > first.calls[0] else "outside attention",
         effect=float("inf"),
         smallest={"batch": bench.batch, "length": bench.length},
-        samples=bad.flatten(1).any(1).nonzero().flatten().tolist()[:4],
+        samples=samples,
         first=name or "the module itself",
     )
 

@@ -182,11 +182,13 @@ def _script(
     script.run("two", shown.other, mode=mode)
     held = index(shown.held, one.shape[1])
     allowed = 16 * rounding(dtype or torch.float32) if shown.effect > 1e-3 else shown.effect / 10
-    script.add(
-        "",
-        f"moved = gap(one[:, {held}], two[:, {held}])",
-        f'print(f"{spoken(shown.held, "output")} moved by {{moved:.2g}} of their scale when {changed} changed")',
-        f'assert moved <= {allowed:.1g}, "an output depends on an input that its mask hides"',
+    script.add("")
+    script.compares(
+        f"one[:, {held}]",
+        f"two[:, {held}]",
+        tells=f"{spoken(shown.held, 'output')} moved by {{moved:.2g}} of their scale when {changed} changed",
+        wrong="an output depends on an input that its mask hides",
+        most=f"{allowed:.1g}",
     )
     return script
 
@@ -249,11 +251,13 @@ def samples(scene: Scene) -> Iterator[Script]:
                 script.run("one", x)
                 script.add("", f"# the same but for sample {batch - 1}, which is none of the others' business")
                 script.run("two", other)
-                script.add(
-                    "",
-                    "moved = gap(one[:-1], two[:-1])",
-                    'print(f"the other samples moved by {moved:.2g} of their scale when the last one changed")',
-                    'assert moved <= 1e-5, "samples of a batch see each other"',
+                script.add("")
+                script.compares(
+                    "one[:-1]",
+                    "two[:-1]",
+                    tells="the other samples moved by {moved:.2g} of their scale when the last one changed",
+                    wrong="samples of a batch see each other",
+                    most=1e-5,
                 )
                 yield script
                 return

@@ -88,11 +88,13 @@ def under_padding(scene: Scene, mode: Mode = BASE) -> Iterator[Script]:
             script.add("", "# the same but for what stands under the padding")
             script.run("two", other, row.mask, mode=mode, **row.extra)
             at = index(row.real, base.shape[1])
-            script.add(
-                "",
-                f"moved = gap(one[:, {at}], two[:, {at}])",
-                'print(f"real positions moved by {moved:.2g} of their scale when the padding\'s content changed")',
-                'assert moved <= 1e-5, "real positions depend on what stands under the padding"',
+            script.add("")
+            script.compares(
+                f"one[:, {at}]",
+                f"two[:, {at}]",
+                tells="real positions moved by {moved:.2g} of their scale when the padding's content changed",
+                wrong="real positions depend on what stands under the padding",
+                most=1e-5,
             )
             yield script
             return
@@ -117,11 +119,13 @@ def padded_alone(scene: Scene) -> Iterator[Script]:
         with target.alone(b, row.x.size):
             script.run("alone", lone, mask, **extra)
         cut = index(row.each[b], row.out.shape[1])
-        script.add(
-            "",
-            f"moved = gap(alone, padded[{b}:, {cut}])",
-            f'print(f"padded on the {row.made.name}, it differs by {{moved:.2g}} of its scale from itself alone")',
-            f'assert moved <= {ACROSS}, "a padded sample gives another answer than alone"',
+        script.add("")
+        script.compares(
+            "alone",
+            f"padded[{b}:, {cut}]",
+            tells=f"padded on the {row.made.name}, it differs by {{moved:.2g}} of its scale from itself alone",
+            wrong="a padded sample gives another answer than alone",
+            most=ACROSS,
         )
         yield script
         return
@@ -172,11 +176,13 @@ def padded_modes(scene: Scene) -> Iterator[Script]:
             script.run("one", row.x, row.mask, **row.extra)
             script.run("two", row.x, row.mask, mode=mode, **row.extra)
             at = index(row.real, row.out.shape[1])
-            script.add(
-                'assert one.shape == two.shape, "two modes give outputs of different shapes"',
-                f"moved = gap(one[:, {at}], two[:, {at}])",
-                f'print(f"with padding, {BASE} and {mode} differ by {{moved:.2g}}")',
-                f'assert moved <= {ACROSS}, "two modes that should agree do not"',
+            script.add('assert one.shape == two.shape, "two modes give outputs of different shapes"')
+            script.compares(
+                f"one[:, {at}]",
+                f"two[:, {at}]",
+                tells=f"with padding, {BASE} and {mode} differ by {{moved:.2g}}",
+                wrong="two modes that should agree do not",
+                most=ACROSS,
             )
             yield script
             return

@@ -256,6 +256,11 @@ class Script:
         self.add(f"{into} = {runner}({', '.join([model, *self._given(call, x)])})")
         return scene.target.read(call.raw, x)
 
+    def compares(self, one: str, two: str, *, tells: str, wrong: str, most: float | str) -> None:
+        """Add a comparison of two outputs, as text: what is printed of how far they are apart, ``{moved}``, and what is
+        wrong beyond ``most``."""
+        self.add(f"moved = gap({one}, {two})", f'print(f"{tells}")', f'assert moved <= {most}, "{wrong}"')
+
     def raises(self, x: Batch, mask: Tensor | None = None, *, mode: Mode = BASE, **extra) -> bool:
         """Add a run that must not raise; does it?"""
         scene = self.scene

@@ -53,11 +53,13 @@ def twice(scene: Scene) -> Iterator[Script]:
         with scene.target.untouched():
             script = _first(scene, x, reset)
             script.run("two", x, seed=seed)
-        script.add(
-            f'assert one.shape == two.shape, "the same input gives an output of another shape {says}"',
-            "moved = gap(one, two)",
-            f'print(f"the same input gives an output that differs by {{moved:.2g}} {says}")',
-            f'assert moved <= 1e-6, "the same input gives another output {says}"',
+        script.add(f'assert one.shape == two.shape, "the same input gives an output of another shape {says}"')
+        script.compares(
+            "one",
+            "two",
+            tells=f"the same input gives an output that differs by {{moved:.2g}} {says}",
+            wrong=f"the same input gives another output {says}",
+            most=1e-6,
         )
         yield script
 
@@ -107,10 +109,12 @@ def sizes_in_turn(scene: Scene) -> Iterator[Script]:
                 script.run("after", x)
             except Refused:
                 continue
-        script.add(
-            "moved = gap(before, after)",
-            f'print(f"after an input of batch {two[0]} and length {two[1]} it differs by {{moved:.2g}}")',
-            'assert moved <= 1e-6, "what is kept of one size changes the answer to another"',
+        script.compares(
+            "before",
+            "after",
+            tells=f"after an input of batch {two[0]} and length {two[1]} it differs by {{moved:.2g}}",
+            wrong="what is kept of one size changes the answer to another",
+            most=1e-6,
         )
         yield script
 
@@ -132,10 +136,12 @@ def growth(scene: Scene) -> Iterator[Script]:
             script = Script(scene)
             script.run("whole", x)
             script.run("part", x.cut(0, n))
-            script.add(
-                f"moved = gap(whole[:, :{n}], part)",
-                f'print(f"the first {n} outputs differ by {{moved:.2g}} when {length - n} more inputs follow")',
-                f'assert moved <= {ACROSS}, "outputs change with the number of inputs that follow"',
+            script.compares(
+                f"whole[:, :{n}]",
+                "part",
+                tells=f"the first {n} outputs differ by {{moved:.2g}} when {length - n} more inputs follow",
+                wrong="outputs change with the number of inputs that follow",
+                most=ACROSS,
             )
             yield script
             return
@@ -155,11 +161,13 @@ def alone(scene: Scene) -> Iterator[Script]:
             script = Script(scene)
             script.run("together", x)
             script.run("alone", x[:1])
-            script.add(
-                'assert alone.shape == together[:1].shape, "a sample alone gives an output of another shape"',
-                "moved = gap(together[:1], alone)",
-                f'print(f"a sample alone differs by {{moved:.2g}} from itself among {batch}")',
-                f'assert moved <= {ACROSS}, "a sample alone gives another output than in company"',
+            script.add('assert alone.shape == together[:1].shape, "a sample alone gives an output of another shape"')
+            script.compares(
+                "together[:1]",
+                "alone",
+                tells=f"a sample alone differs by {{moved:.2g}} from itself among {batch}",
+                wrong="a sample alone gives another output than in company",
+                most=ACROSS,
             )
             yield script
             return
@@ -187,11 +195,13 @@ def modes(scene: Scene) -> Iterator[Script]:
             script = Script(scene)
             script.run("one", x)
             script.run("two", x, mode=mode)
-            script.add(
-                'assert one.shape == two.shape, "two modes give outputs of different shapes"',
-                "moved = gap(one, two)",
-                f'print(f"{BASE} and {mode} differ by {{moved:.2g}}")',
-                f'assert moved <= {ACROSS}, "two modes that should agree do not"',
+            script.add('assert one.shape == two.shape, "two modes give outputs of different shapes"')
+            script.compares(
+                "one",
+                "two",
+                tells=f"{BASE} and {mode} differ by {{moved:.2g}}",
+                wrong="two modes that should agree do not",
+                most=ACROSS,
             )
             yield script
             return

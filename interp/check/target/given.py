@@ -54,6 +54,8 @@ def layouts(main: Tensor, module: nn.Module, size: int | None) -> Iterator[Layou
         raise CheckError(
             f"inputs= expects a batch axis: (B, T) ids or (B, T, C) floats, got shape {tuple(main.shape)}."
         )
+    if not main.numel():
+        raise CheckError(f"inputs= holds nothing, its shape is {tuple(main.shape)}: give a sample of some positions.")
     for first in (1, 2):
         if size and n >= first + 2 and main.shape[first] * main.shape[first + 1] == size != main.shape[1]:
             yield grid(n, first)
@@ -76,7 +78,8 @@ def streams(
     """(the streams of the sequence, the main one first; what stands still beside it)."""
     first = given[main]
     batch, sizes = first.shape[layout.samples or 0], layout.sizes(first.shape)
-    made, rest = [_stream(main, first, layout, vocabulary, told)], {}
+    known = main is None or main in MAIN or len(vocabulary.tables) == 1  # is the table its own?
+    made, rest = [_stream(main, first, layout, alphabet=_ids(first, vocabulary, known), told=told)], {}
     for index, (name, value) in enumerate(given.items()):
         if name == main:
             continue
@@ -86,7 +89,7 @@ def streams(
         if own is None or (BESIDE.search(str(name)) and name not in told.ahead and not told.layout):
             rest[name] = value
         else:
-            made.append(_stream(name, value, own, vocabulary, told))
+            made.append(_stream(name, value, own, alphabet=_ids(value, vocabulary, name in MAIN), told=told))
     return made, rest
 
 
@@ -103,14 +106,18 @@ class Told:
         )
 
 
-def _stream(name: str | None, value: Tensor, layout: Layout, vocabulary: Vocabulary, told: Told) -> Stream:
+def _ids(value: Tensor, vocabulary: Vocabulary, known: bool) -> Tensor | None:
+    """What may stand in place of ids, ``known``: those of the module's table; None of floats."""
+    numbers = value.is_floating_point() or value.is_complex()
+    return None if numbers else vocabulary.of(value, known)
+
+
+def _stream(name: str | None, value: Tensor, layout: Layout, *, alphabet: Tensor | None, told: Told) -> Stream:
     if len(layout.axes) != value.ndim:
         raise CheckError(
             f"layout= {layout} has {len(layout.axes)} axes, but {name or 'the input'} has shape {tuple(value.shape)}."
         )
     x = layout.one_order(value, value.shape[layout.samples or 0])
-    numbers = value.is_floating_point() or value.is_complex()
-    alphabet = None if numbers else vocabulary.of(value, name is None or name in MAIN)
     return Stream(name, layout, alphabet=alphabet, features=tuple(x.shape[2:]), given=x, changes=not told.still(name))
 
 

@@ -139,3 +139,22 @@ def test_rounding_is_confirmed_in_float64():
     report = check(made(Long, 0), Causal(), inputs=x)
     assert report.ok and report.tolerated > 0, str(report)
     assert check(made(Long, 1), Causal(), inputs=x).classes == ("outside-attention",)
+
+
+def test_weights_that_are_no_numbers_are_named():
+    model = made(Language)
+    with torch.no_grad():
+        model.head.weight[0, 0] = torch.nan
+    finding = check(model, Causal()).findings[0]
+    assert finding.sentence.startswith("The weight head.weight has NaN") and finding.module == "head", str(finding)
+
+
+@pytest.mark.parametrize("shape", [(0, 7), (3, 0)])
+def test_inputs_that_hold_nothing_are_refused_in_one_sentence(shape):
+    with pytest.raises(CheckError, match=r"holds nothing, its shape is"):
+        check(made(Language), Causal(), inputs=torch.zeros(shape, dtype=torch.long))
+
+
+def test_ids_of_one_value_are_changed_to_others_that_the_table_knows():
+    report = check(made(Language), Causal(), inputs=torch.zeros(3, 9, dtype=torch.long))
+    assert report.ok and next(p for p in report.probed if p.id == "content").applied, str(report)
