@@ -198,7 +198,7 @@ CASES = (
     ),
     Case(
         "rolled, then padded",
-        "outside-attention",
+        "future-leak",
         "huggingface/pytorch-image-models#2438",
         "The mask of shifted windows is made for the padded grid, which is no longer the one that was rolled.",
         lambda: ShiftedWindows(True),
