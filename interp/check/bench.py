@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.interp.attention.call import AttentionCall
+from headwise.interp.check import strides
 from headwise.interp.check.errors import CheckError, DoesNotApply, OutOfTime, Refused, crashed
 from headwise.interp.check.expectation import Expectation, Unfit
 from headwise.interp.check.gaps import ACROSS_SHAPES, CLEAR, gap, rounding
@@ -164,7 +165,7 @@ class Bench:
             return index.clamp(0, self.length - 1)
         if not self.per_output or given == self.length:
             return torch.arange(given)
-        index = self._waits(given)
+        index = strides.waits(given, self.length, self.outputs_of)
         step = int(index.diff().max()) if given > 1 else self.length
         self.notes.append(
             f"{given} outputs for {self.length} inputs: output j was taken to stand at input {step}·j + "
@@ -174,23 +175,8 @@ class Bench:
 
     @property
     def unit(self) -> int | None:
-        """How many inputs make an output, where that is the same everywhere; None where it is not."""
-        if len(self.positions) == self.length:
-            return 1
-        apart = self.positions.diff().unique().tolist()
-        return apart[0] if len(apart) == 1 and int(self.positions[0]) == apart[0] - 1 else None
-
-    def _waits(self, given: int) -> Tensor:
-        """The length at which each output first appears, less one; even strides where that was not seen."""
-        stride = max(1, round(self.length / given))
-        even = ((torch.arange(given) + 1) * stride - 1).clamp(max=self.length - 1)
-        counts = {n: self.outputs_of(n) for n in range(self.length, max(1, self.length - 2 * stride - 1), -1)}
-        falls = [n for n in counts if counts.get(n - 1) is not None and counts[n] == counts[n - 1] + 1]
-        if len(falls) < 2:
-            return even
-        stride = falls[0] - falls[1]
-        last = falls[0] - 1 + stride * (given - counts[falls[0]])  # the position that the last output waits for
-        return (last - stride * torch.arange(given - 1, -1, -1)).clamp(0, self.length - 1)
+        """How many inputs make an output, where that is the same everywhere."""
+        return strides.unit(self.positions, self.length)
 
     def outputs_of(self, length: int) -> int | None:
         """How many outputs a sequence of this length has; None where it cannot be run."""
@@ -208,12 +194,7 @@ class Bench:
         given = self.out.shape[1]
         if given == self.length or not self.per_output:
             return real if given == self.length else torch.ones(len(real), given, dtype=torch.bool)
-        where = torch.zeros(len(real), given, dtype=torch.bool)
-        for b, row in enumerate(real.tolist()):
-            n = min(self.outputs_of(sum(row)) or 0, given)
-            where[b, :n] = row[0]
-            where[b, given - n :] |= row[-1]
-        return where
+        return strides.at_real(real, given, self.outputs_of)
 
     def watched_calls(self) -> list[AttentionCall]:
         """The attention calls of a run of ``x``, as far as they can be seen."""
