@@ -67,10 +67,11 @@ export function drawLegend(figure, matrix, wedge) {
   writeNumbers(figure, matrix);
 }
 
-/** Of yes and no, each has its colour. */
+/** Of yes and no, each has its colour; no is not told where every such cell is hatched as forbidden. */
 function drawTwo(figure, matrix) {
   const { css } = matrix.table(figure.theme);
-  for (const [name, colour] of [[matrix.valueName, css[255]], [matrix.no, css[0]]])
+  const plainNo = matrix.data.some((value, i) => value === 0 && !matrix.forbids(i));
+  for (const [name, colour] of [[matrix.valueName, css[255]], ...(plainNo ? [[matrix.no, css[0]]] : [])])
     swatch(figure, "span", name, (pen, size) => {
       pen.fillStyle = colour;
       pen.fillRect(0, 0, size, size);
